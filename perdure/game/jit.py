@@ -1,0 +1,78 @@
+"""How everything that must be deterministic is compiled: one decorator, and the environment that it needs.
+
+Must be imported before numba is. No fastmath, no parallel reductions, a generic CPU, no SVML (it loads itself where it
+is found and changes results). The cache folder is keyed by the hash of all sources, since Numba's own cache does not
+notice an edit in another file (see docs/decisions/0002).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
+os.environ.setdefault("NUMBA_CPU_NAME", "generic")
+
+import numba  # noqa: E402
+import numpy as np  # noqa: E402
+from numba.core import config  # noqa: E402
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+JIT_DISABLED = bool(config.DISABLE_JIT)
+PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+
+
+def cache_root() -> Path:
+    """Return the folder for compiled kernels: PERDURE_CACHE_DIR, or the user's cache folder, or a temporary one."""
+    chosen = os.environ.get("PERDURE_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    for base in (home, os.path.join(tempfile.gettempdir(), f"perdure-cache-{os.getuid()}")):
+        try:
+            path = Path(base) / "perdure"
+            path.mkdir(parents=True, exist_ok=True)
+            if os.access(path, os.W_OK):
+                return path
+        except OSError:
+            continue  # a read-only home is common in containers; the next place is tried
+    raise RuntimeError("no writable folder for compiled kernels; set PERDURE_CACHE_DIR to one")
+
+
+def sources_digest(files: Iterable[Path]) -> int:
+    """Return a 64-bit digest of the given source files and of the compiler's version: the build stamp."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(f"{numba.__version__} {np.__version__} {sys.version_info[:2]}".encode())
+    for path in sorted(files):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return int.from_bytes(digest.digest(), "little")
+
+
+def use_cache(folder: Path) -> None:
+    """Direct Numba's cache to `folder` for every function decorated from now on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.CACHE_DIR = str(folder)
+
+
+def perdure_sources() -> list[Path]:
+    """Return every file of ours that compiled code may come from."""
+    shard = PACKAGE_ROOT.parent / "shard"
+    return [*(PACKAGE_ROOT / "game").glob("*.py"), *(shard / "kernels").glob("*.py")]
+
+
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
+def kernel(function: F) -> F:
+    """Compile a function the deterministic way (njit, nogil, cached)."""
+    return numba.njit(**_OPTIONS)(function)
+
+
+if not config.CACHE_DIR:
+    use_cache(cache_root() / "kernels" / f"{sources_digest(perdure_sources()):016x}")

@@ -1,0 +1,421 @@
+"""The ledger: the one place that outlives every process. Abstract class and the values that go in and out.
+
+Owns the contract; `memory_ledger.MemoryLedger` and `redis_ledger.RedisLedger` are siblings that pass one suite
+(tests/conformance/ledger). Every method is atomic: all checks come before the first write, and a refusal changes
+nothing. Fencing: a zone's writes carry (generation, epoch); a coordinator's writes carry its term.
+
+Called by the shard (log, checkpoints), the gateway (players), the coordinator (membership, assignment), the CLI.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+INBOX_PAGE_ENTRIES = 256
+INBOX_PAGE_BYTES = 256 * 1024
+CHECKPOINTS_KEPT = 2
+EPOCH_RESEED_STEP = 1 << 20
+PRESENCE_LOG_LENGTH = 1000
+INBOX_LIMIT_ENTRIES = 1 << 16
+"""Entries waiting for one zone past which nobody may enter there any more (LedgerRefused)."""
+ORDERS_LIMIT = 16
+EVICTED_REMEMBERED = 4096
+"""Incarnations that were evicted or left and are still known as such; the oldest are forgotten first."""
+
+
+class LedgerError(Exception):
+    """The ledger refused, or could not be asked. The message says what, why and how to mend.
+
+    LedgerError
+     +- LedgerUnavailable   no answer; whether the call took effect is unknown
+     +- LedgerRefused       a definite no: wrong state, wrong type of key, read-only, out of memory
+    """
+
+
+class LedgerUnavailable(LedgerError):
+    """No answer came. The call may or may not have taken effect; commits are resent with identical bytes."""
+
+
+class LedgerRefused(LedgerError):
+    """The ledger said no, and nothing was written."""
+
+
+# --- a zone's log -------------------------------------------------------------------------------------------------
+
+
+class CommitStatus(StrEnum):
+    OK = "OK"  # appended, or found there with the same digest (a lost reply): `page` is what the log holds
+    FENCED = "FENCED"  # another (generation, epoch) owns the zone: drop it
+    GAP = "GAP"  # the ledger's head is not the tick before this one: it went back in time
+    BROKEN = "BROKEN"  # a transfer names a player who is not in this zone: stop the zone, loudly
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Something that leaves a zone with a commit. `target` is a zone, or LOBBY (-1) for a logout.
+
+    `entry` is the inbox entry for a zone, or the bytes to save in the lobby record (schema hash and row). `player` is
+    0 for an entity without a player. The commit checks that the player's place is the committing zone, then moves it.
+    """
+
+    target: int
+    player: int
+    entry: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One zone's tick. `previous` and `digest` are 32 hex digits: the chain of records."""
+
+    zone: int
+    generation: int
+    epoch: int
+    tick: int
+    previous: str
+    digest: str
+    record: bytes
+    transfers: Sequence[Transfer] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAnswer:
+    """`page`: the inbox entries that the next tick must apply (status OK). `detail`: for people."""
+
+    status: CommitStatus
+    page: tuple[bytes, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneHead:
+    """Where a zone stands. tick 0, digest "" and no checkpoints: it was never run.
+
+    `checkpoints`: (tick, hex BLAKE2b-16 of the blob), newest first, at most CHECKPOINTS_KEPT.
+    """
+
+    zone: int
+    generation: int
+    epoch: int
+    owner: str
+    tick: int
+    digest: str
+    checkpoints: tuple[tuple[int, str], ...] = ()
+    inbox_length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRecord:
+    """One record of a zone's log and the inbox page that its commit returned."""
+
+    tick: int
+    digest: str
+    record: bytes
+    page: tuple[bytes, ...]
+
+
+# --- players ------------------------------------------------------------------------------------------------------
+
+
+class EnterStatus(StrEnum):
+    OK = "OK"
+    BAD_RESUME = "BAD_RESUME"  # no such resume token for this player (used, rotated or never given)
+    NAME_CLASH = "NAME_CLASH"  # another name has the same key
+
+
+@dataclass(frozen=True, slots=True)
+class EnterRequest:
+    """A login (`resume_presented` empty) or a resume. Hashes are hex; secrets never reach the ledger.
+
+    A player in the lobby is sent to `spawn_zone` (or to the zone it logged out from, where one is recorded) by a JOIN
+    entry; one who is in a zone gets an ATTACH entry in that zone's inbox. Either way `session` rises by one, and the
+    gateway that held the older session hears of it on its channel (`gateway_channel`).
+    """
+
+    player: int
+    name: str
+    gateway: int
+    slot: int
+    spawn_zone: int
+    now_ms: int
+    resume_issued: str
+    resume_presented: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EnterAnswer:
+    """`session`: its number, rising per player. `place`: the zone. `old_gateway`/`old_slot`: whom it took over from, or -1."""
+
+    status: EnterStatus
+    session: int = 0
+    place: int = -1
+    old_gateway: int = -1
+    old_slot: int = -1
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Who is online, and where. `gateway` and `slot` are -1 while the socket is gone; `since_ms` is wall time, for people."""
+
+    player: int
+    name: str
+    place: int
+    gateway: int
+    slot: int
+    session: int
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LobbyRecord:
+    """The whole of what the ledger keeps of a player: presence, and what was saved when it last left (schema hash, row)."""
+
+    presence: Presence
+    saved: bytes
+    home_zone: int
+
+
+# --- membership and assignment ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process of the cluster. `kind`: shard | gateway | coordinator. `number` is unique among live members (random u31).
+
+    `beat` rises with every heartbeat: liveness is judged by an observer's own monotonic clock seeing it rise.
+    `info` is JSON-able: build, pid, host, load, state ("starting" | "ready" | "draining").
+    """
+
+    name: str
+    kind: str
+    number: int
+    address: str
+    beat: int = 0
+    info: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatAnswer:
+    """`accepted` is False once this incarnation was evicted: drop every zone, register anew under a new number.
+
+    `routes_version` rises with every change of assignment, membership or intents. `orders` are taken by this call.
+    """
+
+    accepted: bool
+    routes_version: int
+    orders: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneRoute:
+    """`owner`: name of the shard, "" for nobody. `successor`: the shard asked to prefetch, "" for none; `ready`: it has."""
+
+    zone: int
+    owner: str
+    generation: int
+    epoch: int
+    successor: str = ""
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """All that coordinator, shards and gateways steer by, read in one atomic call.
+
+    `suspects`: member name -> how many reports since it registered. `ticks`: zone -> last committed tick, so that an
+    observer can tell slow from dead. `run_id` changes when the ledger's server is another process or data set.
+    """
+
+    version: int
+    term: int
+    leader: str
+    generation: int
+    zones: dict[int, ZoneRoute]
+    members: dict[str, Member]
+    suspects: dict[str, int]
+    ticks: dict[int, int]
+    draining: frozenset[str]
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """Answer of `elect`. `term` only rises; every write of a coordinator carries the term that it was elected in."""
+
+    leading: bool
+    term: int
+    leader: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSettings:
+    """What a world is; set once by the first shard, and the same for all who join it.
+
+    `schema` is the JSON of `perdure.game.schema.Schema.to_wire`, so that gateways and coordinators load no game code.
+    """
+
+    name: str
+    game: str
+    schema_hash: str
+    schema: str
+    columns: int
+    rows: int
+    seed: int
+    tick_hz: int
+
+
+class Ledger(ABC):
+    """See the module docstring. Methods raise LedgerUnavailable where no answer came and LedgerRefused for a definite no."""
+
+    # world
+    @abstractmethod
+    async def init_world(self, world: WorldSettings) -> WorldSettings:
+        """Record the world if there is none; return what is recorded. The caller compares."""
+
+    @abstractmethod
+    async def world(self) -> WorldSettings | None: ...
+
+    # a zone's log
+    @abstractmethod
+    async def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
+        """Commit one tick each of many zones, in one round trip; the answers stand in the same order.
+
+        Per zone, in this order: (generation, epoch) differ from the head's -> FENCED. Head at the same tick with the same
+        digest -> OK with the stored page (nothing is written). Head is not (tick - 1, previous) -> GAP. A transfer whose
+        player's place is not this zone -> BROKEN. Else: the record is appended, transfers are delivered and places moved,
+        up to INBOX_PAGE_ENTRIES entries (or INBOX_PAGE_BYTES) move from the inbox into the log entry and are answered.
+        Entries that this very commit delivers to other zones do not depend on the order of zones in `commits`.
+        Never retried by itself: LedgerUnavailable means that the caller resends identical commits.
+        """
+
+    @abstractmethod
+    async def zone_head(self, zone: int) -> ZoneHead: ...
+
+    @abstractmethod
+    async def read_log(self, zone: int, first_tick: int, limit: int = 1000) -> list[LoggedRecord]:
+        """Return records from `first_tick` on, oldest first, at most `limit`."""
+
+    @abstractmethod
+    async def put_checkpoint(self, zone: int, tick: int, epoch: int, blob: bytes) -> None:
+        """Store a blob under (zone, tick, epoch). Nothing refers to it until `flip_checkpoint`."""
+
+    @abstractmethod
+    async def flip_checkpoint(self, zone: int, generation: int, epoch: int, tick: int, digest: str) -> CommitStatus:
+        """Make the stored blob the zone's newest checkpoint (fenced); keep two, delete older blobs, trim the log.
+
+        The log keeps every record after the older kept checkpoint's tick. `digest` is hex BLAKE2b-16 of the blob. BROKEN
+        where no such blob is stored.
+        """
+
+    @abstractmethod
+    async def read_checkpoint(self, zone: int, tick: int) -> bytes | None: ...
+
+    @abstractmethod
+    async def reseed(self, zone: int, generation: int, epoch: int, tick: int, digest: str, blob: bytes, blob_digest: str) -> ZoneHead:
+        """A live owner restores a zone that the ledger forgot (hazard 9).
+
+        Accepted where the ledger's (generation, epoch, tick) of the zone is not above the caller's; the zone then stands at
+        `tick` with `digest`, the blob as its only checkpoint, an empty log, generation + 1 and an epoch of max(both) +
+        EPOCH_RESEED_STEP. Refused (LedgerRefused) where the ledger is ahead. The inbox is kept.
+        """
+
+    # players
+    @abstractmethod
+    async def enter(self, request: EnterRequest) -> EnterAnswer: ...
+
+    @abstractmethod
+    async def detach(self, player: int, session: int) -> bool:
+        """The socket is gone: post DETACH to the player's place if `session` is still its newest. False if it is not."""
+
+    @abstractmethod
+    async def leave(self, player: int, session: int, kick: bool = False) -> bool:
+        """Log out: post LEAVE (or KICK) to the player's place if `session` is its newest (a kick may pass -1 for any)."""
+
+    @abstractmethod
+    async def gateway_lost(self, term: int, gateway: int) -> None:
+        """Post GATEWAY_LOST to every zone, and mark presence of its players as unattached."""
+
+    @abstractmethod
+    async def player(self, player: int) -> LobbyRecord | None: ...
+
+    @abstractmethod
+    async def online(self, zone: int | None = None) -> list[Presence]:
+        """Return who is in a zone (of `zone`, or of the whole world), by name."""
+
+    # membership and assignment
+    @abstractmethod
+    async def heartbeat(self, member: Member) -> HeartbeatAnswer:
+        """Register or refresh. A name held by another `number` whose beat is recorded is refused unless that one was evicted."""
+
+    @abstractmethod
+    async def view(self) -> ClusterView: ...
+
+    @abstractmethod
+    async def routes_version(self) -> int: ...
+
+    @abstractmethod
+    async def elect(self, candidate: str, lease_ms: int) -> Leadership:
+        """Take or keep the leadership. A new leader gets term + 1. The lease's TTL serves liveness only."""
+
+    @abstractmethod
+    async def resign(self, candidate: str) -> None:
+        """Give up the leadership at once, if held."""
+
+    @abstractmethod
+    async def assign(self, term: int, zone: int, shard: str, expected_epoch: int) -> int:
+        """Give the zone to `shard` ("" for nobody) at epoch + 1, clear its intent, raise routes_version, tell subscribers.
+
+        Returns the new epoch. LedgerRefused where the term is old, or the zone's epoch is not `expected_epoch`.
+        """
+
+    @abstractmethod
+    async def intend(self, term: int, zone: int, successor: str) -> None:
+        """Ask `successor` to prefetch the zone ("" withdraws)."""
+
+    @abstractmethod
+    async def successor_ready(self, zone: int, shard: str) -> None:
+        """The successor reports that it follows the zone's log and may take over within a tick."""
+
+    @abstractmethod
+    async def suspect(self, member: str, number: int, reporter: str) -> None:
+        """Report that a member's port refuses (tier one of failure detection); wakes the coordinator."""
+
+    @abstractmethod
+    async def evict(self, term: int, member: str, number: int) -> None:
+        """Remove a member's incarnation; its next heartbeat is told so."""
+
+    @abstractmethod
+    async def depart(self, member: str, number: int) -> None:
+        """A member leaves by itself (after a drain, or a clean stop)."""
+
+    @abstractmethod
+    async def set_draining(self, member: str, draining: bool) -> None: ...
+
+    @abstractmethod
+    async def order(self, member: str, order: str) -> None:
+        """Queue an order (at most 16) that the member's next heartbeat takes: "die", "pause 5000", "drain"."""
+
+    # hints
+    @abstractmethod
+    def subscribe(self, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield (channel, message) hints: ROUTES_CHANNEL, PRESENCE_CHANNEL, gateway_channel(n), SUSPECT_CHANNEL.
+
+        Hints get lost in an outage. After every (re)connect one (channel, b"resync") per channel is yielded: read the state anew.
+        """
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+
+ROUTES_CHANNEL = "routes"
+SUSPECT_CHANNEL = "suspect"
+PRESENCE_CHANNEL = "presence"
+
+
+def gateway_channel(number: int) -> str:
+    """Channel on which a gateway hears that a session of its was taken over: message b"<slot>" in decimal."""
+    return f"gateway:{number}"

@@ -1,0 +1,136 @@
+"""The link between a gateway and a shard: length-prefixed frames over TCP or a Unix socket.
+
+A gateway dials every shard. Frames are `u32 length (of what follows), u8 type, body`, little endian. Bodies that
+travel at tick rate are numpy rows, so neither side touches single commands or single snapshots in Python more than
+it must. Owns no socket: `FrameReader` cuts bytes into frames, the pack functions make them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+LENGTH = struct.Struct("<I")
+MAX_LINK_FRAME = 16 << 20
+
+
+class LinkType(IntEnum):
+    """Type byte of a link frame."""
+
+    CHALLENGE = 1  # shard -> gateway: 16 random bytes, then the shard's name (utf-8)
+    HELLO = 2  # gateway -> shard: gateway number u32, 32 bytes HMAC-SHA256(secret, nonce + number), name
+    ACCEPT = 3  # shard -> gateway: empty
+    COMMANDS = 4  # gateway -> shard: COMMANDS_STRUCT, then rows of the game's command dtype
+    KEYFRAMES = 5  # gateway -> shard: zone u16, then i64 player keys that need a full snapshot
+    RELEASE = 6  # shard -> gateway: RELEASE_STRUCT, RELEASE_ENTRY rows, then the blob that they cut
+    ZONE_NOTICE = 7  # shard -> gateway: zone u16, notice u8
+    BORDER = 8  # shard -> shard: reserved for the border feed
+
+
+COMMANDS_STRUCT = struct.Struct("<HH")
+"""zone u16, rows u16."""
+
+COMMAND_HEADER: list[tuple[str, str]] = [("player", "<i8"), ("seq", "<u4"), ("kind", "u1"), ("pad0", "u1"), ("pad1", "<u2")]
+"""First 16 bytes of a command row; the kind's packed fields follow, padded to the game's longest command."""
+
+
+def command_dtype(payload_bytes: int) -> np.dtype[np.void]:
+    """Return the dtype of one command row; `payload_bytes` is a multiple of 8."""
+    return np.dtype([*COMMAND_HEADER, ("payload", "u1", (payload_bytes,))])
+
+
+RELEASE_STRUCT = struct.Struct("<HHIQIII")
+"""zone u16, reserved u16, epoch u32, tick u64, generation u32, entries u32, blob bytes u32."""
+
+RELEASE_ENTRY: np.dtype[np.void] = np.dtype(
+    [("slot", "<u4"), ("hop", "<u4"), ("ack", "<u4"), ("flags", "<u4"), ("offset", "<u4"), ("length", "<u4")]
+)
+"""One player's part of a release: its slot at that gateway, how often it has changed zones, the highest command
+number applied, SnapshotFlag bits, and which bytes of the blob are its ready-made websocket frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A decoded RELEASE frame; `entries` and `blob` are views into the frame's bytes."""
+
+    zone: int
+    epoch: int
+    tick: int
+    generation: int
+    entries: npt.NDArray[np.void]
+    blob: memoryview
+
+
+def pack_frame(type_: LinkType, *parts: bytes | memoryview) -> bytes:
+    """Return one link frame; parts are joined."""
+    body = b"".join(parts)
+    return LENGTH.pack(len(body) + 1) + bytes((type_,)) + body
+
+
+def pack_commands(zone: int, rows: npt.NDArray[np.void]) -> bytes:
+    return pack_frame(LinkType.COMMANDS, COMMANDS_STRUCT.pack(zone, len(rows)), rows.tobytes())
+
+
+def pack_keyframes(zone: int, players: list[int]) -> bytes:
+    return pack_frame(LinkType.KEYFRAMES, struct.pack(f"<H{len(players)}q", zone, *players))
+
+
+def unpack_keyframes(body: memoryview) -> tuple[int, list[int]]:
+    (zone,) = struct.unpack_from("<H", body)
+    count = (len(body) - 2) // 8
+    return zone, list(struct.unpack_from(f"<{count}q", body, 2))
+
+
+def pack_zone_notice(zone: int, notice: int) -> bytes:
+    return pack_frame(LinkType.ZONE_NOTICE, struct.pack("<HB", zone, notice))
+
+
+def unpack_release(body: memoryview) -> Release:
+    """Decode a RELEASE body without copying; raises ValueError on a length that does not add up."""
+    zone, _, epoch, tick, generation, count, blob_bytes = RELEASE_STRUCT.unpack_from(body)
+    start = RELEASE_STRUCT.size
+    end = start + count * RELEASE_ENTRY.itemsize
+    if end + blob_bytes != len(body):
+        raise ValueError(f"a release of zone {zone} says {count} entries and {blob_bytes} bytes, but has {len(body)} bytes in all")
+    return Release(zone, epoch, tick, generation, np.frombuffer(body[start:end], RELEASE_ENTRY), body[end:])
+
+
+def link_proof(secret: bytes, nonce: bytes, number: int) -> bytes:
+    """Return what a gateway answers to a shard's challenge: HMAC-SHA256 over nonce and gateway number."""
+    return hmac.new(secret, nonce + struct.pack("<I", number), hashlib.sha256).digest()
+
+
+class FrameReader:
+    """Cuts a byte stream into link frames. `feed` bytes, then iterate; what is incomplete waits for more."""
+
+    __slots__ = ("_pending",)
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[LinkType, memoryview]]:
+        """Yield (type, body) of every complete frame; raises ValueError on a frame over MAX_LINK_FRAME."""
+        pending = self._pending
+        if pending:
+            pending += data
+            data = bytes(pending)
+            pending.clear()
+        view = memoryview(data)
+        at, total = 0, len(data)
+        while total - at >= 4:
+            (length,) = LENGTH.unpack_from(view, at)
+            if not 1 <= length <= MAX_LINK_FRAME:
+                raise ValueError(f"a link frame of {length} bytes; 1 to {MAX_LINK_FRAME} are allowed")
+            if total - at - 4 < length:
+                break
+            yield LinkType(view[at + 4]), view[at + 5 : at + 4 + length]
+            at += 4 + length
+        if at < total:
+            pending += view[at:]

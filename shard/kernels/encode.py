@@ -1,0 +1,443 @@
+"""Kernels that turn a zone's state into the bytes that each player is sent: handles, grid, interest, deltas, websocket frames.
+
+An entity is encoded once a tick (its enter record and its update record); a viewer's frame copies those bytes. The
+baseline of an update is the tick before, since a frame that was not sent is followed by a keyframe. Generated code
+(shard.program) fills the flat arrays; everything here knows no game. Naive twins: tests/conformance/kernels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from perdure.game.jit import kernel
+from shard.kernels.layout import (
+    ENC_COLUMNS,
+    ENC_ENTER_STRIDE,
+    ENC_ENTERS,
+    ENC_EPOCH,
+    ENC_EVENT_STRIDE,
+    ENC_EVENTS,
+    ENC_FLAT,
+    ENC_GROUPS,
+    ENC_HANDLE_FAILED,
+    ENC_LEAVES,
+    ENC_MAP_LIVE,
+    ENC_NEXT_VIEWER,
+    ENC_OUT_USED,
+    ENC_OWNER_STRIDE,
+    ENC_RING_COUNT,
+    ENC_RING_HEAD,
+    ENC_ROWS,
+    ENC_UPDATE_STRIDE,
+    ENC_UPDATES,
+    ENC_VIEWERS,
+    FLAG_GONE,
+    FLAG_KEYFRAME,
+    FLAG_MOVED,
+    FRAME_HEADER_ROOM,
+    SCRATCH_ENTERS,
+    SCRATCH_LEAVES,
+    SCRATCH_UPDATES,
+    SCRATCH_VISIBLE,
+)
+
+_ENVELOPE = 64
+"""Bytes of a snapshot beside its five byte strings, at most."""
+
+# --- handles ------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _home(entity: Any, mask: Any) -> Any:
+    return (entity ^ (entity >> 11) ^ (entity >> 32)) & mask
+
+
+@kernel
+def begin_handles(state: Any, mapped: Any) -> None:
+    """Clear the handle map that this tick will fill; the other one still holds the last tick's."""
+    live = 1 - state[ENC_MAP_LIVE]
+    state[ENC_MAP_LIVE] = live
+    for k in range(mapped.shape[1]):
+        mapped[live, k].entity = 0
+
+
+@kernel
+def handle_of(state: Any, mapped: Any, ring: Any, handles: Any, entity: Any, tick: Any) -> Any:
+    """Return (handle, fresh) of an entity id; fresh where it had none. A handle of -1 means that all are in use."""
+    live = state[ENC_MAP_LIVE]
+    mask = mapped.shape[1] - 1
+    old = 1 - live
+    at = _home(entity, mask)
+    handle = np.int64(-1)
+    while mapped[old, at].entity != 0:
+        if mapped[old, at].entity == entity:
+            handle = np.int64(mapped[old, at].handle)
+            break
+        at = (at + 1) & mask
+    fresh = handle < 0
+    if fresh:
+        if state[ENC_RING_COUNT] == 0:
+            state[ENC_HANDLE_FAILED] += 1
+            return np.int64(-1), True
+        handle = np.int64(ring[state[ENC_RING_HEAD]])
+        state[ENC_RING_HEAD] = (state[ENC_RING_HEAD] + 1) % len(ring)
+        state[ENC_RING_COUNT] -= 1
+        handles[handle].born = tick
+    at = _home(entity, mask)
+    while mapped[live, at].entity != 0:
+        at = (at + 1) & mask
+    mapped[live, at].entity = entity
+    mapped[live, at].handle = handle
+    handles[handle].stamp = tick
+    return handle, fresh
+
+
+@kernel
+def end_handles(state: Any, mapped: Any, ring: Any, handles: Any, tick: Any) -> None:
+    """Give back the handles of entities that are no more; the ring hands them out again as late as possible."""
+    old = 1 - state[ENC_MAP_LIVE]
+    for k in range(mapped.shape[1]):
+        if mapped[old, k].entity != 0:
+            handle = np.int64(mapped[old, k].handle)
+            if handles[handle].stamp != tick:
+                tail = (state[ENC_RING_HEAD] + state[ENC_RING_COUNT]) % len(ring)
+                ring[tail] = handle
+                state[ENC_RING_COUNT] += 1
+
+
+# --- quantisation -------------------------------------------------------------------------------------------------
+
+
+@kernel
+def level_of(value: Any, lo: Any, step: Any, top: Any) -> Any:
+    """Return the level floor((value - lo) / step + 1/2), clamped to 0 .. top; NaN is 0."""
+    scaled = (value - lo) / step + 0.5
+    if not scaled > 0.0:
+        return np.int64(0)
+    if scaled >= top:
+        return np.int64(top)
+    return np.int64(np.floor(scaled))
+
+
+@kernel
+def put_level(data: Any, at: Any, level: Any, size: Any) -> Any:
+    """Write `size` little-endian bytes of a level at `at`; return the place behind."""
+    for k in range(size):
+        data[at + k] = np.uint8((level >> np.int64(8 * k)) & np.int64(0xFF))
+    return at + size
+
+
+@kernel
+def put_enter_header(data: Any, at: Any, handle: Any, kind: Any, entity: Any) -> Any:
+    """Write handle u16, type u8 and the 48-bit id (schema.ENTER_HEADER); return the place behind."""
+    at = put_level(data, at, handle, 2)
+    data[at] = np.uint8(kind)
+    return put_level(data, at + 1, entity, 6)
+
+
+# --- grid ---------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _cell(x: Any, y: Any, x0: Any, y0: Any, size: Any, columns: Any, rows: Any) -> Any:
+    column = min(max(np.int64(np.floor((x - x0) / size)), 0), columns - 1)
+    row = min(max(np.int64(np.floor((y - y0) / size)), 0), rows - 1)
+    return row * columns + column
+
+
+@kernel
+def sort_into_cells(state: Any, flat: Any, cell_start: Any, ordered: Any, x0: Any, y0: Any, size: Any) -> None:
+    """Counting sort of the flat entities by cell; cells are `size` wide, so a radius of `size` touches 3x3 of them.
+
+    Fills cell_start[cells + 1] and, in cell order, `ordered` (x, y, flat index).
+    """
+    columns, rows, count = state[ENC_COLUMNS], state[ENC_ROWS], state[ENC_FLAT]
+    for c in range(columns * rows + 1):
+        cell_start[c] = 0
+    for i in range(count):
+        c = _cell(flat[i].x, flat[i].y, x0, y0, size, columns, rows)
+        flat[i].cell = c
+        cell_start[c + 1] += 1
+    for c in range(columns * rows):
+        cell_start[c + 1] += cell_start[c]
+    for i in range(count):
+        c = flat[i].cell
+        at = cell_start[c]
+        cell_start[c] = at + 1
+        ordered[at].x = flat[i].x
+        ordered[at].y = flat[i].y
+        ordered[at].flat = i
+    for c in range(columns * rows, 0, -1):
+        cell_start[c] = cell_start[c - 1]
+    cell_start[0] = 0
+
+
+@kernel
+def visible_from(state: Any, cell_start: Any, ordered: Any, visible: Any, x: Any, y: Any, radius: Any, x0: Any, y0: Any, size: Any) -> Any:
+    """Write the flat indices within `radius` (<= size) of (x, y) into `visible`, in grid order; return how many (bounded)."""
+    columns, rows = state[ENC_COLUMNS], state[ENC_ROWS]
+    middle = _cell(x, y, x0, y0, size, columns, rows)
+    column, row = middle % columns, middle // columns
+    reach = radius * radius
+    limit = len(visible)
+    found = 0
+    left, right = max(column - 1, 0), min(column + 1, columns - 1)
+    for r in range(max(row - 1, 0), min(row + 2, rows)):
+        for k in range(cell_start[r * columns + left], cell_start[r * columns + right + 1]):
+            dx, dy = ordered[k].x - x, ordered[k].y - y
+            if dx * dx + dy * dy <= reach and found < limit:
+                visible[found] = ordered[k].flat
+                found += 1
+    return found
+
+
+# --- frames -------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def put_big(out: Any, at: Any, value: Any, size: Any) -> Any:
+    """Write a big-endian unsigned number of `size` bytes; return the place behind."""
+    for k in range(size):
+        out[at + k] = np.uint8((value >> np.int64(8 * (size - 1 - k))) & np.int64(0xFF))
+    return at + size
+
+
+@kernel
+def put_bytes(out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
+    """Copy bytes; return the place behind."""
+    for k in range(size):
+        out[at + k] = source[start + k]
+    return at + size
+
+
+@kernel
+def put_tagged(out: Any, at: Any, tag: Any, value: Any, size: Any) -> Any:
+    """Write a msgpack tag byte and a big-endian number; return the place behind."""
+    out[at] = np.uint8(tag)
+    return put_big(out, at + 1, value, size)
+
+
+@kernel
+def compare(flat: Any, handles: Any, mark: Any, view: Any, had: Any, scratch: Any, found: Any, tick: Any) -> Any:
+    """Sort what is visible into enters and updates, against the `had` handles in `view`; return (enters, updates, leaves).
+
+    scratch: int32[4, limit]: visible flat indices in; enters and updates (flat indices) and leaves (handles) out. `view`
+    (uint16) receives what the viewer has now. Marks: 1 = the viewer has it, 2 = it is visible; all 0 before and after.
+    """
+    enters, updates, leaves = 0, 0, 0
+    for k in range(had):
+        mark[view[k]] = 1
+    for k in range(found):
+        index = scratch[SCRATCH_VISIBLE, k]
+        handle = flat[index].handle
+        if mark[handle] == 1 and handles[handle].born != tick:
+            if flat[index].update_length > 0:
+                scratch[SCRATCH_UPDATES, updates] = index
+                updates += 1
+        else:
+            scratch[SCRATCH_ENTERS, enters] = index
+            enters += 1
+        mark[handle] = 2
+    for k in range(had):
+        handle = view[k]
+        if mark[handle] == 1:
+            scratch[SCRATCH_LEAVES, leaves] = handle
+            leaves += 1
+            mark[handle] = 0
+    for k in range(found):
+        handle = flat[scratch[SCRATCH_VISIBLE, k]].handle
+        view[k] = handle
+        mark[handle] = 0
+    return enters, updates, leaves
+
+
+@kernel
+def _put_events(count: Any, stride: Any, events: Any, event_bytes: Any, out: Any, at: Any, x: Any, y: Any) -> Any:
+    for k in range(count):
+        dx, dy = events[k].x - x, events[k].y - y
+        if dx * dx + dy * dy <= events[k].reach:
+            at = put_bytes(out, at, event_bytes, k * stride, events[k].length)
+    return at
+
+
+@kernel
+def _put_frame_header(out: Any, start: Any, end: Any) -> Any:
+    """Write the websocket header (FIN, binary, unmasked) right ahead of [start, end); return where the frame begins."""
+    length = end - start
+    if length < 126:
+        begin = start - 2
+        out[begin + 1] = np.uint8(length)
+    elif length < 65536:
+        begin = start - 4
+        out[begin + 1] = np.uint8(126)
+        put_big(out, begin + 2, length, 2)
+    else:
+        begin = start - 10
+        out[begin + 1] = np.uint8(127)
+        put_big(out, begin + 2, length, 8)
+    out[begin] = np.uint8(0x82)
+    return begin
+
+
+@kernel
+def make_frames(e: Any, zone: Any, tick: Any, x0: Any, y0: Any, size: Any, radius: Any) -> None:
+    """Make every viewer's frame, from e.state[ENC_NEXT_VIEWER] on, into e.out; stop where the next one might not fit.
+
+    Viewers are in order of their gateway. Per viewer, e.entries gets slot, hop, ack, flags, offset (within its
+    gateway's part) and length; e.groups gets one row per gateway.
+    """
+    out, state = e.out, e.state
+    at = state[ENC_OUT_USED]
+    viewer = state[ENC_NEXT_VIEWER]
+    visible = e.scratch[SCRATCH_VISIBLE]
+    while viewer < state[ENC_VIEWERS]:
+        who = e.viewers[viewer]
+        found = visible_from(state, e.cell_start, e.ordered, visible, who.x, who.y, radius, x0, y0, size)
+        place = who.place
+        had = e.sights[place].count
+        worst = _ENVELOPE + FRAME_HEADER_ROOM + found * state[ENC_ENTER_STRIDE] + 2 * had
+        worst += state[ENC_EVENTS] * state[ENC_EVENT_STRIDE] + state[ENC_OWNER_STRIDE]
+        if at + worst > len(out):
+            break
+        group = state[ENC_GROUPS] - 1
+        if group < 0 or e.groups[group].gateway != who.gateway:
+            if group + 1 >= len(e.groups):
+                viewer = state[ENC_VIEWERS]  # more gateways than a shard can have links: the rest gets nothing
+                break
+            group += 1
+            state[ENC_GROUPS] = group + 1
+            e.groups[group].gateway = who.gateway
+            e.groups[group].first = viewer
+            e.groups[group].count = 0
+            e.groups[group].start = at
+        enters, updates, leaves = compare(e.flat, e.handles, e.mark, e.views[place], had, e.scratch, found, tick)
+        e.sights[place].count = found
+        state[ENC_ENTERS] += enters
+        state[ENC_UPDATES] += updates
+        state[ENC_LEAVES] += leaves
+        start = at + (4 if worst < 65536 else FRAME_HEADER_ROOM)
+        end = _put_head(out, start, zone, state[ENC_EPOCH], tick, np.int64(who.flags), np.int64(who.ack), who.me)
+        end = _put_records(out, end, e.scratch[SCRATCH_ENTERS], enters, e.enter_bytes, state[ENC_ENTER_STRIDE], e.flat, True)
+        end = _put_records(out, end, e.scratch[SCRATCH_UPDATES], updates, e.update_bytes, state[ENC_UPDATE_STRIDE], e.flat, False)
+        end = _put_leaves(out, end, e.scratch[SCRATCH_LEAVES], leaves)
+        mark = end
+        end = _put_events(state[ENC_EVENTS], state[ENC_EVENT_STRIDE], e.events, e.event_bytes, out, end + 3, who.x, who.y)
+        put_tagged(out, mark, 0xC5, end - mark - 3, 2)
+        mark = end
+        end = put_bytes(out, end + 3, e.owner_bytes, viewer * state[ENC_OWNER_STRIDE], np.int64(who.owner_length))
+        put_tagged(out, mark, 0xC5, end - mark - 3, 2)
+        begin = _put_frame_header(out, start, end)
+        # close the gap that a shorter header leaves (tiny frames only), so that a gateway's part is one piece
+        length = end - begin
+        if begin != at:
+            for k in range(length):
+                out[at + k] = out[begin + k]
+        entry = e.entries[viewer]
+        entry.slot = who.slot
+        entry.hop = who.hop
+        entry.ack = who.ack
+        entry.flags = who.flags
+        entry.offset = at - e.groups[group].start
+        entry.length = length
+        at += length
+        e.groups[group].count += 1
+        e.groups[group].end = at
+        viewer += 1
+    state[ENC_NEXT_VIEWER] = viewer
+    state[ENC_OUT_USED] = at
+
+
+@kernel
+def _put_head(out: Any, at: Any, zone: Any, epoch: Any, tick: Any, flags: Any, ack: Any, me: Any) -> Any:
+    """Write the part of a snapshot before its byte strings (docs/PROTOCOL.md)."""
+    out[at] = np.uint8(0x9C)  # array of 12
+    out[at + 1] = np.uint8(2)
+    at = put_tagged(out, at + 2, 0xCD, zone, 2)
+    at = put_tagged(out, at, 0xCE, epoch, 4)
+    at = put_tagged(out, at, 0xCE, tick, 4)
+    out[at] = np.uint8(flags)
+    at = put_tagged(out, at + 1, 0xCE, ack, 4)
+    return put_tagged(out, at, 0xCF, me, 8)
+
+
+@kernel
+def _put_records(out: Any, at: Any, chosen: Any, count: Any, source: Any, stride: Any, flat: Any, enters: Any) -> Any:
+    """Write one byte string of records: those of the chosen flat entities, one behind the other."""
+    mark = at
+    at += 3
+    for k in range(count):
+        index = np.int64(chosen[k])
+        length = np.int64(flat[index].enter_length if enters else flat[index].update_length)
+        at = put_bytes(out, at, source, index * stride, length)
+    put_tagged(out, mark, 0xC5, at - mark - 3, 2)
+    return at
+
+
+@kernel
+def _put_leaves(out: Any, at: Any, leaves: Any, count: Any) -> Any:
+    mark = at
+    at += 3
+    for k in range(count):
+        at = put_level(out, at, np.int64(leaves[k]), 2)
+    put_tagged(out, mark, 0xC5, at - mark - 3, 2)
+    return at
+
+
+# --- viewers ------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def list_viewers(state: Any, sights: Any, viewers: Any, players: Any, high: Any) -> None:
+    """List the players with a socket, by gateway, and find who needs a keyframe (new here, new socket, or asked for)."""
+    count = 0
+    in_order = True
+    before = np.int64(0)
+    for p in range(high):
+        player = players[p]
+        if player.key != 0 and player.gateway != 0 and player.row >= 0:
+            viewers[count].place = p
+            in_order = in_order and before <= np.int64(player.gateway)
+            before = np.int64(player.gateway)
+            count += 1
+        else:
+            sights[p].key = 0
+    if not in_order:
+        gateways = np.zeros(count, np.int64)
+        places = np.zeros(count, np.int64)
+        for k in range(count):
+            places[k] = viewers[k].place
+            gateways[k] = np.int64(players[places[k]].gateway)
+        order = np.argsort(gateways, kind="mergesort")
+        for k in range(count):
+            viewers[k].place = places[order[k]]
+    for k in range(count):
+        p = viewers[k].place
+        player, seen, who = players[p], sights[p], viewers[k]
+        flags = 0
+        if (
+            seen.force != 0
+            or seen.key != player.key
+            or seen.session != np.int64(player.session)
+            or seen.hop != np.int64(player.hop)
+            or seen.gateway != np.int64(player.gateway)
+        ):
+            flags |= FLAG_KEYFRAME
+            seen.count = 0
+        if player.departed != 0:
+            flags |= FLAG_GONE if player.leaving != 0 else FLAG_MOVED
+        seen.force = 0
+        seen.key = player.key
+        seen.session = np.int64(player.session)
+        seen.gateway = np.int64(player.gateway)
+        seen.hop = np.int64(player.hop)
+        who.gateway = player.gateway
+        who.slot = player.slot
+        who.hop = player.hop
+        who.ack = player.last_seq
+        who.flags = flags
+    state[ENC_VIEWERS] = count
+    state[ENC_GROUPS] = 0
+    state[ENC_NEXT_VIEWER] = 0
+    state[ENC_OUT_USED] = 0

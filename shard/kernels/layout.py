@@ -1,0 +1,118 @@
+"""Where things stand in a zone's arrays: dtypes and index constants that kernels and their Python side share.
+
+All state is in rows of whole 64-bit words, so that one generic kernel can move, clear and hash rows of any type.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# meta: int64
+META_TICK = 0
+META_ZONE = 1
+META_SEED = 2
+META_GRACE_TICKS = 3
+META_INPUTS = 4
+META_COMMANDS = 5
+META_OUT = 6
+META_PLAYERS_HIGH = 7
+META_COLUMNS = 8
+META_ROWS = 9
+META_ID_BASE = 10
+META_TABLE_ROWS = 16
+META_TABLE_GHOSTS = 48
+META_LENGTH = 80
+
+# floats: float64
+FLOAT_DT, FLOAT_X0, FLOAT_Y0, FLOAT_X1, FLOAT_Y1, FLOAT_WIDTH, FLOAT_HEIGHT, FLOAT_HYSTERESIS, FLOAT_INTEREST = range(9)
+FLOATS_LENGTH = 9
+
+COUNTERS_LENGTH = 4
+"""counters: int64; [0] is the last entity number given out in this zone."""
+
+PLAYER = np.dtype(
+    [("key", "<i8"), ("session", "<u4"), ("gateway", "<u4"), ("slot", "<u4"), ("hop", "<u4"), ("last_seq", "<u4"), ("row", "<i4"),
+     ("detached_at", "<i8"), ("departed", "u1"), ("leaving", "u1"), ("pad0", "<u2"), ("pad1", "<u4")],
+    align=True,
+)  # fmt: skip
+"""A player in a zone. key 0: a free place. gateway 0: no socket, since tick `detached_at`. departed: 1 while its last frame
+of this zone is made; the place is freed at the start of the next tick."""
+
+INPUT = np.dtype(
+    [("player", "<i8"), ("kind", "<i4"), ("type", "<i4"), ("session", "<u4"), ("gateway", "<u4"), ("slot", "<u4"), ("hop", "<u4"),
+     ("last_seq", "<u4"), ("arrival", "<i4"), ("origin", "<i4"), ("pad", "<i4")],
+    align=True,
+)  # fmt: skip
+"""An inbox entry, decoded; `arrival` is the row in its type's arrivals array, or -1."""
+
+OUT = np.dtype([("kind", "<i4"), ("target", "<i4"), ("type", "<i4"), ("row", "<i4"), ("player", "<i4"), ("entry", "<i4")], align=True)
+"""Something that leaves the zone. kind OUT_CROSS: row `row` of table `type` goes to zone `target`, with player index `player`
+(or -1). OUT_LOBBY: the player goes to the lobby. OUT_REFUSED: inbox entry `entry` found no room and goes back to `target`."""
+OUT_CROSS, OUT_LOBBY, OUT_REFUSED = 1, 2, 3
+
+KIND_JOIN, KIND_ATTACH, KIND_DETACH, KIND_LEAVE, KIND_ARRIVE, KIND_GATEWAY_LOST, KIND_KICK = range(1, 8)
+DEAD_DESPAWNED, DEAD_DEPARTED = 1, 2
+LOBBY = -1
+
+COMMAND_SEQ_BYTE, COMMAND_KIND_BYTE, COMMAND_PAYLOAD_BYTE = 8, 12, 16
+
+META_COUNTS = META_LENGTH
+"""From here on meta holds counts: two a table (spawned, spawns that found no room), then two an event (told, dropped)."""
+
+# encoder: int64
+ENC_RING_HEAD = 0
+ENC_RING_COUNT = 1
+ENC_FLAT = 2  # entities that may be seen this tick
+ENC_VIEWERS = 3
+ENC_EVENTS = 4
+ENC_OUT_USED = 5
+ENC_GROUPS = 6
+ENC_NEXT_VIEWER = 7  # == ENC_VIEWERS when all frames are made; less where the buffer ran full
+ENC_MAP_LIVE = 8  # which of the two handle maps is current
+ENC_COLUMNS = 9
+ENC_ROWS = 10
+ENC_EPOCH = 11
+ENC_ENTERS = 12
+ENC_UPDATES = 13
+ENC_LEAVES = 14
+ENC_HANDLE_FAILED = 15
+ENC_ENTER_STRIDE = 16
+ENC_UPDATE_STRIDE = 17
+ENC_EVENT_STRIDE = 18
+ENC_OWNER_STRIDE = 19
+ENC_LENGTH = 20
+
+FLAT = np.dtype([("x", "<f8"), ("y", "<f8"), ("handle", "<i4"), ("enter_length", "<i4"), ("update_length", "<i4"), ("cell", "<i4")], align=True)
+"""An entity that may be seen this tick; its records stand at index * stride in enter_bytes and update_bytes."""
+
+SORTED = np.dtype([("x", "<f8"), ("y", "<f8"), ("flat", "<i8")], align=True)
+"""The flat entities in the order of their cells."""
+
+HANDLE = np.dtype([("born", "<i8"), ("stamp", "<i8")], align=True)
+"""Per handle: the tick in which its entity got it, and the last tick in which it was there."""
+
+MAPPED = np.dtype([("entity", "<i8"), ("handle", "<i8")], align=True)
+"""A place of the open-addressing map from entity id to handle; entity 0 is empty."""
+
+VIEW = np.dtype([("key", "<i8"), ("session", "<i8"), ("gateway", "<i8"), ("hop", "<i8"), ("count", "<i4"), ("force", "<i4")], align=True)
+"""What the last frame of a player's place was made for, how many handles it shows, and whether a keyframe was asked for."""
+
+VIEWER = np.dtype(
+    [("x", "<f8"), ("y", "<f8"), ("me", "<i8"), ("place", "<i4"), ("flags", "<i4"), ("gateway", "<u4"), ("slot", "<u4"), ("hop", "<u4"),
+     ("ack", "<u4"), ("owner_length", "<i4"), ("pad", "<i4")],
+    align=True,
+)  # fmt: skip
+"""A player who is sent a frame this tick."""
+
+HAPPENED = np.dtype([("x", "<f8"), ("y", "<f8"), ("reach", "<f8"), ("length", "<i8")], align=True)
+"""An event of this tick: where, radius squared, and the length of its record."""
+
+SCRATCH_VISIBLE, SCRATCH_ENTERS, SCRATCH_UPDATES, SCRATCH_LEAVES = range(4)
+
+GROUP = np.dtype([("gateway", "<u4"), ("first", "<i4"), ("count", "<i4"), ("start", "<i8"), ("end", "<i8")], align=True)
+"""One gateway's part of the frames: entries [first, first + count), blob bytes [start, end)."""
+
+FLAG_KEYFRAME, FLAG_GONE, FLAG_MOVED = 1, 2, 4
+"""As perdure.wire.opcodes.SnapshotFlag."""
+FRAME_HEADER_ROOM = 10
+"""Bytes kept free ahead of a frame for the longest websocket header of a server (RFC 6455 section 5.2)."""

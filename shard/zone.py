@@ -1,0 +1,347 @@
+"""Zone: one zone's state and its tick, a deterministic function of its log. No I/O, no clock, no asyncio.
+
+The owner (shard.tick_loop) feeds commands and committed inbox pages, calls `step`, commits what comes out, then calls
+`committed` and releases what `encode` made. Recovery (shard.recovery) feeds records instead. Lifecycle: see TRANSITIONS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from perdure.game.contract import row_dtype
+from perdure.game.portable import pack_rows, unpack_rows
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Transfer
+from perdure.ledger.record import GENESIS_DIGEST, Record, RecordKind, chain_digest, unpack_record
+from perdure.wire.entries import ENTRY_HEADER, ENTRY_STRUCT, Entry, EntryKind, unpack_entry
+from perdure.wire.identifiers import LOBBY, WorldGrid
+from perdure.wire.link import RELEASE_STRUCT, LinkType, pack_frame
+from shard.kernels import layout
+from shard.program import Program, encoder_arrays, table_parts, words_of, zone_arrays
+
+PENDING_PER_PLAYER = 64
+CHECKPOINT_MAGIC = b"PRDC\x01"
+
+
+class Phase(StrEnum):
+    """Where a zone stands between its ticks."""
+
+    RECOVERING = "recovering"  # records are replayed
+    READY = "ready"  # the last tick is committed; the next one may be stepped
+    COMMITTING = "committing"  # stepped, not yet committed: nothing of it may leave
+    FROZEN = "frozen"  # the ledger went back in time: nothing moves until the zone is reseeded
+    DROPPED = "dropped"  # another owner has it, or it is broken
+
+
+TRANSITIONS: dict[tuple[Phase, str], Phase] = {
+    (Phase.RECOVERING, "recovered"): Phase.READY,
+    (Phase.READY, "step"): Phase.COMMITTING,
+    (Phase.COMMITTING, CommitStatus.OK): Phase.READY,
+    (Phase.COMMITTING, CommitStatus.FENCED): Phase.DROPPED,
+    (Phase.COMMITTING, CommitStatus.BROKEN): Phase.DROPPED,
+    (Phase.COMMITTING, CommitStatus.GAP): Phase.FROZEN,
+    (Phase.FROZEN, "reseeded"): Phase.READY,
+    **{(phase, "drop"): Phase.DROPPED for phase in Phase},
+}
+
+
+class ZoneError(Exception):
+    """A zone cannot go on; the message says at which tick, why, and what to do."""
+
+
+class Zone:
+    """One zone. Not thread-safe: one thread at a time may step or encode it; commands are added between ticks."""
+
+    def __init__(self, program: Program, zone: int, grid: WorldGrid, seed: int) -> None:
+        game = program.game
+        if (grid.width, grid.height) != game.world_size:
+            raise ZoneError(f"the grid is {grid.width}x{grid.height} but the game's world is {game.world_size}")
+        self.program, self.zone, self.grid, self.seed = program, zone, grid, seed
+        self.phase = Phase.RECOVERING
+        self.generation, self.epoch = 1, 0
+        self.digest, self.state_hash = GENESIS_DIGEST, 0
+        self.page: tuple[bytes, ...] = ()
+        self.arrays = zone_arrays(program)
+        self.encoder: Any = None
+        self.bad_entries = 0
+        self.overflowed = False
+        self._avatar = next(i for i, e in enumerate(game.entities) if e.options["avatar"])
+        capacity = game.entities[self._avatar].options["capacity"]
+        self._pending = np.zeros((0, self.arrays.commands.shape[1]), np.uint8)
+        self._pending_limit = PENDING_PER_PLAYER * capacity
+        self._pending_count = 0
+        self._best = np.zeros(capacity, np.int32)
+        self._entries: list[bytes] = []
+        self._entries_kept: list[int] = []
+        self._fill_constants(grid)
+
+    def _fill_constants(self, grid: WorldGrid) -> None:
+        game, meta, floats = self.program.game, self.arrays.meta, self.arrays.floats
+        meta[layout.META_ZONE], meta[layout.META_SEED] = self.zone, self.seed
+        meta[layout.META_GRACE_TICKS] = game.grace_ticks
+        meta[layout.META_COLUMNS], meta[layout.META_ROWS] = grid.columns, grid.rows
+        meta[layout.META_ID_BASE] = self.zone << 32
+        x0, y0, x1, y1 = grid.bounds(self.zone)
+        floats[layout.FLOAT_DT] = 1.0 / game.tick_hz
+        floats[layout.FLOAT_X0], floats[layout.FLOAT_Y0] = x0, y0
+        floats[layout.FLOAT_X1], floats[layout.FLOAT_Y1] = x1, y1
+        floats[layout.FLOAT_WIDTH], floats[layout.FLOAT_HEIGHT] = game.world_size
+        floats[layout.FLOAT_HYSTERESIS], floats[layout.FLOAT_INTEREST] = game.hysteresis, game.interest
+
+    # --- reading --------------------------------------------------------------------------------------------------
+    @property
+    def tick(self) -> int:
+        """Number of the last tick that was stepped (0: none)."""
+        return int(self.arrays.meta[layout.META_TICK])
+
+    @property
+    def players(self) -> npt.NDArray[Any]:
+        """The player table's used part (dtype layout.PLAYER); rows with key 0 are free."""
+        return np.asarray(self.arrays.players[: self.arrays.meta[layout.META_PLAYERS_HIGH]])
+
+    def player_count(self) -> int:
+        players = self.players
+        return int(np.count_nonzero((players["key"] != 0) & (players["departed"] == 0)))
+
+    def rows(self, name: str) -> npt.NDArray[Any]:
+        """Return the owned rows of a table (a view; dtype contract.row_dtype)."""
+        index = [e.name for e in self.program.game.entities].index(name)
+        return np.asarray(getattr(self.arrays, f"{name}_rows")[: self.arrays.meta[layout.META_TABLE_ROWS + index]])
+
+    @property
+    def totals(self) -> npt.NDArray[Any]:
+        """The totals row, as an array of one."""
+        return np.asarray(self.arrays.totals)
+
+    # --- lifecycle ------------------------------------------------------------------------------------------------
+    def _move(self, event: str) -> None:
+        target = TRANSITIONS.get((self.phase, event))
+        if target is None:
+            raise ZoneError(f"zone {self.zone} at tick {self.tick}: {event!r} is not possible while {self.phase}")
+        self.phase = target
+
+    def recovered(self, generation: int, epoch: int) -> None:
+        """The log is replayed to its end: this owner runs on, at (generation, epoch)."""
+        self._move("recovered")
+        self.generation, self.epoch = generation, epoch
+
+    def drop(self) -> None:
+        """Another owner has the zone."""
+        self._move("drop")
+
+    # --- inputs ---------------------------------------------------------------------------------------------------
+    def add_commands(self, rows: npt.NDArray[np.uint8]) -> bool:
+        """Queue validated command rows (uint8[n, row bytes]); False where the queue is full and nothing was queued.
+
+        The caller ends the link that they came by, so that its gateway sends again in order.
+        """
+        count = self._pending_count + len(rows)
+        if count > self._pending_limit:
+            self.overflowed = True
+            return False
+        if count > len(self._pending):
+            grown = np.zeros((min(max(2 * count, 256), self._pending_limit), self._pending.shape[1]), np.uint8)
+            grown[: self._pending_count] = self._pending[: self._pending_count]
+            self._pending = grown
+        self._pending[self._pending_count : count] = rows
+        self._pending_count = count
+        return True
+
+    def force_keyframe(self, players: Sequence[int]) -> None:
+        """Send these players (by key) a full snapshot next."""
+        wanted = np.isin(self.players["key"], np.array(players, np.int64))
+        self._encoder().sights["force"][: len(wanted)][wanted] = 1
+
+    def force_keyframes_of(self, gateway: int) -> None:
+        """Send every player of a gateway a full snapshot next (its link is new)."""
+        wanted = self.players["gateway"] == gateway
+        self._encoder().sights["force"][: len(wanted)][wanted] = 1
+
+    # --- the tick -------------------------------------------------------------------------------------------------
+    def step(self) -> Commit:
+        """Run one tick on the queued commands and the committed page; return what must be committed for it."""
+        self._move("step")
+        chosen = 0
+        if self._pending_count:
+            chosen, self._pending_count = self.program.module.gather_commands(
+                self.arrays, self._pending, self._pending_count, self._best
+            )
+        commands = self.arrays.commands[:chosen].tobytes()
+        self.arrays.meta[layout.META_COMMANDS] = chosen
+        self._run()
+        record = Record(
+            RecordKind.TICK, self.zone, self.generation, self.epoch, self.tick, self.state_hash, self.program.build,
+            self.arrays.commands.shape[1], chosen, commands,
+        ).pack()  # fmt: skip
+        previous, self.digest = self.digest, chain_digest(self.digest, record)
+        return Commit(self.zone, self.generation, self.epoch, self.tick, previous, self.digest, record, self._transfers())
+
+    def committed(self, answer: CommitAnswer) -> None:
+        """Take the ledger's answer to the last `step`."""
+        self._move(answer.status)
+        if answer.status is CommitStatus.OK:
+            self.page = answer.page
+
+    def reseeded(self, generation: int, epoch: int) -> None:
+        """The zone was restored in the ledger out of this memory; the inbox page in hand was lost with the ledger."""
+        self._move("reseeded")
+        self.generation, self.epoch = generation, epoch
+        self.page = ()
+
+    def replay(self, data: bytes, page: tuple[bytes, ...]) -> None:
+        """Run a logged record again; `page` is what its commit returned, for the tick after. Raises ZoneError on any difference."""
+        record = unpack_record(data)
+        if record.tick != self.tick + 1:
+            raise ZoneError(f"zone {self.zone}: the log goes from tick {self.tick} to {record.tick}; a record is missing")
+        if record.row_bytes != self.arrays.commands.shape[1]:
+            raise ZoneError(f"zone {self.zone} tick {record.tick}: its commands have {record.row_bytes} bytes each; this build's have "
+                            f"{self.arrays.commands.shape[1]}: replay with the build that wrote it ({record.build:016x})")  # fmt: skip
+        rows = np.frombuffer(record.commands, np.uint8).reshape(record.rows, record.row_bytes)
+        self.arrays.commands[: record.rows] = rows
+        self.arrays.meta[layout.META_COMMANDS] = record.rows
+        self._run()
+        if self.state_hash != record.state_hash:
+            raise ZoneError(
+                f"zone {self.zone} tick {record.tick}: replay gives state {self.state_hash:016x}, the log says {record.state_hash:016x}; "
+                f"the record was written by build {record.build:016x}, this is {self.program.build:016x}"
+            )
+        self.digest = chain_digest(self.digest, data)
+        self.page = page
+
+    def _run(self) -> None:
+        self._read_page()
+        self.state_hash = int(self.program.step(self.arrays))
+        self.page = ()
+
+    def _read_page(self) -> None:
+        """Decode the inbox page into input rows and arrivals; an entry that cannot be read is counted and has no effect."""
+        inputs, entities, count = self.arrays.inputs, self.program.game.entities, 0
+        self._entries, arrivals = [], dict.fromkeys(range(len(entities)), 0)
+        for data in self.page:
+            try:
+                entry = unpack_entry(data)
+                kind = self._avatar if entry.kind is EntryKind.JOIN else entry.type
+                arrival = -1
+                if entry.payload and entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE):
+                    entity = entities[kind]
+                    row = unpack_rows(entry.payload, row_dtype(entity))
+                    arrival = arrivals[kind]
+                    at = table_parts(entity)[2] + arrival
+                    getattr(self.arrays, f"{entity.name}_words")[at] = words_of(np.ascontiguousarray(row[:1]))[0]
+                    arrivals[kind] += 1
+            except (ValueError, IndexError):
+                self.bad_entries += 1
+                continue
+            inputs[count] = (
+                entry.player, entry.kind, kind, entry.session, entry.gateway, entry.slot, entry.hop, entry.last_seq, arrival, entry.origin, 0,
+            )  # fmt: skip
+            self._entries.append(data)
+            count += 1
+        self.arrays.meta[layout.META_INPUTS] = count
+
+    def _transfers(self) -> tuple[Transfer, ...]:
+        """Return what the last tick sends away, as transfers."""
+        count = int(self.arrays.meta[layout.META_OUT])
+        return tuple(self._transfer(out) for out in np.asarray(self.arrays.out[:count]).tolist())
+
+    def _transfer(self, out: tuple[int, ...]) -> Transfer:
+        kind, target, table, row, place, entry_index = out
+        if kind == layout.OUT_REFUSED:
+            entry = unpack_entry(self._entries[entry_index])
+            if target == LOBBY:
+                return Transfer(LOBBY, entry.player, entry.payload)
+            back = Entry(entry.kind, entry.player, entry.session, entry.gateway, entry.slot, entry.hop + 1, entry.last_seq,
+                         entry.type, self.zone, entry.payload)  # fmt: skip
+            return Transfer(target, entry.player, back.pack())
+        entity = self.program.game.entities[table]
+        payload = pack_rows(np.asarray(getattr(self.arrays, f"{entity.name}_rows")[row : row + 1]))
+        if place < 0:
+            return Transfer(target, 0, Entry(EntryKind.ARRIVE, type=table, origin=self.zone, payload=payload).pack())
+        key, session, gateway, slot, hop, last_seq, *_ = self.players[place].tolist()
+        if kind == layout.OUT_LOBBY:
+            return Transfer(LOBBY, key, payload)
+        header = ENTRY_STRUCT.pack(EntryKind.ARRIVE, table, self.zone, session, key, gateway, slot, hop + 1, last_seq)
+        assert len(header) == ENTRY_HEADER
+        return Transfer(target, key, header + payload)
+
+    # --- what clients are sent ------------------------------------------------------------------------------------
+    def _encoder(self) -> Any:
+        if self.encoder is None:
+            x0, y0, x1, y1 = self.grid.bounds(self.zone)
+            self.encoder = encoder_arrays(self.program, x1 - x0, y1 - y0)
+        return self.encoder
+
+    def encode(self) -> list[tuple[int, bytes]]:
+        """Make the frames of the last tick: (gateway number, RELEASE link frame) per gateway. Release after commit only."""
+        e = self._encoder()
+        e.state[layout.ENC_EPOCH] = self.epoch
+        self.program.encode(self.arrays, e)
+        while e.state[layout.ENC_NEXT_VIEWER] < e.state[layout.ENC_VIEWERS]:
+            grown = np.zeros(2 * len(e.out), np.uint8)
+            grown[: len(e.out)] = e.out
+            e = self.encoder = e._replace(out=grown)
+            self.program.more_frames(self.arrays, e)
+        frames = []
+        for gateway, first, count, start, end in np.asarray(e.groups[: e.state[layout.ENC_GROUPS]]).tolist():
+            head = RELEASE_STRUCT.pack(self.zone, 0, self.epoch, self.tick, self.generation, count, end - start)
+            entries = np.asarray(e.entries[first : first + count]).tobytes()
+            frames.append((gateway, pack_frame(LinkType.RELEASE, head, entries, memoryview(e.out)[start:end])))
+        return frames
+
+    # --- the durable image ----------------------------------------------------------------------------------------
+    def _sections(self) -> dict[str, npt.NDArray[Any]]:
+        meta = self.arrays.meta
+        sections = {"players": self.players, "totals": self.totals}
+        for index, entity in enumerate(self.program.game.entities):
+            sections[f"rows:{entity.name}"] = np.asarray(getattr(self.arrays, f"{entity.name}_rows")[: meta[layout.META_TABLE_ROWS + index]])
+        return sections
+
+    def checkpoint(self) -> bytes:
+        """Return the zone's durable image after its last committed tick, pending inbox page included."""
+        if self.phase not in (Phase.READY, Phase.FROZEN):
+            raise ZoneError(f"zone {self.zone} at tick {self.tick}: no checkpoint while {self.phase}")
+        image = {
+            "zone": self.zone, "tick": self.tick, "digest": self.digest, "hash": self.state_hash, "build": self.program.build,
+            "schema": self.program.schema.hash, "counters": self.arrays.counters.tolist(), "page": list(self.page),
+            "sections": {name: pack_rows(rows) for name, rows in self._sections().items()},
+        }  # fmt: skip
+        return CHECKPOINT_MAGIC + msgpack.packb(image)
+
+    def restore(self, blob: bytes) -> None:
+        """Become what `checkpoint` wrote. Raises ZoneError where the blob is damaged, another zone's, or does not hash to its hash."""
+        if blob[: len(CHECKPOINT_MAGIC)] != CHECKPOINT_MAGIC:
+            raise ZoneError(f"zone {self.zone}: its checkpoint is no checkpoint of this version: it starts with {blob[:5]!r}")
+        try:
+            image = msgpack.unpackb(blob[len(CHECKPOINT_MAGIC) :])
+            self._restore_sections(image)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ZoneError(f"zone {self.zone}: its checkpoint is damaged ({error}); the older one is used if there is one") from error
+        self.digest, self.page = image["digest"], tuple(image["page"])
+        self.state_hash = int(self.program.module.state_hash(self.arrays))
+        if image["schema"] == self.program.schema.hash and image["build"] == self.program.build and self.state_hash != image["hash"]:
+            raise ZoneError(f"zone {self.zone} tick {image['tick']}: its checkpoint hashes to {self.state_hash:016x}, not {image['hash']:016x}")
+
+    def _restore_sections(self, image: dict[str, Any]) -> None:
+        if image["zone"] != self.zone:
+            raise ValueError(f"it is of zone {image['zone']}")
+        meta = self.arrays.meta
+        meta[layout.META_TICK] = image["tick"]
+        self.arrays.counters[: len(image["counters"])] = image["counters"]
+        sections = image["sections"]
+        players = unpack_rows(sections["players"], layout.PLAYER)
+        np.asarray(self.arrays.players)[: len(players)] = players
+        meta[layout.META_PLAYERS_HIGH] = len(players)
+        np.asarray(self.arrays.totals)[:] = unpack_rows(sections["totals"], np.asarray(self.arrays.totals).dtype)
+        for index, entity in enumerate(self.program.game.entities):
+            data = sections.get(f"rows:{entity.name}")
+            rows = unpack_rows(data, row_dtype(entity)) if data is not None else np.zeros(0, row_dtype(entity))
+            if len(rows) > entity.options["capacity"]:
+                raise ValueError(f"{len(rows)} rows of {entity.name}, but its capacity is {entity.options['capacity']}")
+            words = words_of(np.ascontiguousarray(rows)) if len(rows) else np.zeros((0, row_dtype(entity).itemsize // 8), np.uint64)
+            getattr(self.arrays, f"{entity.name}_words")[: len(rows)] = words
+            meta[layout.META_TABLE_ROWS + index] = len(rows)
