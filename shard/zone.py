@@ -69,7 +69,8 @@ class Zone:
         self.arrays = zone_arrays(program)
         self.encoder: Any = None
         self.bad_entries = 0
-        self.overflowed = False
+        self._owed: tuple[Transfer, ...] = ()
+        self._sent: tuple[Transfer, ...] = ()
         self._avatar = next(i for i, e in enumerate(game.entities) if e.options["avatar"])
         capacity = game.entities[self._avatar].options["capacity"]
         self._pending = np.zeros((0, self.arrays.commands.shape[1]), np.uint8)
@@ -142,7 +143,6 @@ class Zone:
         """
         count = self._pending_count + len(rows)
         if count > self._pending_limit:
-            self.overflowed = True
             return False
         if count > len(self._pending):
             grown = np.zeros((min(max(2 * count, 256), self._pending_limit), self._pending.shape[1]), np.uint8)
@@ -179,19 +179,21 @@ class Zone:
             self.arrays.commands.shape[1], chosen, commands,
         ).pack()  # fmt: skip
         previous, self.digest = self.digest, chain_digest(self.digest, record)
-        return Commit(self.zone, self.generation, self.epoch, self.tick, previous, self.digest, record, self._transfers())
+        self._sent = self._owed + self._transfers()
+        return Commit(self.zone, self.generation, self.epoch, self.tick, previous, self.digest, record, self._sent)
 
     def committed(self, answer: CommitAnswer) -> None:
         """Take the ledger's answer to the last `step`."""
         self._move(answer.status)
         if answer.status is CommitStatus.OK:
             self.page = answer.page
+            self._owed = ()
 
     def reseeded(self, generation: int, epoch: int) -> None:
-        """The zone was restored in the ledger out of this memory; the inbox page in hand was lost with the ledger."""
+        """The zone was restored in the ledger out of this memory; what the refused tick sent away goes with the next one."""
         self._move("reseeded")
         self.generation, self.epoch = generation, epoch
-        self.page = ()
+        self._owed = self._sent
 
     def replay(self, data: bytes, page: tuple[bytes, ...]) -> None:
         """Run a logged record again; `page` is what its commit returned, for the tick after. Raises ZoneError on any difference."""

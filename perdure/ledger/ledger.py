@@ -59,6 +59,11 @@ class Transfer:
 
     `entry` is the inbox entry for a zone, or the bytes to save in the lobby record (schema hash and row). `player` is
     0 for an entity without a player. The commit checks that the player's place is the committing zone, then moves it.
+
+    What waits in the committing zone's inbox for a player who leaves with this commit (ATTACH, DETACH, LEAVE, KICK, the
+    loss of its gateway) follows it, after its own entry, into the zone that it goes to. One who goes to the lobby while an
+    ATTACH waits is joined anew: that entry becomes a JOIN with what was just saved, and the player's place stays this zone.
+    So no zone has to forward an entry, and no session waits for a player who has just left.
     """
 
     target: int
@@ -284,11 +289,13 @@ class Ledger(ABC):
     async def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
         """Commit one tick each of many zones, in one round trip; the answers stand in the same order.
 
-        Per zone, in this order: (generation, epoch) differ from the head's -> FENCED. Head at the same tick with the same
-        digest -> OK with the stored page (nothing is written). Head is not (tick - 1, previous) -> GAP. A transfer whose
-        player's place is not this zone -> BROKEN. Else: the record is appended, transfers are delivered and places moved,
+        Per zone, in this order: the head's (generation, epoch) is above the commit's -> FENCED; below it, or no head at all ->
+        GAP (the ledger went back in time). Head at the same tick with the same digest -> OK with the stored page (nothing
+        is written). Head is not (tick - 1, previous) -> GAP. A transfer whose player's place is not this zone, or who still
+        waits in this zone's inbox -> BROKEN; so is a zone whose keys are damaged. Else: the record is appended, transfers are delivered and places moved,
         up to INBOX_PAGE_ENTRIES entries (or INBOX_PAGE_BYTES) move from the inbox into the log entry and are answered.
-        Entries that this very commit delivers to other zones do not depend on the order of zones in `commits`.
+        Entries that this very commit delivers to other zones do not depend on the order of zones in `commits`; whether such
+        a zone's page of this very call holds them already does: what counts is the page, which is on the log.
         Never retried by itself: LedgerUnavailable means that the caller resends identical commits.
         """
 
@@ -307,8 +314,10 @@ class Ledger(ABC):
     async def flip_checkpoint(self, zone: int, generation: int, epoch: int, tick: int, digest: str) -> CommitStatus:
         """Make the stored blob the zone's newest checkpoint (fenced); keep two, delete older blobs, trim the log.
 
-        The log keeps every record after the older kept checkpoint's tick. `digest` is hex BLAKE2b-16 of the blob. BROKEN
-        where no such blob is stored.
+        The log keeps the record of the older kept checkpoint's tick (its page is what the next tick applies) and every one
+        after it; with a single checkpoint it is not trimmed. `digest` is hex BLAKE2b-16 of the blob. FENCED and GAP as for
+        commit; BROKEN where no such blob is stored under this epoch, or the stored one has another hash; GAP where the head
+        is behind `tick` or a newer checkpoint is kept.
         """
 
     @abstractmethod
@@ -329,7 +338,10 @@ class Ledger(ABC):
 
     @abstractmethod
     async def detach(self, player: int, session: int) -> bool:
-        """The socket is gone: post DETACH to the player's place if `session` is still its newest. False if it is not."""
+        """The socket is gone: post DETACH to the player's place if `session` is still its newest. False if it is not.
+
+        False too for one who is in the lobby; True without a second entry for one who is detached already.
+        """
 
     @abstractmethod
     async def leave(self, player: int, session: int, kick: bool = False) -> bool:
@@ -337,7 +349,10 @@ class Ledger(ABC):
 
     @abstractmethod
     async def gateway_lost(self, term: int, gateway: int) -> None:
-        """Post GATEWAY_LOST to every zone, and mark presence of its players as unattached."""
+        """Post GATEWAY_LOST to every zone, and mark presence of its players as unattached.
+
+        Players are marked in bounded batches, each atomic; it is safe to call again. LedgerRefused where the term is over.
+        """
 
     @abstractmethod
     async def player(self, player: int) -> LobbyRecord | None: ...
@@ -349,7 +364,10 @@ class Ledger(ABC):
     # membership and assignment
     @abstractmethod
     async def heartbeat(self, member: Member) -> HeartbeatAnswer:
-        """Register or refresh. A name held by another `number` whose beat is recorded is refused unless that one was evicted."""
+        """Register or refresh. A name held by another `number` whose beat is recorded is refused unless that one was evicted.
+
+        Registering, and a change of kind, address or info["state"], raise routes_version; a plain beat does not.
+        """
 
     @abstractmethod
     async def view(self) -> ClusterView: ...
@@ -378,11 +396,14 @@ class Ledger(ABC):
 
     @abstractmethod
     async def successor_ready(self, zone: int, shard: str) -> None:
-        """The successor reports that it follows the zone's log and may take over within a tick."""
+        """The successor reports that it follows the zone's log and may take over within a tick. Void if it is asked no more."""
 
     @abstractmethod
     async def suspect(self, member: str, number: int, reporter: str) -> None:
-        """Report that a member's port refuses (tier one of failure detection); wakes the coordinator."""
+        """Report that a member's port refuses (tier one of failure detection); wakes the coordinator.
+
+        The hint on SUSPECT_CHANNEL is b"<member> <number> <reporter>". Void where that incarnation is not registered.
+        """
 
     @abstractmethod
     async def evict(self, term: int, member: str, number: int) -> None:
@@ -393,11 +414,15 @@ class Ledger(ABC):
         """A member leaves by itself (after a drain, or a clean stop)."""
 
     @abstractmethod
-    async def set_draining(self, member: str, draining: bool) -> None: ...
+    async def set_draining(self, member: str, draining: bool) -> None:
+        """Mark a member as one that gets no zones. LedgerRefused where there is no such member; its eviction clears the mark."""
 
     @abstractmethod
     async def order(self, member: str, order: str) -> None:
-        """Queue an order (at most 16) that the member's next heartbeat takes: "die", "pause 5000", "drain"."""
+        """Queue an order (at most ORDERS_LIMIT) that the member's next heartbeat takes: "die", "pause 5000", "drain".
+
+        LedgerRefused where there is no such member, or too many orders wait.
+        """
 
     # hints
     @abstractmethod

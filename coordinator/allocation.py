@@ -1,0 +1,105 @@
+"""What a view means for allocation: who may run zones, which zones have nobody, what each zone costs.
+
+Owns `Survey` (one view, digested) and `ZoneCosts` (smoothed load). Pure; called by `cluster_state` and `migration`.
+
+A shard publishes its load as `info["load"]`: one number (the share of its tick budget in use, 0 to 1 and above), or a mapping
+zone -> share. A number is spread evenly over the shard's zones; no load at all means that zones count alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from perdure.ledger.ledger import ClusterView, Member, ZoneRoute
+from perdure.placement.assignment import ZONE_BASE_COST
+
+LOAD_SMOOTHING_MS = 10_000.0
+MAX_ZONE_LOAD = 16.0
+"""A larger reported load is cut to this, so that one wild figure cannot move a whole world."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """One view, for a world of `len(routes)` zones, seen after the lost members are taken out.
+
+    `eligible`: shards that may be given zones. `fallback`: shards that an operator wants empty but that run and are not leaving
+    by themselves: better than nobody. `leaving`: shards whose zones are to move away. `orphans`: zones whose owner is nobody,
+    lost, gone, or another incarnation than the one that was given the zone.
+    """
+
+    routes: list[ZoneRoute]
+    eligible: frozenset[str]
+    fallback: frozenset[str]
+    leaving: frozenset[str]
+    orphans: list[ZoneRoute]
+
+    def holdings(self, shards: Collection[str]) -> dict[str, set[int]]:
+        """Return what each of `shards` runs or is about to take over; zones that it is about to give away do not count."""
+        held: dict[str, set[int]] = {shard: set() for shard in shards}
+        orphans = {route.zone for route in self.orphans}
+        for route in self.routes:
+            if route.successor in held:
+                held[route.successor].add(route.zone)
+            elif route.owner in held and route.zone not in orphans:
+                held[route.owner].add(route.zone)
+        return held
+
+
+def survey(view: ClusterView, zones: int, lost: Collection[str], stale: Collection[int]) -> Survey:
+    """Digest a view. `lost`: names of members to leave out; `stale`: zones whose owner is another incarnation by now."""
+    shards = {m.name: m for m in view.members.values() if m.kind == "shard" and m.name not in lost}
+    ready = {name for name, member in shards.items() if member.info.get("state") == "ready"}
+    eligible = frozenset(ready - view.draining)
+    leaving = frozenset(name for name, m in shards.items() if name in view.draining or m.info.get("state") == "draining")
+    routes = [view.zones.get(zone) or ZoneRoute(zone, "", view.generation, 0) for zone in range(zones)]
+    orphans = [route for route in routes if route.owner not in shards or route.zone in stale]
+    return Survey(routes, eligible, frozenset(ready & view.draining), leaving, orphans)
+
+
+class ZoneCosts:
+    """Cost of each zone as a share of a shard's tick budget, smoothed over `LOAD_SMOOTHING_MS`."""
+
+    def __init__(self) -> None:
+        self._loads: dict[int, float] = {}
+        self._observed_ms: float | None = None
+
+    def observe(self, now_ms: float, view: ClusterView) -> None:
+        """Take the loads that the owners published."""
+        elapsed_ms = 0.0 if self._observed_ms is None else max(0.0, now_ms - self._observed_ms)
+        weight = 1.0 - math.exp(-elapsed_ms / LOAD_SMOOTHING_MS)
+        self._observed_ms = now_ms
+        owned: dict[str, list[int]] = {}
+        for route in view.zones.values():
+            owned.setdefault(route.owner, []).append(route.zone)
+        for member in view.members.values():
+            for zone, load in _zone_loads(member, owned.get(member.name, [])).items():
+                before = self._loads.get(zone)
+                self._loads[zone] = load if before is None else before + weight * (load - before)
+
+    def loads(self) -> Mapping[int, float]:
+        """Return zone -> smoothed load, for the zones that have one."""
+        return self._loads
+
+    def costs(self) -> Mapping[int, float]:
+        """Return zone -> cost; a zone that is not in it costs `ZONE_BASE_COST`."""
+        return {zone: ZONE_BASE_COST + load for zone, load in self._loads.items()}
+
+
+def _zone_loads(member: Member, zones: list[int]) -> dict[int, float]:
+    load = member.info.get("load")
+    if member.kind != "shard" or not zones or load is None:
+        return {}
+    if isinstance(load, Mapping):
+        each = {zone: _share(load.get(zone, load.get(str(zone)))) for zone in zones}
+        return {zone: share for zone, share in each.items() if share is not None}
+    share = _share(load)
+    return {} if share is None else {zone: share / len(zones) for zone in zones}
+
+
+def _share(value: object) -> float | None:
+    """Return a published load if it is a sane number; anything else counts as not measured."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        return None
+    return min(float(value), MAX_ZONE_LOAD)

@@ -1,0 +1,209 @@
+"""The cluster state: every decision about who runs what, without I/O, clock or event loop.
+
+Events go in (`events.Event`), instructions come out, in the order in which they must be carried out: zones are assigned before
+their lost owner is evicted, and a gateway's players are detached before it is. So whoever leads next finds either the work
+still to do, or done. Nothing is remembered that the view does not show, but timers. Never raises on what members publish.
+
+Called by `service` (and by the simulator). One instance lives as long as its process; `Elected` starts a term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from coordinator.allocation import Survey, ZoneCosts, survey
+from coordinator.events import (
+    Assign,
+    Cause,
+    Deposed,
+    Elected,
+    Event,
+    Evict,
+    GatewayLost,
+    GatewaysInUse,
+    Instruction,
+    StepDown,
+    ViewFailed,
+    ViewRead,
+    WorldRead,
+)
+from coordinator.failover import Incarnation, Liveness, LivenessSettings, Loss
+from coordinator.migration import MigrationBook, MigrationSettings
+from perdure.ledger.ledger import ClusterView
+from perdure.placement.assignment import AllocationStrategy, BalancedRegions
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """Times in milliseconds.
+
+    `settle_ms`: at a start, wait so long after the first shard is ready, so that those who start together share evenly.
+    `expected_shards`, if above 0, is waited for instead when the world never ran, for at most `expected_wait_ms`.
+    `reseed_wait_ms`: after the ledger's server changed, hands off, so that live owners can restore what it forgot.
+    """
+
+    settle_ms: float = 300.0
+    expected_shards: int = 0
+    expected_wait_ms: float = 15_000.0
+    reseed_wait_ms: float = 1000.0
+    liveness: LivenessSettings = field(default_factory=LivenessSettings)
+    migration: MigrationSettings = field(default_factory=MigrationSettings)
+
+
+class ClusterState:
+    """See the module docstring."""
+
+    def __init__(self, settings: ClusterSettings, own_name: str, strategy: AllocationStrategy | None = None) -> None:
+        self._settings = settings
+        self._liveness = Liveness(settings.liveness, own_name)
+        self._migrations = MigrationBook(settings.migration)
+        self._costs = ZoneCosts()
+        self._strategy = strategy
+        self._zones = 0
+        self._term: int | None = None
+        self._run_id: str | None = None
+        self._hands_off_until_ms = 0.0
+        self._ready_since_ms: dict[Incarnation, float] = {}
+        self._holders: dict[int, tuple[int, str, int]] = {}
+        self._gateways_in_use: frozenset[int] = frozenset()
+        self._absent_since_ms: dict[int, float] = {}
+
+    @property
+    def leading(self) -> bool:
+        return self._term is not None
+
+    @property
+    def term(self) -> int | None:
+        return self._term
+
+    def loads(self) -> Mapping[int, float]:
+        """Return the smoothed load of each zone that has one: its share of a shard's tick budget."""
+        return self._costs.loads()
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """Take one event in; return what is to be done, in order."""
+        match event:
+            case ViewRead(now_ms, view):
+                return self._on_view(now_ms, view)
+            case ViewFailed():
+                self._liveness.interrupted()
+                self._absent_since_ms.clear()
+            case WorldRead(columns, rows):
+                self._zones = columns * rows
+                if self._strategy is None:
+                    self._strategy = BalancedRegions(columns, rows)
+            case Elected(_, term):
+                self._term = term
+                self._migrations.forget()
+            case Deposed():
+                self._term = None
+            case GatewaysInUse(numbers):
+                self._gateways_in_use = numbers
+        return []
+
+    # --- a view ---------------------------------------------------------------------------------------------------
+
+    def _on_view(self, now_ms: float, view: ClusterView) -> list[Instruction]:
+        if self._run_id is not None and self._run_id != view.run_id:
+            self._ledger_changed(now_ms)
+        self._run_id = view.run_id
+        self._liveness.observe(now_ms, view)
+        self._costs.observe(now_ms, view)
+        self._observe_ready(now_ms, view)
+        if self._term is None:
+            return []
+        if view.term != self._term:
+            return [StepDown(view.term)]
+        if now_ms < self._hands_off_until_ms:
+            return []
+        losses = self._liveness.lost(now_ms, view)
+        return self._zone_instructions(now_ms, view, losses) + self._member_instructions(now_ms, view, losses)
+
+    def _zone_instructions(self, now_ms: float, view: ClusterView, losses: list[Loss]) -> list[Instruction]:
+        if self._strategy is None:
+            return []
+        lost = {loss.member.name for loss in losses}
+        seen = survey(view, self._zones, lost, self._stale_zones(view))
+        advanced = self._migrations.advance(now_ms, seen)
+        taken = {i.zone for i in advanced if isinstance(i, Assign)}
+        found = self._give_orphans(now_ms, seen, taken) + advanced
+        if not lost:
+            found += self._migrations.start(now_ms, view.version, seen, self._strategy, self._costs.costs())
+        return found
+
+    def _give_orphans(self, now_ms: float, seen: Survey, taken: set[int]) -> list[Instruction]:
+        """Spread the zones that nobody runs over the living shards, in one batch."""
+        orphans = {route.zone: route for route in seen.orphans if route.zone not in taken}
+        shards = seen.eligible or seen.fallback
+        targets: dict[int, str] = {}
+        if orphans and shards and self._strategy is not None and not self._is_settling(now_ms, seen):
+            targets = self._strategy.place(list(orphans), seen.holdings(shards), self._costs.costs())
+        found: list[Instruction] = []
+        for zone, route in orphans.items():
+            if zone in targets:
+                cause = Cause.FAILOVER if route.owner or route.epoch else Cause.START
+                found.append(Assign(zone, targets[zone], route.epoch, cause, route.owner))
+            elif route.owner:
+                # Nobody can take it yet. The epoch rises all the same: the owner's name may come back in another process.
+                found.append(Assign(zone, "", route.epoch, Cause.RELEASE, route.owner))
+        return found
+
+    def _is_settling(self, now_ms: float, seen: Survey) -> bool:
+        if len(seen.orphans) < len(seen.routes):
+            return False
+        since_ms = min(self._ready_since_ms.values(), default=now_ms)
+        waited_ms = now_ms - since_ms
+        expected = self._settings.expected_shards
+        if expected > 0 and len(seen.eligible) >= expected:
+            return False
+        never_ran = all(route.epoch == 0 for route in seen.routes)
+        return waited_ms < (self._settings.expected_wait_ms if expected > 0 and never_ran else self._settings.settle_ms)
+
+    def _member_instructions(self, now_ms: float, view: ClusterView, losses: list[Loss]) -> list[Instruction]:
+        found: list[Instruction] = [GatewayLost(x.member.number, x.member.name) for x in losses if x.member.kind == "gateway"]
+        found += [GatewayLost(number, "") for number in self._absent_gateways(now_ms, view)]
+        found += [Evict(x.member.name, x.member.number, x.member.kind, x.reason) for x in losses]
+        return found
+
+    def _absent_gateways(self, now_ms: float, view: ClusterView) -> list[int]:
+        """Return gateways that players are attached to but that have left without detaching them, after a lease's time."""
+        there = {m.number for m in view.members.values() if m.kind == "gateway"}
+        absent = sorted(self._gateways_in_use - there)
+        self._absent_since_ms = {number: self._absent_since_ms.get(number, now_ms) for number in absent}
+        found = [n for n in absent if now_ms - self._absent_since_ms[n] >= self._settings.liveness.slow_lease_ms]
+        for number in found:
+            self._absent_since_ms[number] = now_ms  # asked again where it is still so after another lease
+        return found
+
+    # --- what is remembered -----------------------------------------------------------------------------------------
+
+    def _ledger_changed(self, now_ms: float) -> None:
+        """Another server answers, perhaps with older data: members and owners get time to say what they hold."""
+        self._hands_off_until_ms = now_ms + self._settings.reseed_wait_ms
+        self._liveness.interrupted()
+        self._holders.clear()
+        self._absent_since_ms.clear()
+
+    def _observe_ready(self, now_ms: float, view: ClusterView) -> None:
+        self._ready_since_ms = {
+            (m.name, m.number): self._ready_since_ms.get((m.name, m.number), now_ms)
+            for m in view.members.values()
+            if m.kind == "shard" and m.info.get("state") == "ready"
+        }
+
+    def _stale_zones(self, view: ClusterView) -> set[int]:
+        """Return zones whose owner left and came back under its old name since it was given them: it does not run them."""
+        stale: set[int] = set()
+        for zone, route in view.zones.items():
+            member = view.members.get(route.owner)
+            if member is None:
+                continue
+            holder = self._holders.get(zone)
+            if holder is not None and holder[:2] == (route.epoch, route.owner) and holder[2] != member.number:
+                stale.add(zone)
+            else:
+                self._holders[zone] = (route.epoch, route.owner, member.number)
+        return stale
+
+

@@ -1,0 +1,108 @@
+"""Who is lost: the two tiers of failure detection, as a pure reading of views.
+
+Owns the liveness timers. Tier one, suspicion: a gateway or a peer found a ready shard's port refusing. Tier two, lease: no
+heartbeat rose for the lease time AND none of the shard's zones committed in it (slow is not dead). Never does I/O; called by
+`cluster_state`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perdure.ledger.ledger import ClusterView, Member
+from perdure.placement.lease import LeaseWatch
+
+Incarnation = tuple[str, int]
+"""A member's name and number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One member that is taken for dead."""
+
+    member: Member
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LivenessSettings:
+    """`lease_ms` is for shards; gateways and coordinators get `slow_lease_ms`, since putting one out is dear and waits well."""
+
+    lease_ms: float = 1000.0
+    slow_lease_ms: float = 3000.0
+    outage_grace_ms: float = 1000.0
+
+
+class Liveness:
+    """Watches every member but this one."""
+
+    def __init__(self, settings: LivenessSettings, own_name: str) -> None:
+        self._own_name = own_name
+        blind_ms = settings.lease_ms / 2
+        self._shards: LeaseWatch[Incarnation] = LeaseWatch(settings.lease_ms, blind_ms, settings.outage_grace_ms)
+        self._others: LeaseWatch[Incarnation] = LeaseWatch(settings.slow_lease_ms, blind_ms, settings.outage_grace_ms)
+        self._ticks: dict[int, tuple[int, int]] = {}
+        self._early_suspects: dict[Incarnation, int] = {}
+
+    def interrupted(self) -> None:
+        """The ledger could not be read: every timer restarts."""
+        self._shards.interrupted()
+        self._others.interrupted()
+
+    def observe(self, now_ms: float, view: ClusterView) -> None:
+        """Take a view in: heartbeats, then the progress of commits."""
+        shards = {(m.name, m.number): m.beat for m in view.members.values() if m.kind == "shard"}
+        others = {(m.name, m.number): m.beat for m in view.members.values() if m.kind != "shard" and m.name != self._own_name}
+        self._shards.observe(now_ms, shards)
+        self._others.observe(now_ms, others)
+        self._observe_progress(now_ms, view)
+        self._observe_starting(view)
+
+    def lost(self, now_ms: float, view: ClusterView) -> list[Loss]:
+        """Return the members that are lost as of this view (which was observed before), lease losses first."""
+        losses: dict[str, Loss] = {}
+        for watch in (self._shards, self._others):
+            for name, number in watch.expired(now_ms):
+                member = view.members.get(name)
+                if member is not None and member.number == number:
+                    silence_ms = watch.silence_ms(now_ms, (name, number))
+                    losses[name] = Loss(member, f"lease: no heartbeat and no commit for {silence_ms:.0f} ms")
+        suspected = [m for m in view.members.values() if m.kind == "shard" and m.name not in losses and self._suspects(view, m) > 0]
+        survivors = [
+            m
+            for m in view.members.values()
+            if m.kind == "shard" and m.name not in losses and m not in suspected and m.info.get("state") == "ready"
+        ]
+        # With nobody to take over, a report alone puts nobody out: if the shard lives after all, it is the only one that can serve.
+        # If it is dead, its lease ends soon.
+        for member in suspected if survivors else ():
+            losses[member.name] = Loss(member, f"suspicion: its port refused, {self._suspects(view, member)} reports")
+        return list(losses.values())
+
+    def _suspects(self, view: ClusterView, member: Member) -> int:
+        if member.info.get("state") == "starting":
+            return 0  # its port may not be open yet
+        return view.suspects.get(member.name, 0) - self._early_suspects.get((member.name, member.number), 0)
+
+    def _observe_progress(self, now_ms: float, view: ClusterView) -> None:
+        ticks: dict[int, tuple[int, int]] = {}
+        for zone, tick in view.ticks.items():
+            route = view.zones.get(zone)
+            if route is None:
+                continue
+            ticks[zone] = (route.epoch, tick)
+            before = self._ticks.get(zone)
+            if before is not None and before[0] == route.epoch and before[1] < tick and route.owner in view.members:
+                self._shards.touch(now_ms, (route.owner, view.members[route.owner].number))
+        self._ticks = ticks
+
+    def _observe_starting(self, view: ClusterView) -> None:
+        """Remember the reports made while a shard's port was not open yet: they do not count once it is ready."""
+        kept: dict[Incarnation, int] = {}
+        for member in view.members.values():
+            key = (member.name, member.number)
+            if member.info.get("state") == "starting":
+                kept[key] = view.suspects.get(member.name, 0)
+            elif key in self._early_suspects:
+                kept[key] = self._early_suspects[key]
+        self._early_suspects = kept

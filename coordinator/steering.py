@@ -1,0 +1,238 @@
+"""One coordinator's turn at the wheel: election, reading the view, carrying out instructions. One `turn` is one round.
+
+Owns the leadership and the last view. Holds no loop, no socket and no task, and reads no clock but the injected one, so tests
+(and the simulator) call `turn` as they like. Called by `service`; read by `admin_api`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+import structlog
+
+from coordinator.cluster_state import ClusterState
+from coordinator.events import (
+    Assign,
+    Deposed,
+    Elected,
+    Evict,
+    GatewayLost,
+    GatewaysInUse,
+    Instruction,
+    Intend,
+    StepDown,
+    ViewFailed,
+    ViewRead,
+    WorldRead,
+)
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.settings import CoordinatorSettings
+from perdure.ledger.ledger import ClusterView, Ledger, LedgerRefused, LedgerUnavailable, WorldSettings
+
+CONCURRENT_CALLS = 64
+"""Calls to the ledger under way at once, when a lost shard's zones are assigned."""
+
+log = structlog.get_logger("coordinator")
+
+
+class Turn(Enum):
+    """What a round came to: when the next should follow."""
+
+    IDLE = "idle"  # nothing to do: wait for a hint or the poll time
+    ACTED = "acted"  # the view has changed by our own doing: look again at once
+    UNAVAILABLE = "unavailable"  # no answer from the ledger: back off
+
+
+class Steering:
+    """See the module docstring. `clock` returns monotonic seconds; `gateways_in_use` the gateways that players are attached to."""
+
+    def __init__(
+        self,
+        settings: CoordinatorSettings,
+        ledger: Ledger,
+        metrics: CoordinatorMetrics,
+        clock: Callable[[], float],
+        gateways_in_use: Callable[[], frozenset[int]] = frozenset,
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._metrics = metrics
+        self._clock = clock
+        self._gateways_in_use = gateways_in_use
+        self.name = settings.member_name("coordinator")
+        self.state = ClusterState(settings.cluster(), self.name)
+        self.world: WorldSettings | None = None
+        self.view: ClusterView | None = None
+        self.view_read_ms = 0.0
+        self._renewed_ms = 0.0
+        self._outage_began_ms: float | None = None
+
+    @property
+    def leading(self) -> bool:
+        return self.state.leading
+
+    @property
+    def zones(self) -> int:
+        return 0 if self.world is None else self.world.columns * self.world.rows
+
+    def now_ms(self) -> float:
+        return self._clock() * 1000.0
+
+    def view_age_ms(self) -> float | None:
+        """Return how old the last view is; None before the first."""
+        return None if self.view is None else self.now_ms() - self.view_read_ms
+
+    async def turn(self) -> Turn:
+        """Read the view, decide, carry out. Never raises a LedgerError."""
+        try:
+            if self.leading and self.now_ms() - self._renewed_ms >= self._settings.leader_lease_ms / 3:
+                await self._stand()
+            if self.world is None:
+                await self._read_world()
+            self.state.handle(GatewaysInUse(self._gateways_in_use()))
+            view = await self._ledger.view()
+            self._note_answer(view)
+            if not self.leading and view.leader in ("", self.name):
+                return Turn.ACTED if await self._stand() else Turn.IDLE
+            return await self._decide(view)
+        except LedgerUnavailable as error:
+            self._note_outage(error)
+            return Turn.UNAVAILABLE
+        except LedgerRefused as error:
+            # A definite no to a reading or an election: the data set is not what it should be. People must look; the world goes on.
+            log.error("the ledger refused", error=str(error), mend="see the message; check REDIS_URL, the ACL user and the world's name")
+            return Turn.UNAVAILABLE
+
+    async def resign(self) -> None:
+        """Give the leadership up at a clean stop, so that a standby need not wait for the lease."""
+        if self.leading:
+            self._depose("it stops")
+            await self._ledger.resign(self.name)
+
+    # --- within ---------------------------------------------------------------------------------------------------
+
+    async def _stand(self) -> bool:
+        """Take or keep the leadership."""
+        asked_ms = self.now_ms()
+        answer = await self._ledger.elect(self.name, self._settings.leader_lease_ms)
+        if not answer.leading:
+            if self.leading:
+                self._depose(f"{answer.leader} leads in term {answer.term}")
+            return False
+        self._renewed_ms = asked_ms
+        if self.state.term != answer.term:
+            log.info("leading", coordinator=self.name, term=answer.term)
+            self.state.handle(Elected(asked_ms, answer.term))
+            self._metrics.leader.set(1)
+        return True
+
+    def _depose(self, why: str) -> None:
+        log.info("no longer leading", coordinator=self.name, term=self.state.term, why=why)
+        self.state.handle(Deposed())
+        self._metrics.leader.set(0)
+
+    async def _read_world(self) -> None:
+        self.world = await self._ledger.world()
+        if self.world is not None:
+            self.state.handle(WorldRead(self.world.columns, self.world.rows))
+
+    async def _decide(self, view: ClusterView) -> Turn:
+        began_ms = self.view_read_ms
+        instructions = self.state.handle(ViewRead(began_ms, view))
+        if not instructions:
+            return Turn.IDLE
+        for step_down in instructions:
+            if isinstance(step_down, StepDown):
+                self._depose(f"the ledger is at term {step_down.term}")
+                return Turn.ACTED
+        term = self.state.term
+        assert term is not None, "only a leader gets instructions"
+        refused = await self._carry_out_zones(term, instructions, began_ms)
+        refused += await self._carry_out_members(term, instructions)
+        return Turn.IDLE if refused else Turn.ACTED
+
+    async def _carry_out_zones(self, term: int, instructions: Sequence[Instruction], began_ms: float) -> int:
+        """Assign and intend, many at a time. Return how many were refused; an outage ends the turn.
+
+        What is refused was decided by an old view, or in an old term: the next view tells what is needed then.
+        """
+        zone_wise = [i for i in instructions if isinstance(i, Assign | Intend)]
+        assigned: list[Assign] = []
+        refused = 0
+        try:
+            for at in range(0, len(zone_wise), CONCURRENT_CALLS):
+                batch = zone_wise[at : at + CONCURRENT_CALLS]
+                answers = await asyncio.gather(*(self._carry_out_one(term, i) for i in batch), return_exceptions=True)
+                assigned += [i for i, answer in zip(batch, answers, strict=True) if answer is None and isinstance(i, Assign)]
+                refused += self._sort_failures(batch, answers)
+        finally:
+            if assigned:
+                self._note_assigned(assigned, self.now_ms() - began_ms)
+        return refused
+
+    def _note_assigned(self, assigned: list[Assign], elapsed_ms: float) -> None:
+        self._metrics.observe_assigned(assigned, elapsed_ms / 1000)
+        log.info(
+            "zones assigned",
+            zones=[i.zone for i in assigned],
+            shards=sorted({i.shard for i in assigned}),
+            causes=sorted({i.cause.value for i in assigned}),
+            elapsed_ms=round(elapsed_ms, 1),
+        )
+
+    async def _carry_out_one(self, term: int, instruction: Assign | Intend) -> None:
+        if isinstance(instruction, Assign):
+            await self._ledger.assign(term, instruction.zone, instruction.shard, instruction.expected_epoch)
+            return
+        await self._ledger.intend(term, instruction.zone, instruction.successor)
+        log.info("migration", zone=instruction.zone, successor=instruction.successor, reason=instruction.reason)
+
+    def _sort_failures(self, batch: Sequence[Instruction], answers: Sequence[BaseException | None]) -> int:
+        """Return how many were refused; raise where one found no answer (or failed in another way)."""
+        failures = [(i, answer) for i, answer in zip(batch, answers, strict=True) if answer is not None]
+        for instruction, answer in failures:
+            if isinstance(answer, LedgerRefused):
+                self._note_refusal(instruction, answer)
+        for _, answer in failures:
+            if not isinstance(answer, LedgerRefused):
+                raise answer
+        return len(failures)
+
+    async def _carry_out_members(self, term: int, instructions: Sequence[Instruction]) -> int:
+        """Detach and evict, one after the other. Return how many were refused: 0, or 1 and the rest is left.
+
+        A gateway is put out only after its players are detached, so that whoever leads next finds one or the other undone.
+        """
+        for instruction in instructions:
+            try:
+                if isinstance(instruction, GatewayLost):
+                    await self._ledger.gateway_lost(term, instruction.number)
+                    log.warning("gateway lost", gateway=instruction.name, number=instruction.number)
+                elif isinstance(instruction, Evict):
+                    await self._ledger.evict(term, instruction.member, instruction.number)
+                    self._metrics.failovers.labels(instruction.kind).inc()
+                    log.warning("member lost", member=instruction.member, kind=instruction.kind, reason=instruction.reason)
+            except LedgerRefused as error:
+                self._note_refusal(instruction, error)
+                return 1
+        return 0
+
+    def _note_refusal(self, instruction: Instruction, error: LedgerRefused) -> None:
+        self._metrics.refusals.inc()
+        log.info("refused", instruction=repr(instruction), why=str(error))
+
+    def _note_answer(self, view: ClusterView) -> None:
+        self.view, self.view_read_ms = view, self.now_ms()
+        self._metrics.observe_view(view, self.zones)
+        if self._outage_began_ms is not None:
+            log.info("the ledger answers again", away_ms=round(self.view_read_ms - self._outage_began_ms))
+            self._outage_began_ms = None
+
+    def _note_outage(self, error: LedgerUnavailable) -> None:
+        self._metrics.ledger_failures.inc()
+        self.state.handle(ViewFailed(self.now_ms()))
+        if self._outage_began_ms is None:
+            self._outage_began_ms = self.now_ms()
+            log.warning("the ledger does not answer; running zones wait, nobody is put out", error=str(error))

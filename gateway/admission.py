@@ -1,0 +1,299 @@
+"""Admission: who may enter, and what the ledger is told of sessions that come and go.
+
+Owns the check of tokens, the call of `Ledger.enter` with its retries, and a bounded outbox of detaches and kicks that must
+reach the ledger sooner or later. Never touches a socket. Called by dispatch (instructions of sessions) and service
+(takeover notices, doubts about silent sessions).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from gateway.fanout import Fanout
+from gateway.routing import RoutingTable
+from gateway.session import Session, SessionState
+from perdure.ledger.ledger import EnterRequest, EnterStatus, Ledger, LedgerRefused, LedgerUnavailable
+from perdure.wire.client_messages import Hello
+from perdure.wire.identifiers import LOBBY, player_key
+from perdure.wire.opcodes import Close, SnapshotFlag
+from perdure.wire.tokens import TokenExpired, TokenInvalid, check_token, hash_resume, make_resume, split_resume
+
+log = structlog.get_logger("gateway.admission")
+
+RETRY_FIRST_S = 0.05
+RETRY_MOST_S = 1.0
+OUTBOX_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """Something the ledger must hear: a lost socket (`kick` False), or a session that is put out.
+
+    `session` 0: an entry whose answer was lost; it is looked up by `slots` and detached if it did take effect.
+    """
+
+    player: int
+    session: int
+    kick: bool = False
+    slots: tuple[int, ...] = ()
+
+
+class Admission:
+    """`perform` carries out instructions that sessions left (dispatch)."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        fanout: Fanout,
+        routing: RoutingTable,
+        perform: Callable[[Session], None],
+        secret: str,
+        number: int,
+        own_name: str,
+        zones: int,
+        max_sessions: int,
+        timeout_s: float,
+        max_concurrent: int,
+    ) -> None:
+        self.number = number
+        self.zones = zones
+        self._ledger = ledger
+        self._fanout = fanout
+        self._routing = routing
+        self._perform = perform
+        self._secret = secret
+        self._own_name = own_name
+        self._max_sessions = max_sessions
+        self._timeout_s = timeout_s
+        self._gate = asyncio.Semaphore(max_concurrent)
+        self._entering = 0
+        self._entering_slots: set[int] = set()
+        self._overtaken: set[int] = set()
+        self._outbox: dict[Departure, None] = {}
+        self._outbox_bound = 2 * max_sessions + 1000
+        self._outbox_filled = asyncio.Event()
+        self._outbox_task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._outbox_task = asyncio.get_running_loop().create_task(self._empty_outbox(), name="departures")
+
+    # --- entering ---------------------------------------------------------------------------------------------------
+
+    async def admit(self, session: Session, hello: Hello) -> None:
+        """Check the tokens, enter the ledger, and tell the session; every failure closes it with its own code."""
+        try:
+            name = check_token(self._secret, hello.token) if hello.token is not None else split_resume(hello.resume or "")
+        except TokenExpired as error:
+            self._close(session, Close.TOKEN_EXPIRED, str(error))
+            return
+        except TokenInvalid as error:
+            self._close(session, Close.BAD_RESUME if hello.token is None else Close.BAD_TOKEN, str(error))
+            return
+        if len(self._fanout) + self._entering >= self._max_sessions:
+            self._close(session, Close.FULL, f"this gateway holds {self._max_sessions} sessions")
+            return
+        self._entering += 1
+        try:
+            async with self._gate:
+                if session.state is SessionState.ENTERING:
+                    await self._enter(session, name, "" if hello.resume is None else hash_resume(hello.resume))
+        finally:
+            self._entering -= 1
+
+    async def _enter(self, session: Session, name: str, presented: str) -> None:
+        """Ask the ledger until there is an answer, within the time limit.
+
+        A call without an answer may have taken effect, which rotates the resume token: a resume is then tried with the
+        token that the lost call issued, and with the presented one. Every try has a slot of its own, so that the takeover
+        notice for a lost try cannot hit the try that succeeds.
+        """
+        key = player_key(name)
+        deadline_s = time.monotonic() + self._timeout_s
+        candidates = [presented]
+        slots: list[int] = []
+        delay_s = RETRY_FIRST_S
+        while True:
+            resume = make_resume(name)
+            issued = hash_resume(resume)
+            slot = self._fanout.reserve_slot()
+            request = EnterRequest(
+                player=key, name=name, gateway=self.number, slot=slot, spawn_zone=self._routing.spawn_zone(key, self.zones),
+                now_ms=int(time.time() * 1000), resume_issued=issued, resume_presented=candidates[-1],
+            )  # fmt: skip
+            self._entering_slots.add(slot)
+            try:
+                async with asyncio.timeout(max(deadline_s - time.monotonic(), 0.001)):
+                    answer = await self._ledger.enter(request)
+            except (LedgerUnavailable, TimeoutError):
+                slots.append(slot)
+                if time.monotonic() + delay_s >= deadline_s or session.state is not SessionState.ENTERING:
+                    self._depart(Departure(key, 0, slots=tuple(slots)))
+                    self._close(session, Close.UNAVAILABLE, "the ledger does not answer")
+                    return
+                if presented:
+                    candidates.append(issued)
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MOST_S)
+                continue
+            except LedgerRefused as error:
+                log.error("enter_refused", player=name, error=str(error))
+                self._close(session, Close.UNAVAILABLE, "the ledger refused the login")
+                return
+            finally:
+                self._entering_slots.discard(slot)
+                overtaken = slot in self._overtaken
+                self._overtaken.discard(slot)
+            if answer.status is EnterStatus.BAD_RESUME and len(candidates) > 1:
+                candidates.pop()
+                continue
+            break
+        if answer.status is EnterStatus.BAD_RESUME:
+            self._close(session, Close.BAD_RESUME, "log in by token")
+        elif answer.status is EnterStatus.NAME_CLASH:
+            self._close(session, Close.BAD_TOKEN, answer.detail or "another player's name has the same key")
+        else:
+            older = self._fanout.of_player(key)
+            if older is not None and older.session < answer.session:
+                older.taken_over()
+                self._perform(older)
+            elif older is not None or overtaken:
+                # Two logins at once: the newer one's answer, or the notice of it, was here first.
+                self._close(session, Close.TAKEN_OVER, "")
+                return
+            if session.state is not SessionState.ENTERING:  # the socket went meanwhile
+                self._depart(Departure(key, answer.session))
+                return
+            session.entered(
+                name=name, key=key, session=answer.session, slot=slot, zone=answer.place, resume=resume, gateway=self._own_name
+            )
+            self._fanout.add(session)
+            if session.driver is not None:
+                session.driver.entered()
+
+    def _close(self, session: Session, code: Close, detail: str) -> None:
+        session.close(code, detail)
+        self._perform(session)
+
+    # --- leaving ----------------------------------------------------------------------------------------------------
+
+    async def leave(self, session: Session) -> None:
+        """Post a logout; the zone answers with GONE on the session's frames."""
+        deadline_s = time.monotonic() + self._timeout_s
+        delay_s = RETRY_FIRST_S
+        while session.state is SessionState.LEAVING:
+            try:
+                newest = await self._ledger.leave(session.key, session.session)
+            except LedgerUnavailable:
+                if time.monotonic() + delay_s >= deadline_s:
+                    self._close(session, Close.UNAVAILABLE, "the ledger does not answer; you are not logged out")
+                    return
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MOST_S)
+            except LedgerRefused as error:
+                self._close(session, Close.UNAVAILABLE, str(error))
+                return
+            else:
+                if not newest:
+                    session.taken_over()
+                    self._perform(session)
+                return
+
+    def detach(self, player: int, session: int) -> None:
+        """The socket of a session is gone: the ledger will hear of it, now or when it answers again."""
+        self._depart(Departure(player, session))
+
+    def kick(self, player: int, session: int) -> None:
+        """Put a session's player out of the world."""
+        self._depart(Departure(player, session, kick=True))
+
+    def _depart(self, departure: Departure) -> None:
+        if len(self._outbox) >= self._outbox_bound:
+            oldest = next(iter(self._outbox))
+            del self._outbox[oldest]
+            log.error("departure_dropped", player=oldest.player, bound=self._outbox_bound)
+        self._outbox[departure] = None
+        self._outbox_filled.set()
+
+    @property
+    def departures_waiting(self) -> int:
+        return len(self._outbox)
+
+    async def _empty_outbox(self) -> None:
+        delay_s = RETRY_FIRST_S
+        while True:
+            await self._outbox_filled.wait()
+            batch = list(self._outbox)[:OUTBOX_BATCH]
+            done = await asyncio.gather(*(self._post(departure) for departure in batch))
+            for departure, finished in zip(batch, done, strict=True):
+                if finished:
+                    self._outbox.pop(departure, None)
+            if not self._outbox:
+                self._outbox_filled.clear()
+            if all(done):
+                delay_s = RETRY_FIRST_S
+            else:
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MOST_S)
+
+    async def _post(self, departure: Departure) -> bool:
+        """Return whether the departure is settled (a definite answer came)."""
+        try:
+            session = departure.session
+            if departure.slots:
+                record = await self._ledger.player(departure.player)
+                if record is None or record.presence.gateway != self.number or record.presence.slot not in departure.slots:
+                    return True
+                session = record.presence.session
+            if departure.kick:
+                await self._ledger.leave(departure.player, session, kick=True)
+            else:
+                await self._ledger.detach(departure.player, session)
+        except LedgerUnavailable:
+            return False
+        except LedgerRefused as error:
+            log.error("departure_refused", player=departure.player, error=str(error))
+        return True
+
+    async def settle(self, timeout_s: float) -> int:
+        """Wait until the outbox is empty, or the time is over; return how many departures are left."""
+        deadline_s = time.monotonic() + timeout_s
+        while self._outbox and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.01)
+        return len(self._outbox)
+
+    async def close(self) -> None:
+        if self._outbox_task is not None:
+            self._outbox_task.cancel()
+            await asyncio.gather(self._outbox_task, return_exceptions=True)
+
+    # --- what the ledger says of our sessions -------------------------------------------------------------------------
+
+    def taken_over(self, slot: int) -> None:
+        """A newer session of the player in `slot` exists; a slot that is not here any more is no news."""
+        session = self._fanout.session(slot)
+        if slot in self._entering_slots:
+            self._overtaken.add(slot)
+        elif session is not None:
+            session.taken_over()
+            self._perform(session)
+
+    async def verify(self, sessions: list[Session]) -> None:
+        """Ask the ledger about sessions that hear nothing: a takeover notice, or the last frame of a logout, may be lost."""
+        for session in sessions:
+            try:
+                record = await self._ledger.player(session.key)
+            except LedgerUnavailable:
+                return  # nobody hears anything now; the next sweep asks again
+            if session.state in (SessionState.CLOSED, SessionState.ENTERING):
+                continue
+            if record is None or record.presence.session > session.session:
+                session.taken_over()
+            elif record.presence.place == LOBBY:
+                session.departed(int(SnapshotFlag.GONE))
+            self._perform(session)

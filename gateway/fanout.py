@@ -1,0 +1,165 @@
+"""The fan-out: one release of one zone in, one write per player out. The hottest loop of a gateway.
+
+Owns the table of sessions by slot and the newest route of every zone. Drops what is stale by zone (a whole batch) and by
+session (one frame). Never decodes a snapshot, never waits. Called by shard_links for every RELEASE and ZONE_NOTICE frame,
+and when a link breaks.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+
+from gateway.metrics import GatewayCounters
+from gateway.routing import CommandLink, Route
+from gateway.session import Session, SessionState
+from perdure.wire.client_messages import notice_frame
+from perdure.wire.link import RELEASE_ENTRY, RELEASE_STRUCT, unpack_release
+from perdure.wire.opcodes import Notice, SnapshotFlag
+
+ENTRY_STRUCT = struct.Struct("<6I")
+"""RELEASE_ENTRY as a struct: iterating it is three times as fast as numpy's tolist (84 against 235 ns an entry)."""
+assert ENTRY_STRUCT.size == RELEASE_ENTRY.itemsize
+MAX_SLOT = (1 << 32) - 1
+
+_DEPARTED = int(SnapshotFlag.MOVED | SnapshotFlag.GONE)
+NOTICE_TEXT = {
+    Notice.PAUSED: "the world is paused; nothing is lost",
+    Notice.RESUMED: "the world goes on",
+    Notice.FAILED_OVER: "the zone runs on another server now",
+}
+
+
+class Fanout:
+    """`perform` carries out the instructions that a session left (see websocket_server)."""
+
+    def __init__(self, counters: GatewayCounters, perform: Callable[[Session], None]) -> None:
+        self._counters = counters
+        self._perform = perform
+        self._sessions: dict[int, Session] = {}
+        self._by_player: dict[int, Session] = {}
+        self._next_slot = 1
+        self.routes: dict[int, Route] = {}
+
+    # --- sessions by slot -------------------------------------------------------------------------------------------
+
+    def reserve_slot(self) -> int:
+        """Return a slot number that no session of this process ever had (until 2^32 of them wrap round).
+
+        Never reusing one means that a frame for a session that is gone cannot reach another player.
+        """
+        while True:
+            slot = self._next_slot
+            self._next_slot = slot + 1 if slot < MAX_SLOT else 1
+            if slot not in self._sessions:
+                return slot
+
+    def add(self, session: Session) -> None:
+        self._sessions[session.slot] = session
+        self._by_player[session.key] = session
+
+    def remove(self, session: Session) -> None:
+        self._sessions.pop(session.slot, None)
+        if self._by_player.get(session.key) is session:
+            del self._by_player[session.key]
+
+    def of_player(self, key: int) -> Session | None:
+        """Return the player's session here, if it has one."""
+        return self._by_player.get(key)
+
+    def session(self, slot: int) -> Session | None:
+        return self._sessions.get(slot)
+
+    def sessions(self) -> Iterator[Session]:
+        """Return an iterator over a copy, so that sessions may come and go meanwhile."""
+        return iter(list(self._sessions.values()))
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    # --- from the links ---------------------------------------------------------------------------------------------
+
+    def _route(self, link: CommandLink, zone: int, generation: int, epoch: int, tick: int) -> Route | None:
+        """Return the route of a batch, or None where the batch is stale."""
+        route = self.routes.get(zone)
+        if route is not None:
+            if (generation, epoch, tick) < (route.generation, route.epoch, route.tick):
+                return None
+            if route.link is link and route.epoch == epoch and route.generation == generation:
+                route.tick = tick
+                return route
+        route = self.routes[zone] = Route(link, zone, generation, epoch, tick)
+        return route
+
+    def release(self, link: CommandLink, body: memoryview) -> None:
+        """Write one zone's frames to their sockets; raises ValueError on a malformed release (the link is then dropped)."""
+        release = unpack_release(body)
+        counters = self._counters
+        counters.releases += 1
+        count = len(release.entries)
+        route = self._route(link, release.zone, release.generation, release.epoch, release.tick)
+        if route is None:
+            counters.releases_stale += 1
+            counters.frames_stale += count
+            return
+        # One copy of the whole blob: slices of bytes are cheaper than of a memoryview, and a slow reader's buffer
+        # then holds its own few hundred bytes instead of the whole release.
+        blob = bytes(release.blob)
+        find = self._sessions.get
+        dropped = 0
+        rows = body[RELEASE_STRUCT.size : RELEASE_STRUCT.size + count * ENTRY_STRUCT.size]
+        for slot, hop, ack, flags, offset, length in ENTRY_STRUCT.iter_unpack(rows):
+            session = find(slot)
+            if session is None:
+                counters.frames_unknown += 1
+                dropped += 1
+                continue
+            if session.route is not route or session.hop != hop:
+                if not session.reroute(route, hop, ack, flags):
+                    counters.frames_stale += 1
+                    dropped += 1
+                    continue
+                self._perform(session)  # resend first: nothing that the write below brings about may overtake it
+            elif ack != session.acked:
+                session.acknowledge(ack)
+            session.fresh = True
+            if flags or session.muted:
+                if session.admit(flags):
+                    session.write(blob[offset : offset + length])
+                else:
+                    counters.frames_slow += 1
+                    dropped += 1
+                if flags & _DEPARTED:
+                    session.departed(flags)
+                    self._perform(session)
+                continue
+            session.write(blob[offset : offset + length])
+        counters.frames_out += count - dropped
+        counters.frames_out_bytes += len(blob)
+
+    def zone_notice(self, zone: int, notice: int) -> None:
+        """Relay a shard's notice to everyone in the zone."""
+        known = Notice(notice)
+        frame = notice_frame(known, zone, NOTICE_TEXT[known])
+        for session in self._sessions.values():
+            if session.zone == zone:
+                session.write(frame)
+
+    def link_lost(self, link: CommandLink) -> None:
+        """Every session that was served by `link` waits for the next owner from now on."""
+        for session in self._sessions.values():
+            session.link_lost(link)
+
+    def shard_died(self, link: CommandLink) -> None:
+        """The shard behind a link that was lost is known to be dead."""
+        for session in list(self._sessions.values()):
+            session.shard_died(link)
+            if session.instructions:
+                self._perform(session)
+
+    def ask_stalled_keyframes(self) -> None:
+        """Ask again for those who still wait for a full snapshot (the request, or its answer, was lost)."""
+        for session in list(self._sessions.values()):
+            if session.muted and not session.congested and session.state is SessionState.PLAYING:
+                session.ask_keyframe()
+                self._perform(session)

@@ -1,0 +1,75 @@
+"""Routes: which link speaks for a zone, at which (generation, epoch), and who owns which zone by the ledger's view.
+
+Owns two small tables and does no I/O. `Route` is what a session follows: it comes from the frames themselves, so it is
+true whatever the view says. `RoutingTable` is the ledger's word: whom to dial, and where a new player may start. Called by
+fanout (Route), session (Route), shard_links (RoutingTable) and admission (RoutingTable).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from perdure.ledger.ledger import ClusterView, Member
+
+
+class CommandLink(Protocol):
+    """What a session needs of a link: somewhere to put commands and keyframe requests. `name` is the shard's."""
+
+    name: str
+
+    def forward(self, route: Route, row: bytes) -> None: ...
+
+    def ask_keyframe(self, route: Route, player: int) -> None: ...
+
+
+class Route:
+    """One link's claim on one zone at one (generation, epoch). Two routes are the same only if they are one object.
+
+    `tick` is the highest tick seen of it. `rows` and `keyframes` are what waits for the link's next write.
+    """
+
+    __slots__ = ("epoch", "generation", "keyframes", "link", "rows", "tick", "zone")
+
+    def __init__(self, link: CommandLink, zone: int, generation: int, epoch: int, tick: int = 0) -> None:
+        self.link = link
+        self.zone = zone
+        self.generation = generation
+        self.epoch = epoch
+        self.tick = tick
+        self.rows: list[bytes] = []
+        self.keyframes: list[int] = []
+
+    @property
+    def stamp(self) -> tuple[int, int, int]:
+        """(generation, epoch, tick): what staleness is judged by."""
+        return self.generation, self.epoch, self.tick
+
+    def __repr__(self) -> str:
+        return f"Route({self.link.name}, zone {self.zone}, generation {self.generation}, epoch {self.epoch}, tick {self.tick})"
+
+
+class RoutingTable:
+    """The newest cluster view, as far as a gateway cares."""
+
+    def __init__(self) -> None:
+        self.version = -1
+        self.owners: dict[int, str] = {}
+        self.shards: dict[str, Member] = {}
+        self._spawn_zones: list[int] = []
+
+    def update(self, view: ClusterView) -> None:
+        """Take a newer view; an older one (by version, of the same server) changes nothing but is no error."""
+        self.version = view.version
+        self.owners = {zone: route.owner for zone, route in view.zones.items()}
+        self.shards = {name: member for name, member in view.members.items() if member.kind == "shard"}
+        self._spawn_zones = sorted(zone for zone, owner in self.owners.items() if owner in self.shards)
+
+    def spawn_zone(self, player: int, zones: int) -> int:
+        """Return where a player who was never here starts: spread evenly over the zones that have an owner.
+
+        With no owner anywhere, over all `zones`: the entry waits in the zone's inbox until somebody runs it.
+        """
+        if self._spawn_zones:
+            return self._spawn_zones[player % len(self._spawn_zones)]
+        return player % max(zones, 1)

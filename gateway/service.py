@@ -1,0 +1,297 @@
+"""The gateway process: puts the parts together, starts and stops them in order.
+
+Owns the life of one gateway: bind, register, wait for the world, follow routes, and at SIGTERM send everyone away with a
+code that says "resume". Holds no world state. `run` is called by the CLI; tests use `GatewayService` in their own loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import socket
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from gateway.admission import Admission
+from gateway.dispatch import Dispatch
+from gateway.fanout import Fanout
+from gateway.membership import Membership
+from gateway.metrics import GatewayCollector, GatewayCounters, metrics_text
+from gateway.routing import RoutingTable
+from gateway.session import Session, SessionLimits, WorldRules
+from gateway.settings import GatewaySettings
+from gateway.shard_links import ShardLinks
+from gateway.websocket_server import BindError, WebsocketEndpoint
+from perdure.game.schema import Schema
+from perdure.ledger.ledger import ROUTES_CHANNEL, Ledger, LedgerError, LedgerUnavailable, WorldSettings, gateway_channel
+from perdure.wire.opcodes import Close
+
+log = structlog.get_logger("gateway")
+
+LEDGER_SILENCE_S = 3.0
+WORLD_POLL_S = 0.1
+RETRY_S = 0.2
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+
+class GatewayService:
+    """One gateway. `start` returns once it listens; `wait_ready` once it knows the world and every route."""
+
+    def __init__(self, settings: GatewaySettings, ledger: Ledger) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.name = settings.member_name("gateway")
+        self.counters = GatewayCounters()
+        self.routing = RoutingTable()
+        self.dispatch = Dispatch()
+        self.fanout = Fanout(self.counters, self.dispatch.perform)
+        self.rules: WorldRules | None = None
+        self.drain_requested = asyncio.Event()
+        self.url = ""
+        self._stopping = False
+        self._seen_version = -1
+        self._view_wanted = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._hints: asyncio.Task[None] | None = None
+        self._doubts: asyncio.Task[None] | None = None
+        self.endpoint = WebsocketEndpoint(
+            settings, self.fanout, self.dispatch, self.counters,
+            rules=lambda: self.rules, ready=self._readiness, metrics=self._metrics, doubt=self._doubt,
+        )  # fmt: skip
+        self.membership: Membership
+        self.admission: Admission
+        self.links: ShardLinks
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen, register and begin to follow the ledger; raises BindError."""
+        settings = self.settings
+        loop = asyncio.get_running_loop()
+        host = settings.advertise or ("127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host)
+        self.admission = Admission(
+            ledger=self.ledger, fanout=self.fanout, routing=self.routing, perform=self.dispatch.perform, secret=settings.secret,
+            number=0, own_name=self.name, zones=1, max_sessions=settings.max_sessions,
+            timeout_s=settings.admission_timeout_ms / 1000, max_concurrent=settings.max_admissions,
+        )  # fmt: skip
+        self.dispatch.bind(self.fanout, self.admission)
+        await self.endpoint.start()
+        self.url = settings.public_url or f"ws://{host}:{self.endpoint.port}/ws"
+        self.membership = Membership(
+            self.ledger, name=self.name, address=self.url, heartbeat_s=settings.heartbeat_ms / 1000,
+            development=settings.development, info=self._info, routes_changed=self._routes_changed, evicted=self._evicted,
+            drain=self.drain_requested.set,
+        )  # fmt: skip
+        self.admission.number = self.membership.number
+        self.links = ShardLinks(
+            number=self.membership.number, own_name=self.name, secret=settings.secret.encode(), sink=self.fanout,
+            counters=self.counters, suspect=self.ledger.suspect, max_buffer_bytes=settings.link_buffer_bytes,
+        )  # fmt: skip
+        self.admission.start()
+        self._tasks.append(loop.create_task(self._join(), name="join"))
+
+    async def _join(self) -> None:
+        """Register, wait for the world, then follow."""
+        while True:
+            try:
+                await self.membership.beat()
+                world = await self.ledger.world()
+            except LedgerUnavailable as error:
+                log.warning("ledger_silent", error=str(error))
+                world = None
+            if world is not None:
+                break
+            await asyncio.sleep(WORLD_POLL_S)
+        self._take_world(world)
+        self.membership.start()
+        loop = asyncio.get_running_loop()
+        self._view_wanted.set()
+        self._tasks.append(loop.create_task(self._follow_view(), name="view"))
+        self._hints = loop.create_task(self._follow_hints(), name="hints")
+
+    def _take_world(self, world: WorldSettings) -> None:
+        settings = self.settings
+        limits = SessionLimits(
+            commands_per_second=settings.commands_per_second,
+            others_per_second=settings.others_per_second,
+            max_pending=settings.max_pending_commands,
+            poison_deaths=settings.poison_deaths,
+        )
+        self.admission.zones = world.columns * world.rows
+        self.rules = WorldRules(Schema.from_wire(json.loads(world.schema)), limits, world.columns * world.rows)
+
+    async def wait_ready(self) -> None:
+        await self._ready.wait()
+
+    async def stop(self) -> None:
+        """Send everyone away, tell the ledger, and end. Sessions stay in the world for their grace time."""
+        self._stopping = True
+        settings = self.settings
+        timeout_s = settings.shutdown_timeout_ms / 1000
+        await self.endpoint.stop(timeout_s)
+        left = await self.admission.settle(timeout_s)
+        if left:
+            log.warning("departures_not_told", count=left, consequence="the coordinator detaches them when this gateway is gone")
+        tasks = [*self._tasks, *(task for task in (self._hints, self._doubts) if task is not None)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.membership.stop()
+        await self.dispatch.close()
+        await self.admission.close()
+        await self.links.close()
+        try:
+            await self.ledger.depart(self.name, self.membership.number)
+        except LedgerError as error:
+            log.warning("departure_not_told", error=str(error))
+
+    # --- the ledger's word ------------------------------------------------------------------------------------------
+
+    def _routes_changed(self, version: int) -> None:
+        if version != self._seen_version:
+            self._view_wanted.set()
+
+    async def _follow_view(self) -> None:
+        """Read the view whenever a heartbeat or a hint says that it changed, and now and then anyway."""
+        while True:
+            try:
+                async with asyncio.timeout(self.settings.view_poll_ms / 1000):
+                    await self._view_wanted.wait()
+            except TimeoutError:
+                pass  # nothing was said: read it anyway, since hints may be lost
+            self._view_wanted.clear()
+            try:
+                view = await self.ledger.view()
+            except LedgerUnavailable:
+                await asyncio.sleep(RETRY_S)
+                self._view_wanted.set()
+                continue
+            self._seen_version = view.version
+            self.routing.update(view)
+            await self.links.follow(self.routing.shards)
+            if not self._ready.is_set():
+                self._ready.set()
+                # What exists now lives as long as the process: keep the collector away from it.
+                gc.collect()
+                gc.freeze()
+                log.info("ready", url=self.url, name=self.name, number=self.membership.number, shards=len(self.routing.shards))
+
+    async def _follow_hints(self) -> None:
+        """Takeover notices and changed routes. A hint that gets lost is made good by polling and by `verify`."""
+        own_channel = gateway_channel(self.membership.number)
+        while True:
+            try:
+                async for channel, message in self.ledger.subscribe(own_channel, ROUTES_CHANNEL):
+                    if channel == own_channel and message.isdigit():
+                        self.admission.taken_over(int(message))
+                    else:
+                        self._view_wanted.set()
+                        if message == b"resync" and channel == own_channel:
+                            await self.admission.verify(list(self.fanout.sessions()))
+            except LedgerUnavailable as error:
+                log.warning("hints_lost", error=str(error))
+            await asyncio.sleep(RETRY_S)
+
+    def _doubt(self, sessions: list[Session]) -> None:
+        """Sessions that hear nothing: ask the ledger, one round at a time."""
+        if self._doubts is None or self._doubts.done():
+            self._doubts = asyncio.get_running_loop().create_task(self.admission.verify(sessions), name="verify")
+
+    async def _evicted(self) -> None:
+        """The cluster gave this gateway up and detached its players: begin anew under another number."""
+        number = self.membership.number
+        self.endpoint.close_all(Close.GOING_AWAY, "this gateway was taken for lost")
+        self.admission.number = number
+        await self.links.renumber(number)
+        if self._hints is not None:
+            self._hints.cancel()
+            self._hints = asyncio.get_running_loop().create_task(self._follow_hints(), name="hints")
+
+    # --- what others see --------------------------------------------------------------------------------------------
+
+    def _readiness(self) -> str:
+        """Return why this gateway should not be given clients, or "" where it should."""
+        if self._stopping:
+            return "shutting down"
+        if not self._ready.is_set():
+            return "waiting for the ledger and the world"
+        if self.membership.silence_s() > LEDGER_SILENCE_S:
+            return "the ledger does not answer"
+        if not self.links.up:
+            return "no shard is linked"
+        return ""
+
+    def _info(self) -> dict[str, object]:
+        state = "draining" if self._stopping else "ready" if self._ready.is_set() else "starting"
+        return {
+            "state": state,
+            "load": len(self.fanout),
+            "build": os.environ.get("PERDURE_BUILD", "dev"),
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "url": self.url,
+            "links": self.links.up,
+        }
+
+    def _metrics(self) -> bytes:
+        registry = CollectorRegistry()
+        gauges = {
+            "sessions": ("sessions in the world", lambda: float(len(self.fanout))),
+            "sockets_waiting": ("sockets without a session", lambda: float(self.endpoint.waiting)),
+            "links_up": ("links to shards that are up", lambda: float(self.links.up)),
+            "links": ("links to shards, up or not", lambda: float(len(self.links))),
+            "departures_waiting": ("detaches and kicks that the ledger has not heard of", lambda: float(self.admission.departures_waiting)),
+        }
+        registry.register(GatewayCollector(self.counters, gauges))
+        return metrics_text(registry)
+
+
+async def serve_gateway(settings: GatewaySettings, ledger: Ledger) -> int:
+    """Run a gateway until SIGTERM, SIGINT or a drain order; return the exit code."""
+    service = GatewayService(settings, ledger)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, service.drain_requested.set)
+    try:
+        await service.start()
+    except BindError as error:
+        log.error("cannot_listen", error=str(error), mend="choose another --port, or 0 for any free one")
+        return EXIT_USAGE
+    await service.drain_requested.wait()
+    log.info("stopping", sessions=len(service.fanout))
+    await service.stop()
+    log.info("stopped")
+    return EXIT_OK
+
+
+async def _main(settings: GatewaySettings) -> int:
+    from perdure.ledger.redis_ledger import RedisLedger  # here, so that tests of this module need no Redis
+
+    while True:
+        try:
+            ledger = await RedisLedger.connect(settings.redis_url, settings.world)
+            break
+        except LedgerUnavailable as error:
+            log.warning("ledger_silent", error=str(error), url=settings.redis_url)
+            await asyncio.sleep(1.0)
+        except LedgerError as error:
+            log.error("ledger_refused", error=str(error))
+            return EXIT_FAILED
+    try:
+        return await serve_gateway(settings, ledger)
+    finally:
+        await ledger.close()
+
+
+def run(settings: GatewaySettings) -> int:
+    """Run a gateway to its end; return the exit code (0 stopped, 1 failed, 2 cannot listen)."""
+    try:
+        return uvloop.run(_main(settings))
+    except KeyboardInterrupt:
+        return EXIT_OK

@@ -1,0 +1,551 @@
+"""The session: one connected client, from its hello to its close, as a state machine without I/O.
+
+Theory of operation. A session is told what happens (a message, a frame for it, a link that broke, a socket that is gone)
+and answers with instructions for its driver (`instructions`, drained after each call) and with bytes for its client
+(`write`, injected). Its lifecycle is the table TRANSITIONS, and nothing else moves `state`.
+
+A session follows its player by the frames that arrive: the route of the newest accepted frame is where commands go.
+Commands that the zone has not acknowledged are kept; when a frame arrives by a new route they are all sent again by
+that route, in order, before any newer one. Between the loss of a route and that frame they are only kept. The zone
+applies each number once, so a resend is harmless, and a missing resend is the only way to lose a command.
+
+Two methods are hot, and return plain values instead of instructions: `message` (one inbound message) and, for all that
+is not inlined in fanout.py, `admit` (one outbound frame). Never touches a socket, a clock, the ledger or asyncio; times
+are handed in as seconds of a monotonic clock. Called by websocket_server, fanout, admission and service.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Protocol
+
+from gateway.metrics import GatewayCounters
+from gateway.routing import Route
+from perdure.game.schema import CommandSchema, Schema
+from perdure.wire.client_messages import (
+    BadMessage,
+    Hello,
+    client_op,
+    decode_command,
+    decode_hello,
+    decode_ping,
+    notice_frame,
+    pong_frame,
+    refused_frame,
+    welcome_frame,
+)
+from perdure.wire.opcodes import CLOSE_REASONS, PROTOCOL_VERSION, ClientOp, Close, Notice, SnapshotFlag
+
+ROW_HEAD = struct.Struct("<qIBBH")
+"""player i64, seq u32, kind u8, padding: perdure.wire.link.COMMAND_HEADER; a test compares them."""
+MAX_SEQ = (1 << 32) - 1
+MAX_CLOSE_TEXT = 120
+UNKNOWN_ACK = -1
+NO_HOP = -1
+
+_KEYFRAME = int(SnapshotFlag.KEYFRAME)
+_GONE = int(SnapshotFlag.GONE)
+_MOVED = int(SnapshotFlag.MOVED)
+_COMMAND = int(ClientOp.COMMAND)
+
+
+class SessionState(IntEnum):
+    """Where a session stands."""
+
+    AWAITING_HELLO = 0  # the socket is open, nothing was said
+    ENTERING = 1  # the ledger is being asked
+    WAITING = 2  # in the world, but no owner of its zone has spoken (yet, or since the last one was lost)
+    PLAYING = 3  # snapshots arrive, commands are forwarded
+    LEAVING = 4  # the client asked to log out; the zone has not said GONE yet
+    CLOSED = 5  # final
+
+
+class SessionEvent(Enum):
+    """What moves a session."""
+
+    HELLO = "hello"
+    ENTERED = "entered"
+    ROUTED = "routed"  # a frame arrived by a new route
+    ROUTE_LOST = "route lost"  # the link broke, or the player moved on to another zone
+    LEAVE = "leave"
+    CLOSE = "close"
+
+
+_S, _E = SessionState, SessionEvent
+TRANSITIONS: dict[SessionState, dict[SessionEvent, SessionState]] = {
+    _S.AWAITING_HELLO: {_E.HELLO: _S.ENTERING, _E.CLOSE: _S.CLOSED},
+    _S.ENTERING: {_E.ENTERED: _S.WAITING, _E.CLOSE: _S.CLOSED},
+    _S.WAITING: {_E.ROUTED: _S.PLAYING, _E.ROUTE_LOST: _S.WAITING, _E.LEAVE: _S.LEAVING, _E.CLOSE: _S.CLOSED},
+    _S.PLAYING: {_E.ROUTED: _S.PLAYING, _E.ROUTE_LOST: _S.WAITING, _E.LEAVE: _S.LEAVING, _E.CLOSE: _S.CLOSED},
+    _S.LEAVING: {_E.ROUTED: _S.LEAVING, _E.ROUTE_LOST: _S.LEAVING, _E.LEAVE: _S.LEAVING, _E.CLOSE: _S.CLOSED},
+    _S.CLOSED: {},
+}
+"""The whole lifecycle. An event that has no entry is a fault of the driver, and raises."""
+
+
+# --- instructions ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Check the tokens and enter the ledger; then call `entered` or `close`."""
+
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send rows by the session's route, in order, before anything newer."""
+
+    route: Route
+    rows: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskKeyframe:
+    """Ask the zone's owner for a full snapshot."""
+
+    route: Route
+    player: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Post LEAVE (or KICK) to the ledger."""
+
+    player: int
+    session: int
+    kick: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Tell the ledger that the socket is gone."""
+
+    player: int
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSocket:
+    """Close the websocket; the session is over."""
+
+    code: Close
+    text: str
+
+
+Instruction = Admit | Forward | AskKeyframe | Leave | Detach | CloseSocket
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Bounds of one session. Rates are per second; 0 commands a second means twice the tick rate."""
+
+    commands_per_second: float = 0.0
+    others_per_second: float = 20.0
+    max_pending: int = 64
+    poison_deaths: int = 2
+
+
+class WorldRules:
+    """What all sessions of a gateway share: the schema, and what follows from it and from the limits."""
+
+    def __init__(self, schema: Schema, limits: SessionLimits, zones: int = 1) -> None:
+        self.schema = schema
+        self.schema_wire = schema.to_wire()
+        self.schema_hash = schema.hash
+        self.limits = limits
+        self.zones = zones
+        self.commands: dict[int, CommandSchema] = {command.kind: command for command in schema.commands}
+        self.row_bytes = ROW_HEAD.size + schema.command_payload_bytes
+        rate = limits.commands_per_second or 2.0 * schema.tick_hz
+        self.command_interval_s = 1.0 / rate
+        # One second's worth, and a full resend after a resume on top of it.
+        self.command_burst_s = 1.0 + limits.max_pending * self.command_interval_s
+        # Refusals for speed are forgiven at a quarter of the rate; a second's worth of them on end is too many.
+        self.strike_interval_s = 4.0 * self.command_interval_s
+        self.strike_burst_s = 4.0
+        self.other_interval_s = 1.0 / limits.others_per_second
+        self.other_burst_s = 2.0
+
+
+class SessionDriver(Protocol):
+    """What carries out a session's instructions at its socket."""
+
+    def entered(self) -> None: ...
+
+    def end(self, code: Close, text: str) -> None: ...
+
+
+class Session:
+    """See the module docstring. Attributes without underscore are read by the fan-out loop and by the driver."""
+
+    __slots__ = (
+        "_command_due_s",
+        "_counters",
+        "_death_high",
+        "_deaths",
+        "_lost_link",
+        "_other_due_s",
+        "_owner",
+        "_rules",
+        "_strike_due_s",
+        "acked",
+        "attached",
+        "closed_code",
+        "congested",
+        "driver",
+        "fresh",
+        "hop",
+        "instructions",
+        "key",
+        "last_seq",
+        "muted",
+        "name",
+        "pending",
+        "route",
+        "session",
+        "slot",
+        "state",
+        "write",
+        "zone",
+    )
+
+    def __init__(self, rules: WorldRules | None, write: Callable[[bytes], None], counters: GatewayCounters) -> None:
+        self.state = SessionState.AWAITING_HELLO
+        self.write = write
+        self.instructions: list[Instruction] = []
+        self.name = ""
+        self.key = 0
+        self.session = 0
+        self.slot = 0
+        self.attached = False
+        """Whether the ledger holds this session as the player's newest, as far as is known here."""
+        self.zone = -1
+        self.route: Route | None = None
+        self.hop = NO_HOP
+        self.acked = UNKNOWN_ACK
+        self.last_seq = UNKNOWN_ACK
+        self.pending: deque[tuple[int, bytes]] = deque()
+        self.muted = False
+        """Snapshots are dropped until a keyframe comes."""
+        self.congested = False
+        """The socket's buffer is over its limit: not even a keyframe is written."""
+        self.fresh = False
+        """A frame was accepted since the driver last cleared this."""
+        self.closed_code: Close | None = None
+        self.driver: SessionDriver | None = None
+        """The socket's side; the session itself never calls it."""
+        self._rules = rules
+        self._counters = counters
+        self._command_due_s = 0.0
+        self._strike_due_s = 0.0
+        self._other_due_s = 0.0
+        self._deaths = 0
+        self._death_high = -1
+        self._lost_link: object | None = None
+        self._owner = ""
+
+    def _go(self, event: SessionEvent) -> None:
+        following = TRANSITIONS[self.state].get(event)
+        if following is None:
+            raise RuntimeError(f"a session that is {self.state.name} cannot take {event.name}")
+        self.state = following
+
+    # --- from the client --------------------------------------------------------------------------------------------
+
+    def message(self, now_s: float, data: bytes) -> bytes | None:
+        """Take one message; return a command row that goes to `route` now, or None. May leave instructions."""
+        if self.state is SessionState.CLOSED:
+            return None
+        try:
+            op = data[1] if len(data) > 1 and 0x91 <= data[0] <= 0x9F else client_op(data)
+            if op == _COMMAND and self.state is not SessionState.AWAITING_HELLO:
+                return self._command(now_s, data)
+            self._other(now_s, op, data)
+        except BadMessage as error:
+            if self.state is SessionState.AWAITING_HELLO:
+                self.close(Close.BAD_HELLO, str(error))
+            else:
+                self.close(Close.BAD_MESSAGE, str(error))
+        return None
+
+    def control(self, now_s: float) -> None:
+        """Count a websocket control frame or a fragment against the rate of messages other than commands."""
+        rules = self._rules
+        interval_s = 0.05 if rules is None else rules.other_interval_s
+        due_s = max(self._other_due_s, now_s)
+        if due_s - now_s > 2.0:
+            self.close(Close.TOO_FAST, "too many pings, fragments or other messages")
+            return
+        self._other_due_s = due_s + interval_s
+
+    def _command(self, now_s: float, data: bytes) -> bytes | None:
+        rules = self._rules
+        assert rules is not None  # a session without rules never got past hello
+        message = decode_command(data)
+        seq, kind = message[1], message[2]
+        if type(seq) is not int or type(kind) is not int or not 0 < seq <= MAX_SEQ:
+            raise BadMessage("command: seq is a whole number from 1 to 2^32 - 1, and kind a whole number")
+        due_s = self._command_due_s
+        due_s = max(due_s, now_s)
+        if due_s - now_s > rules.command_burst_s:
+            return self._refuse_for_speed(now_s, seq)
+        self._command_due_s = due_s + rules.command_interval_s
+
+        if self.acked < 0:
+            return self._refuse(seq, "early", "wait for the first snapshot before sending commands")
+        if self.state is SessionState.LEAVING:
+            return self._refuse(seq, "leaving", "this session is logging out")
+        last_seq = self.last_seq
+        if seq <= last_seq or seq <= self.acked:
+            return None  # already applied, or already waiting: a resend by the client
+        if last_seq >= 0 and seq != (max(self.acked, last_seq)) + 1:
+            return self._refuse(seq, "sequence", f"the next command's number is {max(last_seq, self.acked) + 1}")
+        pending = self.pending
+        if len(pending) >= rules.limits.max_pending:
+            return self._refuse(seq, "window", f"{len(pending)} commands are not yet acknowledged; wait")
+        command = rules.commands.get(kind)
+        if command is None:
+            self.close(Close.BAD_COMMAND, f"there is no command of kind {kind}")
+            return None
+        values = message[3:]
+        fault = command.fault(values)
+        if fault is not None:
+            self.close(Close.BAD_COMMAND, fault)
+            return None
+        row = (ROW_HEAD.pack(self.key, seq, kind, 0, 0) + command.pack(values)).ljust(rules.row_bytes, b"\0")
+        pending.append((seq, row))
+        self.last_seq = seq
+        self._counters.commands += 1
+        return row if self.state is SessionState.PLAYING else None
+
+    def _refuse(self, seq: int, reason: str, text: str) -> None:
+        self._counters.refused[reason] += 1
+        self.write(refused_frame(seq, text))
+
+    def _refuse_for_speed(self, now_s: float, seq: int) -> None:
+        rules = self._rules
+        assert rules is not None
+        due_s = max(self._strike_due_s, now_s)
+        rate = 1.0 / rules.command_interval_s
+        if due_s - now_s > rules.strike_burst_s:
+            self._counters.refused["rate"] += 1
+            self.close(Close.TOO_FAST, f"more than {rate:g} commands a second, for too long")
+            return
+        self._strike_due_s = due_s + rules.strike_interval_s
+        self._refuse(seq, "rate", f"more than {rate:g} commands a second")
+
+    def _other(self, now_s: float, op: int, data: bytes) -> None:
+        self.control(now_s)
+        if self.state is SessionState.CLOSED:
+            return
+        if self.state is SessionState.AWAITING_HELLO:
+            if op != ClientOp.HELLO:
+                raise BadMessage("the first message must be hello")
+            self._hello(data)
+        elif op == ClientOp.PING:
+            self.write(pong_frame(decode_ping(data)))
+        elif op == ClientOp.LEAVE:
+            if data != b"\x91\x04":
+                raise BadMessage("leave is an array of one element")
+            self._leave()
+        elif op == ClientOp.HELLO:
+            raise BadMessage("hello was said already")
+        else:
+            raise BadMessage(f"there is no message {op}")
+
+    def _hello(self, data: bytes) -> None:
+        hello = decode_hello(data)
+        if hello.protocol != PROTOCOL_VERSION:
+            self.close(Close.WRONG_PROTOCOL, f"this gateway speaks protocol {PROTOCOL_VERSION}")
+        elif self._rules is None:
+            self.close(Close.UNAVAILABLE, "no shard has set up the world yet")
+        elif hello.schema is not None and hello.schema != self._rules.schema_hash:
+            self.close(Close.WRONG_SCHEMA, f"the world's schema is {self._rules.schema_hash}")
+        else:
+            self._go(SessionEvent.HELLO)
+            self.instructions.append(Admit(hello))
+
+    def _leave(self) -> None:
+        if self.state is SessionState.ENTERING:
+            self.close(Close.LOGGED_OUT, "left before entering")
+            return
+        if self.state is not SessionState.LEAVING:
+            self._go(SessionEvent.LEAVE)
+            self.instructions.append(Leave(self.key, self.session))
+
+    # --- from the ledger --------------------------------------------------------------------------------------------
+
+    def entered(self, *, name: str, key: int, session: int, slot: int, zone: int, resume: str, gateway: str) -> None:
+        """The ledger took the player in: say welcome, and wait for the first frame."""
+        rules = self._rules
+        assert rules is not None
+        self._go(SessionEvent.ENTERED)
+        self.name, self.key, self.session, self.slot, self.zone = name, key, session, slot, zone
+        self.attached = True
+        self._counters.logins += 1
+        self.write(
+            welcome_frame(
+                {
+                    "session": session,
+                    "player": name,
+                    "key": key,
+                    "resume": resume,
+                    "schema": rules.schema_wire,
+                    "schema_hash": rules.schema_hash,
+                    "tick_hz": rules.schema.tick_hz,
+                    "zone": zone,
+                    "gateway": gateway,
+                }
+            )
+        )
+
+    # --- from the shards --------------------------------------------------------------------------------------------
+
+    def acknowledge(self, ack: int) -> None:
+        """Forget commands up to `ack`; a lower one than before changes nothing."""
+        if ack <= self.acked:
+            return
+        self.acked = ack
+        pending = self.pending
+        while pending and pending[0][0] <= ack:
+            pending.popleft()
+
+    def reroute(self, route: Route, hop: int, ack: int, flags: int) -> bool:
+        """A frame arrived that is not of the session's present route. Return False where it is stale: drop it.
+
+        Else the session follows it: acknowledged commands are forgotten and all others are sent again, first thing.
+        """
+        if hop < self.hop or self.state is SessionState.CLOSED:
+            return False
+        old = self.route
+        if old is not None and hop == self.hop:
+            if old is route:
+                return True
+            if route.stamp < old.stamp:
+                return False
+        if self._owner and self._owner != route.link.name and hop == self.hop and route.zone == self.zone:
+            self.write(notice_frame(Notice.FAILED_OVER, route.zone, f"zone {route.zone} runs on another server now"))
+        self._go(SessionEvent.ROUTED)
+        self.route, self.hop, self.zone, self._owner = route, hop, route.zone, route.link.name
+        self.acknowledge(ack)
+        if self.pending:
+            self._counters.resends += 1
+            self._counters.resent_commands += len(self.pending)
+            self.instructions.append(Forward(route, tuple(row for _, row in self.pending)))
+        if not flags & _KEYFRAME:
+            # Its deltas have no baseline at this client: frames may have been lost with the old link.
+            self.muted = True
+            self.ask_keyframe()
+        return True
+
+    def admit(self, flags: int) -> bool:
+        """Return whether a frame with flags, or for a muted session, is written; called after `reroute`/`acknowledge`."""
+        if flags & _GONE:
+            return False
+        if self.muted:
+            if self.congested or not flags & _KEYFRAME:
+                return False
+            self.muted = False
+        return True
+
+    def departed(self, flags: int) -> None:
+        """The frame just handled said MOVED or GONE."""
+        if flags & _GONE:
+            self.attached = False
+            if self.state is SessionState.LEAVING:
+                self.close(Close.LOGGED_OUT)
+            else:
+                self.close(Close.KICKED, "the player was logged out by the server")
+        elif flags & _MOVED:
+            self._owner = ""
+            self.hop += 1  # nothing more is taken from the zone it left
+            self.route = None
+            self._go(SessionEvent.ROUTE_LOST)
+
+    def link_lost(self, link: object) -> None:
+        """The link that the session's route goes by is gone: keep commands until the next frame."""
+        route = self.route
+        if route is None or route.link is not link:
+            return
+        self._lost_link = link if self.pending and self.state is SessionState.PLAYING else None
+        self.route = None
+        self._go(SessionEvent.ROUTE_LOST)
+
+    def shard_died(self, link: object) -> None:
+        """It is known that the shard behind `link` died. A session whose commands were in flight at too many such
+        deaths on end is put out, since one of them may be what kills (DESIGN, poison commands)."""
+        if self._lost_link is not link or self.state is SessionState.CLOSED:
+            return
+        self._lost_link = None
+        rules = self._rules
+        if rules is None or not self.pending:
+            return
+        self._deaths = self._deaths + 1 if self.pending[0][0] <= self._death_high else 1
+        self._death_high = self.pending[-1][0]
+        if self._deaths >= rules.limits.poison_deaths:
+            self.instructions.append(Leave(self.key, self.session, kick=True))
+            self.attached = False
+            self.close(Close.KICKED, "your commands were in flight when two servers died")
+
+    def ask_keyframe(self) -> None:
+        """Ask for a full snapshot, if there is anyone to ask."""
+        if self.route is not None:
+            self._counters.keyframes_asked += 1
+            self.instructions.append(AskKeyframe(self.route, self.key))
+
+    # --- from the socket and the driver -----------------------------------------------------------------------------
+
+    def buffer_full(self) -> None:
+        """The socket's buffer went over its limit: drop snapshots."""
+        self.congested = self.muted = True
+
+    def buffer_drained(self) -> None:
+        """The socket's buffer is low again: a keyframe brings the client up to date."""
+        self.congested = False
+        if self.muted and self.state in (SessionState.PLAYING, SessionState.LEAVING):
+            self.ask_keyframe()
+
+    def taken_over(self) -> None:
+        """A newer session of the same player exists."""
+        if self.state is not SessionState.CLOSED:
+            self.attached = False
+            self._counters.takeovers += 1
+            self.close(Close.TAKEN_OVER)
+
+    def socket_lost(self) -> None:
+        """The socket is gone, whoever ended it."""
+        if self.state is SessionState.CLOSED:
+            return
+        self._go(SessionEvent.CLOSE)
+        self.pending.clear()
+        self._detach()
+
+    def close(self, code: Close, detail: str = "") -> None:
+        """End the session with a code; the player stays in the world for its grace time unless it has left it."""
+        if self.state is SessionState.CLOSED:
+            return
+        self._go(SessionEvent.CLOSE)
+        self.closed_code = code
+        self.pending.clear()
+        self._counters.closes[int(code)] += 1
+        self._detach()
+        self.instructions.append(CloseSocket(code, close_text(code, detail)))
+
+    def _detach(self) -> None:
+        if self.attached:
+            self.attached = False
+            self.instructions.append(Detach(self.key, self.session))
+
+
+def close_text(code: Close, detail: str = "") -> str:
+    """Return the close reason that travels: the code's name and what happened, at most 120 bytes of UTF-8."""
+    text = CLOSE_REASONS[code].name
+    if detail:
+        text = f"{text}: {detail}"
+    return text.encode()[:MAX_CLOSE_TEXT].decode(errors="ignore")

@@ -1,0 +1,320 @@
+"""Links to the shards: one for each shard of the cluster view, dialled by the gateway and kept up.
+
+Owns sockets, redialling, the bounded outgoing buffer and the batching of commands (one write per link and loop pass).
+Never looks into a snapshot and never decides who owns a zone. Called by service (`follow`), fanout and websocket_server
+(`forward`, `ask_keyframe`); calls fanout with what arrives and the ledger with suspicions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Protocol, cast
+
+import structlog
+
+from gateway.metrics import GatewayCounters
+from gateway.routing import CommandLink, Route
+from perdure.ledger.ledger import LedgerError, Member
+from perdure.wire.link import COMMANDS_STRUCT, FrameReader, LinkType, link_proof, pack_frame, pack_keyframes
+
+log = structlog.get_logger("gateway.links")
+
+NONCE_BYTES = 16
+MAX_ROWS_A_FRAME = 4096
+MAX_KEYFRAMES_A_FRAME = 4096
+CONNECT_TIMEOUT_S = 2.0
+REDIAL_FIRST_S = 0.02
+REDIAL_MOST_S = 1.0
+ZONE_NOTICE = struct.Struct("<HB")
+
+
+class LinkSink(Protocol):
+    """Who takes what links deliver (Fanout)."""
+
+    def release(self, link: CommandLink, body: memoryview) -> None: ...
+
+    def zone_notice(self, zone: int, notice: int) -> None: ...
+
+    def link_lost(self, link: CommandLink) -> None: ...
+
+    def shard_died(self, link: CommandLink) -> None: ...
+
+
+class LinkConnection(asyncio.Protocol):
+    """One incarnation of a link: a socket from its handshake to its end. Routes point at it, so a redial is a new route."""
+
+    def __init__(self, name: str, number: int, secret: bytes, own_name: str, sink: LinkSink, max_buffer_bytes: int) -> None:
+        self.name = name
+        self.up = False
+        self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.detail = ""
+        self._number = number
+        self._secret = secret
+        self._own_name = own_name
+        self._sink = sink
+        self._max_buffer_bytes = max_buffer_bytes
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._dirty: list[Route] = []
+        self._loop = asyncio.get_running_loop()
+
+    # --- asyncio.Protocol -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for type_, body in self._reader.feed(data):
+                if self.up and type_ is LinkType.RELEASE:
+                    self._sink.release(self, body)
+                else:
+                    self._other_frame(type_, body)
+        except (ValueError, struct.error) as error:
+            self.drop(f"malformed frame: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.up = False
+        self._dirty.clear()
+        if not self.accepted.done():
+            self.accepted.set_exception(ConnectionResetError(self.detail or "the shard closed the link before it accepted it"))
+            self.accepted.exception()  # whoever dialled may be gone
+        self._sink.link_lost(self)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    # --- frames in --------------------------------------------------------------------------------------------------
+
+    def _other_frame(self, type_: LinkType, body: memoryview) -> None:
+        if not self.up:
+            self._handshake(type_, body)
+        elif type_ is LinkType.ZONE_NOTICE:
+            zone, notice = ZONE_NOTICE.unpack(body)
+            self._sink.zone_notice(zone, notice)
+        else:
+            raise ValueError(f"a shard does not send {type_.name} on an accepted link")
+
+    def _handshake(self, type_: LinkType, body: memoryview) -> None:
+        assert self._transport is not None
+        if type_ is LinkType.CHALLENGE:
+            nonce, name = bytes(body[:NONCE_BYTES]), bytes(body[NONCE_BYTES:]).decode()
+            if len(nonce) < NONCE_BYTES or name != self.name:
+                raise ValueError(f"expected a challenge of {self.name}, got one of {name!r}")
+            proof = link_proof(self._secret, nonce, self._number)
+            number = struct.pack("<I", self._number)
+            self._transport.write(pack_frame(LinkType.HELLO, number, proof, self._own_name.encode()))
+        elif type_ is LinkType.ACCEPT:
+            self.up = True
+            if not self.accepted.done():
+                self.accepted.set_result(None)
+        else:
+            raise ValueError(f"{type_.name} before the link was accepted")
+
+    # --- frames out -------------------------------------------------------------------------------------------------
+
+    def forward(self, route: Route, row: bytes) -> None:
+        """Queue one command row; all of a loop pass travel in one write."""
+        rows = route.rows
+        if not rows and not route.keyframes:
+            self._mark(route)
+        rows.append(row)
+
+    def ask_keyframe(self, route: Route, player: int) -> None:
+        if not route.rows and not route.keyframes:
+            self._mark(route)
+        route.keyframes.append(player)
+
+    def _mark(self, route: Route) -> None:
+        if not self._dirty:
+            self._loop.call_soon(self._flush)
+        self._dirty.append(route)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        frames: list[bytes] = []
+        for route in dirty:
+            rows, keyframes = route.rows, route.keyframes
+            for at in range(0, len(rows), MAX_ROWS_A_FRAME):
+                chunk = rows[at : at + MAX_ROWS_A_FRAME]
+                frames.append(pack_frame(LinkType.COMMANDS, COMMANDS_STRUCT.pack(route.zone, len(chunk)), *chunk))
+            frames.extend(
+                pack_keyframes(route.zone, keyframes[at : at + MAX_KEYFRAMES_A_FRAME])
+                for at in range(0, len(keyframes), MAX_KEYFRAMES_A_FRAME)
+            )
+            route.rows = []
+            route.keyframes = []
+        transport = self._transport
+        if transport is None or transport.is_closing() or not frames:
+            return  # the commands are still kept by their sessions, and go to the next owner
+        transport.write(b"".join(frames))
+        if transport.get_write_buffer_size() > self._max_buffer_bytes:
+            self.drop(f"the shard does not read: over {self._max_buffer_bytes} bytes wait")
+
+    def drop(self, detail: str) -> None:
+        """End this incarnation at once; sessions behave as after any loss of a link."""
+        self.detail = detail
+        self.up = False
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class ShardLink:
+    """The link to one member: dials, redials, and reports a port that refuses."""
+
+    def __init__(self, member: Member, links: ShardLinks) -> None:
+        self.member = member
+        self.connection: LinkConnection | None = None
+        self.wanted = True
+        """Whether to redial. A link whose member left the view serves until it breaks: the ledger may have forgotten it."""
+        self._links = links
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {member.name}")
+
+    async def _dial(self) -> LinkConnection:
+        loop = asyncio.get_running_loop()
+        links = self._links
+
+        def factory() -> LinkConnection:
+            return LinkConnection(
+                self.member.name, links.number, links.secret, links.own_name, links.sink, links.max_buffer_bytes
+            )
+
+        address = self.member.address
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            if address.startswith("unix:"):
+                _, connection = await loop.create_unix_connection(factory, address.removeprefix("unix:"))
+            else:
+                host, _, port = address.removeprefix("tcp:").rpartition(":")
+                _, connection = await loop.create_connection(factory, host.strip("[]"), int(port))
+            try:
+                await connection.accepted
+            except BaseException:
+                connection.drop("the handshake did not end in time")
+                raise
+        return connection
+
+    async def _run(self) -> None:
+        delay_s = 0.0
+        lost: LinkConnection | None = None
+        failures = 0
+        while self.wanted:
+            if delay_s:
+                await asyncio.sleep(delay_s)
+            try:
+                connection = await self._dial()
+            except (ConnectionRefusedError, FileNotFoundError) as error:
+                # Nobody listens: the process is gone. The first redial follows the loss at once, so this is the
+                # fastest sign of a death that there is.
+                failures += 1
+                if lost is not None:
+                    self._links.sink.shard_died(lost)
+                    lost = None
+                if failures == 1:
+                    log.warning("shard_refuses", shard=self.member.name, address=self.member.address, error=str(error))
+                await self._links.report(self.member)
+            except (OSError, TimeoutError, ValueError) as error:
+                failures += 1
+                if failures == 1:
+                    log.warning("link_failed", shard=self.member.name, address=self.member.address, error=repr(error))
+            else:
+                failures, delay_s, lost = 0, 0.0, None
+                self.connection = connection
+                log.info("link_up", shard=self.member.name)
+                self._links.changed()
+                await asyncio.shield(connection.closed)
+                self.connection = None
+                lost = connection
+                self._links.counters.link_losses += 1
+                log.warning("link_lost", shard=self.member.name, detail=connection.detail)
+                self._links.changed()
+                if connection.detail:  # it was we who dropped it: no reason to hurry
+                    delay_s = REDIAL_FIRST_S
+                continue
+            delay_s = min(max(delay_s * 2, REDIAL_FIRST_S), REDIAL_MOST_S)
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        if self.connection is not None:
+            self.connection.drop("the link is not wanted any more")
+            self.connection = None
+
+
+class ShardLinks:
+    """All links of a gateway. `suspect` reports a member to the ledger."""
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        own_name: str,
+        secret: bytes,
+        sink: LinkSink,
+        counters: GatewayCounters,
+        suspect: Callable[[str, int, str], Awaitable[None]],
+        max_buffer_bytes: int = 4 << 20,
+    ) -> None:
+        self.number = number
+        self.own_name = own_name
+        self.secret = secret
+        self.sink = sink
+        self.counters = counters
+        self.max_buffer_bytes = max_buffer_bytes
+        self._suspect = suspect
+        self._links: dict[str, ShardLink] = {}
+        self._change = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    @property
+    def up(self) -> int:
+        """How many links are accepted and alive."""
+        return sum(1 for link in self._links.values() if link.connection is not None and link.connection.up)
+
+    def changed(self) -> None:
+        """Wake whoever waits in `wait_up`."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    async def wait_up(self, count: int) -> None:
+        """Return once at least `count` links are up."""
+        while self.up < count:
+            await self._change.wait()
+
+    async def report(self, member: Member) -> None:
+        """Tell the ledger that a member's port refuses. Without the ledger there is nobody who could act on it."""
+        self.counters.suspicions += 1
+        try:
+            await self._suspect(member.name, member.number, self.own_name)
+        except LedgerError as error:
+            log.warning("suspicion_not_reported", shard=member.name, error=str(error))
+
+    async def follow(self, shards: dict[str, Member]) -> None:
+        """Dial whom we do not know yet; replace links to another incarnation; never redial who is not in `shards`."""
+        for name, link in list(self._links.items()):
+            member = shards.get(name)
+            if member is not None and (member.number, member.address) == (link.member.number, link.member.address):
+                link.wanted = True
+                continue
+            link.wanted = False
+            if member is not None or link.connection is None:
+                del self._links[name]
+                await link.close()
+        for name, member in shards.items():
+            if name not in self._links:
+                self._links[name] = ShardLink(member, self)
+
+    async def renumber(self, number: int) -> None:
+        """This gateway registered anew under another number: every link must be introduced again."""
+        members = {name: link.member for name, link in self._links.items()}
+        await self.close()
+        self.number = number
+        await self.follow(members)
+
+    async def close(self) -> None:
+        links, self._links = list(self._links.values()), {}
+        for link in links:
+            await link.close()

@@ -1,0 +1,252 @@
+"""The client's side of the protocol, without I/O: bytes in, what happened out; commands in, bytes out.
+
+Owns the sequence numbers, the commands not yet acknowledged and the world view of one player, over any number of
+connections. No asyncio, no sockets, no clock: the asyncio client (connection.py) and the gevent load tester drive it.
+
+Numbers: a command's number is the last one + 1. The gateway takes them without a gap, so after a refusal every command
+that was already on its way is refused too; the protocol then waits for the last of these refusals (they come in order, one
+for each) before it numbers anything anew. See docs/PROTOCOL.md, "Sequence numbers".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from perdure.client.world_view import Snapshot, SnapshotError, WorldView
+from perdure.game.schema import CommandSchema, Schema
+from perdure.wire.client_messages import encode_command, encode_hello, encode_leave, encode_ping
+from perdure.wire.opcodes import Notice, ServerOp
+
+MAX_PENDING = 64
+_DECODER = msgspec.msgpack.Decoder(list[Any])
+_SNAPSHOT = int(ServerOp.SNAPSHOT)
+
+
+class ProtocolError(Exception):
+    """The server sent something that this client does not understand, or the caller asked for what cannot be."""
+
+
+class NotReady(ProtocolError):
+    """No command can be sent now: no snapshot yet, or too many commands are unacknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The server's answer to hello."""
+
+    player: str
+    key: int
+    session: int
+    resume: str
+    tick_hz: int
+    zone: int
+    gateway: str
+    schema_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeReceived:
+    """The server says something about a zone."""
+
+    notice: Notice | int
+    zone: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to `ping(number)`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A command was not accepted. It is not sent again."""
+
+    seq: int
+    text: str
+
+
+Received = Welcome | Snapshot | NoticeReceived | Pong | Refused
+
+
+@dataclass(slots=True)
+class _Pending:
+    seq: int
+    kind: int
+    values: list[Any] = field(default_factory=list)
+
+
+class ClientProtocol:
+    """See the module docstring. `world` is None until the first welcome; `outgoing` is drained by the driver."""
+
+    def __init__(self, max_pending: int = MAX_PENDING) -> None:
+        self.schema: Schema | None = None
+        self.world: WorldView | None = None
+        self.resume = ""
+        self.player = ""
+        self.acked = 0
+        self.outgoing: list[bytes] = []
+        """Messages that the driver must send, in order."""
+        self.renumbered: dict[int, int] = {}
+        """Commands that the last resume gave other numbers: old to new. Empty unless another client played meanwhile."""
+        self.acknowledged_lost = 0
+        """How often a resume found the zone behind what it had acknowledged before. Anything but 0 is data loss."""
+        self._commands: dict[str, CommandSchema] = {}
+        self._max_pending = max_pending
+        self._pending: deque[_Pending] = deque()
+        self._next_seq = 1
+        self._synchronised = False
+        self._refusals_due = 0
+
+    # --- out --------------------------------------------------------------------------------------------------------
+
+    def hello(self, *, token: str | None = None, check_schema: bool = False) -> bytes:
+        """Start a connection: by `token`, or with the resume token of the last welcome where `token` is None."""
+        self._synchronised = False
+        self._refusals_due = 0
+        self.outgoing.clear()
+        schema = self.schema.hash if check_schema and self.schema is not None else None
+        if token is not None:
+            return encode_hello(token=token, schema=schema)
+        if not self.resume:
+            raise ProtocolError("there is no resume token yet: log in by token first")
+        return encode_hello(resume=self.resume, schema=schema)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a command can be sent now."""
+        return self._synchronised and not self._refusals_due and len(self._pending) < self._max_pending
+
+    @property
+    def commands(self) -> dict[str, CommandSchema]:
+        """The game's commands by name; empty before the first welcome."""
+        return self._commands
+
+    @property
+    def pending(self) -> list[int]:
+        """Numbers of the commands that are not yet acknowledged."""
+        return [command.seq for command in self._pending]
+
+    def command(self, name: str, **fields: Any) -> tuple[int, bytes]:
+        """Number and encode a command; return (number, message). Raises NotReady, or ProtocolError for wrong fields."""
+        schema = self._commands.get(name)
+        if schema is None:
+            raise ProtocolError(f"there is no command {name!r}; there are {', '.join(self._commands) or 'none'}")
+        unknown = fields.keys() - {f.name for f in schema.fields}
+        if unknown:
+            raise ProtocolError(f"{name} has no field {', '.join(sorted(unknown))}")
+        values = [fields.get(f.name, 0) for f in schema.fields]
+        return self.command_values(schema, values)
+
+    def command_values(self, schema: CommandSchema, values: list[Any]) -> tuple[int, bytes]:
+        """As `command`, with the values of all fields in order."""
+        fault = schema.fault(values)
+        if fault is not None:
+            raise ProtocolError(fault)
+        if not self._synchronised:
+            raise NotReady("wait for the first snapshot before sending commands")
+        if self._refusals_due:
+            raise NotReady("wait until the refusal of earlier commands is settled")
+        if len(self._pending) >= self._max_pending:
+            raise NotReady(f"{len(self._pending)} commands are not yet acknowledged")
+        seq = self._next_seq
+        self._next_seq += 1
+        self._pending.append(_Pending(seq, schema.kind, values))
+        return seq, encode_command(seq, schema.kind, values)
+
+    @staticmethod
+    def ping(number: int) -> bytes:
+        return encode_ping(number)
+
+    @staticmethod
+    def leave() -> bytes:
+        return encode_leave()
+
+    # --- in ---------------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> Received:
+        """Take one message of the server; may fill `outgoing`. Raises ProtocolError or SnapshotError."""
+        try:
+            message = _DECODER.decode(data)
+            op = message[0]
+        except (msgspec.MsgspecError, IndexError) as error:
+            raise ProtocolError(f"the server sent no msgpack array: {error}") from error
+        if op == _SNAPSHOT:
+            return self._snapshot(message)
+        try:
+            if op == ServerOp.WELCOME:
+                return self._welcome(message[1])
+            if op == ServerOp.NOTICE:
+                known = message[1] in Notice.__members__.values()
+                return NoticeReceived(Notice(message[1]) if known else message[1], message[2], message[3])
+            if op == ServerOp.PONG:
+                return Pong(message[1])
+            if op == ServerOp.REFUSED:
+                return self._refused(message[1], message[2])
+        except (LookupError, TypeError, ValueError) as error:
+            raise ProtocolError(f"message {op} of the server has another shape: {error!r}") from error
+        raise ProtocolError(f"message {op} of the server is not known")
+
+    def _welcome(self, body: dict[str, Any]) -> Welcome:
+        welcome = Welcome(
+            body["player"], body["key"], body["session"], body["resume"], body["tick_hz"], body["zone"], body["gateway"], body["schema_hash"]
+        )
+        if self.schema is None or self.schema.hash != welcome.schema_hash:
+            self.schema = Schema.from_wire(body["schema"])
+            self.world = WorldView(self.schema)
+            self._commands = {command.name: command for command in self.schema.commands}
+        self.resume, self.player = welcome.resume, welcome.player
+        return welcome
+
+    def _snapshot(self, message: list[Any]) -> Snapshot:
+        if self.world is None:
+            raise ProtocolError("a snapshot came before the welcome")
+        snapshot = self.world.apply(message)
+        self._acknowledge(snapshot.ack)
+        if not self._synchronised:
+            self._synchronise(snapshot.ack)
+        return snapshot
+
+    def _acknowledge(self, ack: int) -> None:
+        if ack > self.acked or not self._synchronised:
+            if ack < self.acked:
+                self.acknowledged_lost += 1
+            self.acked = ack
+            pending = self._pending
+            while pending and pending[0].seq <= ack:
+                pending.popleft()
+
+    def _synchronise(self, ack: int) -> None:
+        """First snapshot of a connection: what is above its acknowledgement is sent again, before anything newer."""
+        self._synchronised = True
+        self.renumbered = {}
+        if self._pending and self._pending[0].seq != ack + 1:
+            # The zone never heard of the ones in between, and never will: they were refused, or another client of the
+            # same player used the numbers. Renumber what is left.
+            self.renumbered = {command.seq: ack + 1 + offset for offset, command in enumerate(self._pending)}
+            for command in self._pending:
+                command.seq = self.renumbered[command.seq]
+        self._next_seq = self._pending[-1].seq + 1 if self._pending else ack + 1
+        self.outgoing.extend(encode_command(command.seq, command.kind, command.values) for command in self._pending)
+
+    def _refused(self, seq: int, text: str) -> Refused:
+        if self._refusals_due:
+            self._refusals_due -= 1
+        else:
+            # Everything numbered from here on was sent already, and is refused too, one by one.
+            self._refusals_due = sum(1 for command in self._pending if command.seq > seq)
+            self._next_seq = min(self._next_seq, seq)
+            while self._pending and self._pending[-1].seq >= seq:
+                self._pending.pop()
+        return Refused(seq, text)
+
+
+__all__ = [
+    "ClientProtocol", "NotReady", "NoticeReceived", "Pong", "ProtocolError", "Received", "Refused", "Snapshot", "SnapshotError", "Welcome",
+]  # fmt: skip

@@ -1,0 +1,21 @@
+-- perdure_v1_assign: give a zone to a shard at epoch + 1; this fences the old owner at once.
+-- KEYS[1] base; ARGV term, zone, shard ('' for nobody), expected epoch
+-- answer  new epoch
+-- errors  PERDURE ... where the term is over or the epoch another; WRONGTYPE
+
+local function assign(keys, args)
+  local base, zone, shard, expected = keys[1], args[2], args[3], args[4]
+  check_term(base, args[1])
+  local generation, epoch, tick, digest, known = head_of(base, zone)
+  if epoch ~= expected then refuse('zone ' .. zone .. ' is at epoch ' .. epoch .. ', not ' .. expected .. ': read the view anew') end
+  want('hash', base .. KEY.OWNERS, base .. KEY.SUCCESSORS)
+
+  local new_epoch = digits(tonumber(epoch) + 1)
+  redis.call('SET', base .. KEY.HEAD .. zone, (known and generation or '1') .. ' ' .. new_epoch .. ' ' .. tick .. ' ' .. digest)
+  redis.call('HSET', base .. KEY.OWNERS, zone, shard)
+  redis.call('HDEL', base .. KEY.SUCCESSORS, zone)
+  raise_version(base)
+  return new_epoch
+end
+
+redis.register_function('perdure_v1_assign', assign)

@@ -1,0 +1,40 @@
+-- perdure_v1_enter: a login or a resume.
+-- KEYS[1] base; ARGV player (8 raw bytes), name, gateway, slot, spawn zone, now in ms, resume hash issued, resume hash presented or ''
+-- answer  {'OK', session, place, old gateway, old slot} | {'BAD_RESUME' | 'NAME_CLASH', detail}
+-- errors  PERDURE ... where the zone's inbox is full or a record damaged; WRONGTYPE
+
+local function enter(keys, args)
+  local base, raw, name, gateway, slot = keys[1], args[1], args[2], args[3], args[4]
+  local hex = hex_of(raw)
+  local player = player_of(base, hex)
+  if player and player.name ~= name then return { 'NAME_CLASH', player.name .. ' has the same key as ' .. name } end
+  if args[8] ~= '' and (not player or player.resume ~= args[8]) then
+    return { 'BAD_RESUME', 'the resume token was used before, or never given' }
+  end
+  player = player or { hex = hex, name = name, session = '0', place = '-1', gateway = '-1', slot = '-1', since = '0', home = '-1' }
+  local old_place, old_gateway, old_slot = player.place, player.gateway, player.slot
+  local joins = old_place == '-1'
+  local place = joins and (player.home ~= '-1' and player.home or args[5]) or old_place
+  local row, inbox_key = base .. KEY.PLAYER .. hex, base .. KEY.INBOX .. place
+  if redis.call('LLEN', inbox_key) >= LIMIT.INBOX then
+    refuse('the inbox of zone ' .. place .. ' is full (' .. digits(LIMIT.INBOX) .. ' entries): nobody runs the zone')
+  end
+  check_presence(base)
+  want('set', base .. KEY.ZONE_PLAYERS .. place, base .. KEY.GATEWAY_PLAYERS .. gateway)
+  if old_gateway ~= '-1' then want('set', base .. KEY.GATEWAY_PLAYERS .. old_gateway) end
+  local session = tonumber(player.session) + 1
+  local saved = joins and redis.call('HGET', row, 'saved') or ''
+  local entry = entry_of(joins and KIND.JOIN or KIND.ATTACH, raw, session, tonumber(gateway), tonumber(slot), saved)
+
+  player.session, player.place, player.gateway, player.slot = digits(session), place, gateway, slot
+  if joins then player.since = args[6] end
+  redis.call('HSET', row, 'name', name, 'session', player.session, 'place', place, 'gateway', gateway, 'slot', slot,
+    'since', player.since, 'home', player.home, 'resume', args[7])
+  redis.call('RPUSH', inbox_key, entry)
+  show(base, player, old_place, old_gateway)
+  announce(base, joins and 'enter' or 'attach', player)
+  if old_gateway ~= '-1' then redis.call('PUBLISH', base .. CHANNEL.GATEWAY .. old_gateway, old_slot) end
+  return { 'OK', player.session, place, old_gateway, old_slot }
+end
+
+redis.register_function('perdure_v1_enter', enter)

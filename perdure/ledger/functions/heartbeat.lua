@@ -1,0 +1,28 @@
+-- perdure_v1_heartbeat: register a member or refresh it, and take its orders.
+-- KEYS[1] base; ARGV name, number, kind, address, state, packed record (see KEY.MEMBERS)
+-- answer  {1, routes version, order, ...} | {0, routes version, detail}
+-- errors  WRONGTYPE, PERDURE ... (a damaged record)
+
+local function heartbeat(keys, args)
+  local base, name, number = keys[1], args[1], args[2]
+  local version = control(base, 'version', 0)
+  if redis.call('ZSCORE', base .. KEY.EVICTED, number .. ' ' .. name) then
+    return { 0, digits(version), name .. ' (' .. number .. ') was evicted or has left' }
+  end
+  local held = member_of(base, name)
+  if held and held.number ~= number then
+    local detail = name .. ' is held by number ' .. held.number .. ': wait until its lease is over, or take another name'
+    return { 0, digits(version), detail }
+  end
+  local orders_key = base .. KEY.ORDERS .. name
+  want('hash', base .. KEY.SUSPECTS)
+  local orders = redis.call('LRANGE', orders_key, 0, -1)
+
+  redis.call('HSET', base .. KEY.MEMBERS, name, args[6])
+  if not held then redis.call('HDEL', base .. KEY.SUSPECTS, name) end
+  if not held or held.kind ~= args[3] or held.address ~= args[4] or held.state ~= args[5] then version = raise_version(base) end
+  if #orders > 0 then redis.call('DEL', orders_key) end
+  return { 1, digits(version), unpack(orders) }
+end
+
+redis.register_function('perdure_v1_heartbeat', heartbeat)

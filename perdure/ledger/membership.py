@@ -1,0 +1,125 @@
+"""Membership: a process's heartbeats in the ledger, and the orders that their answers bring.
+
+Owns the member record and its number. Never decides what to do about an eviction or a drain: it calls back. Called by
+the services of shard, gateway and coordinator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from perdure.ledger.ledger import HeartbeatAnswer, Ledger, LedgerRefused, LedgerUnavailable, Member
+
+log = structlog.get_logger("membership")
+
+
+def new_number() -> int:
+    """Return a random member number, 1 to 2^31 - 1."""
+    return secrets.randbelow((1 << 31) - 1) + 1
+
+
+class Membership:
+    """Beats every `heartbeat_s`. `info` makes the member's info anew for each beat."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        kind: str,
+        name: str,
+        address: str,
+        heartbeat_s: float,
+        development: bool,
+        info: Callable[[], dict[str, object]],
+        routes_changed: Callable[[int], None],
+        evicted: Callable[[], Awaitable[None]],
+        drain: Callable[[], None],
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.number = new_number()
+        self._ledger = ledger
+        self._address = address
+        self._heartbeat_s = heartbeat_s
+        self._development = development
+        self._info = info
+        self._routes_changed = routes_changed
+        self._evicted = evicted
+        self._drain = drain
+        self._beat = 0
+        self._heard_s = -1.0
+        self._task: asyncio.Task[None] | None = None
+
+    def silence_s(self) -> float:
+        """Return how long ago the ledger answered a heartbeat; infinite if it never did."""
+        return float("inf") if self._heard_s < 0 else time.monotonic() - self._heard_s
+
+    async def beat(self) -> None:
+        """Send one heartbeat and act on its answer; raises LedgerUnavailable."""
+        self._beat += 1
+        member = Member(self.name, self.kind, self.number, self._address, self._beat, self._info())
+        try:
+            answer = await self._ledger.heartbeat(member)
+        except LedgerRefused as error:
+            answer = HeartbeatAnswer(False, -1, (), str(error))
+        self._heard_s = time.monotonic()
+        if not answer.accepted:
+            log.warning("evicted", detail=answer.detail)
+            self.number = new_number()
+            await self._evicted()
+            return
+        self._routes_changed(answer.routes_version)
+        for order in answer.orders:
+            self._obey(order)
+
+    def _obey(self, order: str) -> None:
+        verb, _, argument = order.partition(" ")
+        log.warning("order", order=order)
+        if verb == "drain":
+            self._drain()
+        elif not self._development:
+            log.error("order_refused", order=order, mend="kill and pause are obeyed in development only")
+        elif verb == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif verb == "pause" and argument.isdigit():
+            pause(int(argument))
+        else:
+            log.error("order_unknown", order=order)
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="heartbeat")
+
+    async def _run(self) -> None:
+        silent = False
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            try:
+                await self.beat()
+            except LedgerUnavailable as error:
+                if not silent:
+                    log.warning("ledger_silent", error=str(error))
+                silent = True
+            else:
+                if silent:
+                    log.info("ledger_answers")
+                silent = False
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+def pause(pause_ms: int) -> None:
+    """Stop this process (SIGSTOP) and have a detached helper continue it after `pause_ms`."""
+    script = f"sleep {pause_ms / 1000:.3f}; kill -CONT {os.getpid()}"
+    subprocess.Popen(["/bin/sh", "-c", script], start_new_session=True, stdin=subprocess.DEVNULL)
+    os.kill(os.getpid(), signal.SIGSTOP)

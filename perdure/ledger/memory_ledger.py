@@ -1,0 +1,681 @@
+"""The ledger in memory: the twin of `redis_ledger.RedisLedger`, for the simulator, unit tests and single-process worlds.
+
+Owns `MemoryStore`, which stands for the server: several `MemoryLedger` clients may share one store. Its methods are
+coroutines, but only `subscribe` ever waits, so a simulator may drive them without an event loop. Never does I/O, never
+reads a clock of its own (the leader's lease runs on the injected one) and never outlives its process. The statements
+stand in the same order as in functions/*.lua; tests/conformance/ledger holds both against one suite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import struct
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from perdure.ledger.ledger import (
+    CHECKPOINTS_KEPT,
+    EPOCH_RESEED_STEP,
+    EVICTED_REMEMBERED,
+    INBOX_LIMIT_ENTRIES,
+    INBOX_PAGE_BYTES,
+    INBOX_PAGE_ENTRIES,
+    ORDERS_LIMIT,
+    PRESENCE_CHANNEL,
+    PRESENCE_LOG_LENGTH,
+    ROUTES_CHANNEL,
+    SUSPECT_CHANNEL,
+    ClusterView,
+    Commit,
+    CommitAnswer,
+    CommitStatus,
+    EnterAnswer,
+    EnterRequest,
+    EnterStatus,
+    HeartbeatAnswer,
+    Leadership,
+    Ledger,
+    LedgerRefused,
+    LobbyRecord,
+    LoggedRecord,
+    Member,
+    Presence,
+    Transfer,
+    WorldSettings,
+    ZoneHead,
+    ZoneRoute,
+    gateway_channel,
+)
+from perdure.ledger.record import blob_digest
+from perdure.wire.entries import ENTRY_HEADER, Entry, EntryKind
+from perdure.wire.identifiers import LOBBY, key_hex
+
+SUBSCRIPTION_LIMIT = 1024
+"""Hints that wait for one subscriber; past it they are dropped and a resync stands in their place."""
+
+_PLAYER = struct.Struct("<q")
+_U32 = struct.Struct("<I")
+_ADDRESSED = frozenset((EntryKind.ATTACH, EntryKind.DETACH, EntryKind.LEAVE, EntryKind.KICK))
+_CARRIERS = frozenset((EntryKind.JOIN, EntryKind.ARRIVE))
+
+
+@dataclass(slots=True)
+class _Head:
+    generation: int
+    epoch: int
+    tick: int = 0
+    digest: str = ""
+
+
+@dataclass(slots=True)
+class _Checkpoint:
+    tick: int
+    epoch: int
+    digest: str
+
+
+@dataclass(slots=True)
+class _Zone:
+    """All that is kept under one zone's number. `head` is None, and `owner` too, until the zone is first assigned."""
+
+    head: _Head | None = None
+    owner: str | None = None
+    log: dict[int, LoggedRecord] = field(default_factory=dict)
+    inbox: list[bytes] = field(default_factory=list)
+    blobs: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    checkpoints: list[_Checkpoint] = field(default_factory=list)
+    successor: str = ""
+    ready: bool = False
+
+
+@dataclass(slots=True)
+class _Player:
+    name: str
+    session: int = 0
+    place: int = LOBBY
+    gateway: int = -1
+    slot: int = -1
+    since_ms: int = 0
+    saved: bytes = b""
+    home: int = LOBBY
+    resume: str = ""
+
+
+@dataclass(slots=True)
+class _Mover:
+    """A player whom a commit moves out of its zone, and what follows it out of that zone's inbox."""
+
+    transfer: Transfer
+    record: _Player
+    session: bytes
+    gateway: bytes
+    follow: list[bytes] = field(default_factory=list)
+    rejoined: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Subscription:
+    channels: frozenset[str]
+    waiting: deque[tuple[str, bytes]]
+    wake: asyncio.Event
+    closed: bool = False
+
+    def offer(self, channel: str, message: bytes) -> None:
+        if channel not in self.channels:
+            return
+        if len(self.waiting) >= SUBSCRIPTION_LIMIT:
+            self.resync()
+        else:
+            self.waiting.append((channel, message))
+        self.wake.set()
+
+    def resync(self) -> None:
+        self.waiting.clear()
+        self.waiting.extend((channel, b"resync") for channel in sorted(self.channels))
+        self.wake.set()
+
+
+@dataclass(slots=True)
+class _Data:
+    """What a real server would keep on its disk."""
+
+    world: WorldSettings | None = None
+    zones: dict[int, _Zone] = field(default_factory=dict)
+    players: dict[int, _Player] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
+    evicted: dict[tuple[str, int], None] = field(default_factory=dict)
+    suspects: dict[str, int] = field(default_factory=dict)
+    draining: set[str] = field(default_factory=set)
+    orders: dict[str, list[str]] = field(default_factory=dict)
+    presence_log: deque[str] = field(default_factory=lambda: deque(maxlen=PRESENCE_LOG_LENGTH))
+    leader: str = ""
+    leader_until: float = 0.0
+    term: int = 0
+    version: int = 0
+    generation: int = 1
+
+    def zone(self, zone: int) -> _Zone:
+        found = self.zones.get(zone)
+        if found is None:
+            found = self.zones[zone] = _Zone()
+        return found
+
+
+class MemoryStore:
+    """What the clients of one ledger share. `snapshot` and `restore` let a test send it back in time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.data = _Data()
+        self.run = 1
+        self.subscriptions: list[_Subscription] = []
+
+    @property
+    def run_id(self) -> str:
+        return f"memory-{self.run}"
+
+    def snapshot(self) -> object:
+        """Return a copy of all that is kept, for `restore`."""
+        return copy.deepcopy(self.data)
+
+    def restore(self, kept: object) -> None:
+        """Go back to `kept`, as a server does that restarts from an older file: `run_id` changes, subscribers resync."""
+        if not isinstance(kept, _Data):
+            raise TypeError("restore wants what snapshot returned")
+        self.data = copy.deepcopy(kept)
+        self.run += 1
+        for subscription in self.subscriptions:
+            subscription.resync()
+
+    def publish(self, channel: str, message: str) -> None:
+        for subscription in self.subscriptions:
+            subscription.offer(channel, message.encode())
+
+
+class MemoryLedger(Ledger):
+    """One client of a MemoryStore. Not thread-safe."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = store if store is not None else MemoryStore()
+        self._subscriptions: list[_Subscription] = []
+
+    # --- world ----------------------------------------------------------------------------------------------------
+
+    async def init_world(self, world: WorldSettings) -> WorldSettings:
+        data = self.store.data
+        if data.world is None:
+            data.world = world
+        return data.world
+
+    async def world(self) -> WorldSettings | None:
+        return self.store.data.world
+
+    # --- a zone's log ---------------------------------------------------------------------------------------------
+
+    async def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
+        return [self._commit_one(commit) for commit in commits]
+
+    def _commit_one(self, commit: Commit) -> CommitAnswer:
+        data = self.store.data
+        zone = data.zones.get(commit.zone)
+        head = zone.head if zone else None
+        if zone is None or head is None or not _follows(head, commit):
+            return _not_next(zone, head, commit)
+
+        movers: dict[bytes, _Mover] = {}
+        for transfer in commit.transfers:
+            if transfer.player == 0:
+                if transfer.target == LOBBY:
+                    return CommitAnswer(CommitStatus.BROKEN, detail="a transfer without a player cannot go to the lobby")
+                continue
+            raw = _PLAYER.pack(transfer.player)
+            record = data.players.get(transfer.player)
+            if record is None or record.place != commit.zone or raw in movers:
+                return CommitAnswer(CommitStatus.BROKEN, detail=f"player {key_hex(transfer.player)} is not in zone {commit.zone}")
+            movers[raw] = _Mover(transfer, record, transfer.entry[4:8], transfer.entry[16:20])
+        inbox = zone.inbox
+        if movers and inbox:
+            kept = _follow_movers(inbox, movers)
+            if kept is None:
+                return CommitAnswer(CommitStatus.BROKEN, detail=f"a player of a transfer is still in the inbox of zone {commit.zone}")
+            inbox = kept
+
+        page = _page(inbox)
+        zone.log[commit.tick] = LoggedRecord(commit.tick, commit.digest, commit.record, page)
+        head.tick, head.digest = commit.tick, commit.digest
+        zone.inbox = inbox[len(page) :]
+        for transfer in commit.transfers:
+            if transfer.player == 0:
+                data.zone(transfer.target).inbox.append(transfer.entry)
+            else:
+                self._move(movers[_PLAYER.pack(transfer.player)], commit.zone)
+        return CommitAnswer(CommitStatus.OK, page)
+
+    def _move(self, mover: _Mover, zone: int) -> None:
+        data, transfer, player = self.store.data, mover.transfer, mover.record
+        if transfer.target == LOBBY:
+            player.saved, player.home = transfer.entry, zone
+            if mover.rejoined:
+                return
+            player.place, player.gateway, player.slot = LOBBY, -1, -1
+            self._announce("leave", transfer.player, player)
+            return
+        inbox = data.zone(transfer.target).inbox
+        inbox.append(transfer.entry)
+        inbox.extend(mover.follow)
+        if transfer.target != zone:
+            player.place = transfer.target
+            self._announce("move", transfer.player, player)
+
+    async def zone_head(self, zone: int) -> ZoneHead:
+        found = self.store.data.zones.get(zone) or _Zone()
+        head = found.head or _Head(0, 0)
+        checkpoints = tuple((kept.tick, kept.digest) for kept in found.checkpoints)
+        owner = found.owner or ""
+        return ZoneHead(zone, head.generation, head.epoch, owner, head.tick, head.digest, checkpoints, len(found.inbox))
+
+    async def read_log(self, zone: int, first_tick: int, limit: int = 1000) -> list[LoggedRecord]:
+        found = self.store.data.zones.get(zone)
+        if found is None or limit <= 0:
+            return []
+        return [found.log[tick] for tick in sorted(found.log) if tick >= first_tick][:limit]
+
+    async def put_checkpoint(self, zone: int, tick: int, epoch: int, blob: bytes) -> None:
+        self.store.data.zone(zone).blobs[(tick, epoch)] = bytes(blob)
+
+    async def flip_checkpoint(self, zone: int, generation: int, epoch: int, tick: int, digest: str) -> CommitStatus:
+        found = self.store.data.zones.get(zone)
+        head = found.head if found else None
+        if found is None or head is None:
+            return CommitStatus.GAP
+        if (head.generation, head.epoch) != (generation, epoch):
+            return CommitStatus.FENCED if (head.generation, head.epoch) > (generation, epoch) else CommitStatus.GAP
+        blob = found.blobs.get((tick, epoch))
+        if blob is None or blob_digest(blob) != digest:
+            return CommitStatus.BROKEN
+        newest = found.checkpoints[0] if found.checkpoints else None
+        if tick > head.tick or (newest is not None and tick < newest.tick):
+            return CommitStatus.GAP
+        older = found.checkpoints[1:] if newest is not None and newest.tick == tick else found.checkpoints
+        found.checkpoints = [_Checkpoint(tick, epoch, digest), *older][:CHECKPOINTS_KEPT]
+        kept = {(checkpoint.tick, checkpoint.epoch) for checkpoint in found.checkpoints}
+        for at in [at for at in found.blobs if at not in kept and (at[1] < epoch or at[0] <= tick)]:
+            del found.blobs[at]
+        if len(found.checkpoints) == CHECKPOINTS_KEPT:
+            oldest = found.checkpoints[-1].tick
+            for trimmed in [logged for logged in found.log if logged < oldest]:
+                del found.log[trimmed]
+        return CommitStatus.OK
+
+    async def read_checkpoint(self, zone: int, tick: int) -> bytes | None:
+        found = self.store.data.zones.get(zone)
+        for checkpoint in found.checkpoints if found else ():
+            if found and checkpoint.tick == tick:
+                return found.blobs.get((checkpoint.tick, checkpoint.epoch))
+        return None
+
+    async def reseed(self, zone: int, generation: int, epoch: int, tick: int, digest: str, blob: bytes, blob_digest: str) -> ZoneHead:
+        data = self.store.data
+        head = (data.zones.get(zone) or _Zone()).head or _Head(0, 0)
+        if (head.generation, head.epoch, head.tick) > (generation, epoch, tick):
+            raise LedgerRefused(
+                f"zone {zone} is at generation {head.generation}, epoch {head.epoch}, tick {head.tick} in the ledger, "
+                f"ahead of {generation}, {epoch}, {tick}: drop it and load it from there"
+            )
+        found = data.zone(zone)
+        new = _Head(generation + 1, max(head.epoch, epoch) + EPOCH_RESEED_STEP, tick, digest)
+        found.head = new
+        if found.owner is None:
+            found.owner = ""
+        found.log.clear()
+        found.blobs = {(tick, new.epoch): bytes(blob)}
+        found.checkpoints = [_Checkpoint(tick, new.epoch, blob_digest)]
+        data.generation = max(data.generation, new.generation)
+        self._raise_version()
+        return await self.zone_head(zone)
+
+    # --- players --------------------------------------------------------------------------------------------------
+
+    async def enter(self, request: EnterRequest) -> EnterAnswer:
+        data = self.store.data
+        player = data.players.get(request.player)
+        if player is not None and player.name != request.name:
+            return EnterAnswer(EnterStatus.NAME_CLASH, detail=f"{player.name} has the same key as {request.name}")
+        if request.resume_presented and (player is None or player.resume != request.resume_presented):
+            return EnterAnswer(EnterStatus.BAD_RESUME, detail="the resume token was used before, or never given")
+        known = player or _Player(request.name)
+        joins = known.place == LOBBY
+        place = (known.home if known.home >= 0 else request.spawn_zone) if joins else known.place
+        waiting = len(data.zones[place].inbox) if place in data.zones else 0
+        if waiting >= INBOX_LIMIT_ENTRIES:
+            raise LedgerRefused(f"the inbox of zone {place} is full ({INBOX_LIMIT_ENTRIES} entries): nobody runs the zone")
+        old_gateway, old_slot = known.gateway, known.slot
+        data.players[request.player] = known
+        known.session += 1
+        known.place, known.gateway, known.slot, known.resume = place, request.gateway, request.slot, request.resume_issued
+        if joins:
+            known.since_ms = request.now_ms
+        entry = Entry(
+            EntryKind.JOIN if joins else EntryKind.ATTACH,
+            request.player,
+            known.session,
+            request.gateway,
+            request.slot,
+            payload=known.saved if joins else b"",
+        )
+        data.zone(place).inbox.append(entry.pack())
+        self._announce("enter" if joins else "attach", request.player, known)
+        if old_gateway >= 0:
+            self.store.publish(gateway_channel(old_gateway), str(old_slot))
+        return EnterAnswer(EnterStatus.OK, known.session, place, old_gateway, old_slot)
+
+    async def detach(self, player: int, session: int) -> bool:
+        known = self.store.data.players.get(player)
+        if known is None or known.session != session or known.place == LOBBY:
+            return False
+        if known.gateway < 0:
+            return True
+        known.gateway, known.slot = -1, -1
+        self.store.data.zone(known.place).inbox.append(Entry(EntryKind.DETACH, player, session).pack())
+        self._announce("detach", player, known)
+        return True
+
+    async def leave(self, player: int, session: int, kick: bool = False) -> bool:
+        known = self.store.data.players.get(player)
+        if known is None or known.place == LOBBY or (known.session != session and not (kick and session == -1)):
+            return False
+        kind = EntryKind.KICK if kick else EntryKind.LEAVE
+        self.store.data.zone(known.place).inbox.append(Entry(kind, player, known.session).pack())
+        return True
+
+    async def gateway_lost(self, term: int, gateway: int) -> None:
+        data = self.store.data
+        self._check_term(term)
+        for zone in data.zones.values():
+            if zone.owner is not None:
+                zone.inbox.append(Entry(EntryKind.GATEWAY_LOST, gateway=gateway).pack())
+        for key, player in sorted(data.players.items(), key=lambda item: key_hex(item[0])):
+            if player.gateway == gateway:
+                player.gateway, player.slot = -1, -1
+                self._announce("detach", key, player)
+
+    async def player(self, player: int) -> LobbyRecord | None:
+        known = self.store.data.players.get(player)
+        return None if known is None else LobbyRecord(_presence(player, known), known.saved, known.home)
+
+    async def online(self, zone: int | None = None) -> list[Presence]:
+        players = self.store.data.players.items()
+        here = [_presence(key, known) for key, known in players if known.place >= 0 and zone in (None, known.place)]
+        return sorted(here, key=lambda presence: presence.name)
+
+    # --- membership and assignment --------------------------------------------------------------------------------
+
+    async def heartbeat(self, member: Member) -> HeartbeatAnswer:
+        data = self.store.data
+        if (member.name, member.number) in data.evicted:
+            return HeartbeatAnswer(False, data.version, detail=f"{member.name} ({member.number}) was evicted or has left")
+        held = data.members.get(member.name)
+        if held is not None and held.number != member.number:
+            return HeartbeatAnswer(
+                False, data.version, detail=f"{member.name} is held by number {held.number}: wait until its lease is over, or take another name"
+            )
+        data.members[member.name] = replace(member, info=json.loads(json.dumps(member.info)))
+        if held is None:
+            data.suspects.pop(member.name, None)
+        if held is None or (held.kind, held.address, held.info.get("state")) != (member.kind, member.address, member.info.get("state")):
+            self._raise_version()
+        orders = data.orders.pop(member.name, [])
+        return HeartbeatAnswer(True, data.version, tuple(orders))
+
+    async def view(self) -> ClusterView:
+        data = self.store.data
+        zones, ticks = {}, {}
+        for number, zone in sorted(data.zones.items()):
+            if zone.owner is not None and zone.head is not None:
+                zones[number] = ZoneRoute(number, zone.owner, zone.head.generation, zone.head.epoch, zone.successor, zone.ready)
+                ticks[number] = zone.head.tick
+        return ClusterView(
+            data.version,
+            data.term,
+            self._leader(),
+            data.generation,
+            zones,
+            {name: replace(member, info=json.loads(json.dumps(member.info))) for name, member in sorted(data.members.items())},
+            dict(data.suspects),
+            ticks,
+            frozenset(data.draining),
+            self.store.run_id,
+        )
+
+    async def routes_version(self) -> int:
+        return self.store.data.version
+
+    async def elect(self, candidate: str, lease_ms: int) -> Leadership:
+        data = self.store.data
+        leader = self._leader()
+        if leader not in ("", candidate):
+            return Leadership(False, data.term, leader)
+        if leader == "":
+            data.term += 1
+        data.leader = candidate
+        data.leader_until = self.store.clock() + lease_ms / 1000
+        return Leadership(True, data.term, candidate)
+
+    async def resign(self, candidate: str) -> None:
+        if self._leader() == candidate:
+            self.store.data.leader = ""
+
+    async def assign(self, term: int, zone: int, shard: str, expected_epoch: int) -> int:
+        data = self.store.data
+        self._check_term(term)
+        found = data.zones.get(zone)
+        head = found.head if found else None
+        epoch = head.epoch if head else 0
+        if epoch != expected_epoch:
+            raise LedgerRefused(f"zone {zone} is at epoch {epoch}, not {expected_epoch}: read the view anew")
+        found = data.zone(zone)
+        if head is None:
+            found.head = _Head(1, 1)
+        else:
+            head.epoch += 1
+        found.owner, found.successor, found.ready = shard, "", False
+        self._raise_version()
+        return epoch + 1
+
+    async def intend(self, term: int, zone: int, successor: str) -> None:
+        self._check_term(term)
+        found = self.store.data.zones.get(zone)
+        if found is None or found.owner is None:
+            raise LedgerRefused(f"zone {zone} was never assigned: assign it first")
+        if found.successor != successor:
+            found.successor, found.ready = successor, False
+            self._raise_version()
+
+    async def successor_ready(self, zone: int, shard: str) -> None:
+        found = self.store.data.zones.get(zone)
+        if shard and found is not None and found.successor == shard and not found.ready:
+            found.ready = True
+            self._raise_version()
+
+    async def suspect(self, member: str, number: int, reporter: str) -> None:
+        data = self.store.data
+        held = data.members.get(member)
+        if held is not None and held.number == number:
+            data.suspects[member] = data.suspects.get(member, 0) + 1
+            self.store.publish(SUSPECT_CHANNEL, f"{member} {number} {reporter}")
+
+    async def evict(self, term: int, member: str, number: int) -> None:
+        self._check_term(term)
+        self._remove(member, number)
+
+    async def depart(self, member: str, number: int) -> None:
+        self._remove(member, number)
+
+    async def set_draining(self, member: str, draining: bool) -> None:
+        data = self.store.data
+        if member not in data.members:
+            raise LedgerRefused(f"no member is called {member}: see the view")
+        if draining != (member in data.draining):
+            if draining:
+                data.draining.add(member)
+            else:
+                data.draining.discard(member)
+            self._raise_version()
+
+    async def order(self, member: str, order: str) -> None:
+        data = self.store.data
+        if member not in data.members:
+            raise LedgerRefused(f"no member is called {member}: see the view")
+        waiting = data.orders.setdefault(member, [])
+        if len(waiting) >= ORDERS_LIMIT:
+            raise LedgerRefused(f"{ORDERS_LIMIT} orders wait for {member} already: it does not beat")
+        waiting.append(order)
+
+    # --- hints ----------------------------------------------------------------------------------------------------
+
+    def subscribe(self, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
+        subscription = _Subscription(frozenset(channels), deque(), asyncio.Event())
+        subscription.resync()
+        self.store.subscriptions.append(subscription)
+        self._subscriptions.append(subscription)
+        return self._hints(subscription)
+
+    async def _hints(self, subscription: _Subscription) -> AsyncIterator[tuple[str, bytes]]:
+        try:
+            while not subscription.closed:
+                while subscription.waiting:
+                    yield subscription.waiting.popleft()
+                subscription.wake.clear()
+                if not subscription.closed:
+                    await subscription.wake.wait()
+        finally:
+            self._forget(subscription)
+
+    async def close(self) -> None:
+        """End this client's subscriptions; the store and its other clients go on."""
+        for subscription in list(self._subscriptions):
+            subscription.closed = True
+            subscription.wake.set()
+            self._forget(subscription)
+
+    # --- within ---------------------------------------------------------------------------------------------------
+
+    def _forget(self, subscription: _Subscription) -> None:
+        for where in (self.store.subscriptions, self._subscriptions):
+            if subscription in where:
+                where.remove(subscription)
+
+    def _leader(self) -> str:
+        data = self.store.data
+        return data.leader if data.leader and self.store.clock() < data.leader_until else ""
+
+    def _check_term(self, term: int) -> None:
+        if term != self.store.data.term:
+            raise LedgerRefused(f"term {term} is over, it is {self.store.data.term} now: stand for election anew")
+
+    def _raise_version(self) -> None:
+        self.store.data.version += 1
+        self.store.publish(ROUTES_CHANNEL, str(self.store.data.version))
+
+    def _remove(self, member: str, number: int) -> None:
+        data = self.store.data
+        held = data.members.get(member)
+        if held is None or held.number != number:
+            return
+        del data.members[member]
+        data.suspects.pop(member, None)
+        data.draining.discard(member)
+        data.orders.pop(member, None)
+        self._raise_version()
+        data.evicted[(member, number)] = None
+        while len(data.evicted) > EVICTED_REMEMBERED:
+            del data.evicted[next(iter(data.evicted))]
+
+    def _announce(self, change: str, key: int, player: _Player) -> None:
+        text = json.dumps(
+            {
+                "change": change,
+                "player": key_hex(key),
+                "name": player.name,
+                "place": player.place,
+                "gateway": player.gateway,
+                "slot": player.slot,
+                "session": player.session,
+                "since_ms": player.since_ms,
+            },
+            separators=(",", ":"),
+        )
+        self.store.publish(PRESENCE_CHANNEL, text)
+        self.store.data.presence_log.append(text)
+
+
+def _follows(head: _Head, commit: Commit) -> bool:
+    return (head.generation, head.epoch, head.tick, head.digest) == (commit.generation, commit.epoch, commit.tick - 1, commit.previous)
+
+
+def _not_next(zone: _Zone | None, head: _Head | None, commit: Commit) -> CommitAnswer:
+    """Return why a commit does not append to the head: a resend, a newer owner, or a ledger that went back in time."""
+    if zone is None or head is None:
+        return CommitAnswer(CommitStatus.GAP, detail=f"the ledger does not know zone {commit.zone}")
+    mine, theirs = (head.generation, head.epoch), (commit.generation, commit.epoch)
+    if mine != theirs:
+        status = CommitStatus.FENCED if mine > theirs else CommitStatus.GAP
+        return CommitAnswer(status, detail=f"zone {commit.zone} is at generation {mine[0]}, epoch {mine[1]}, not {theirs[0]}, {theirs[1]}")
+    if head.tick == commit.tick and head.digest == commit.digest and commit.tick in zone.log:
+        return CommitAnswer(CommitStatus.OK, zone.log[commit.tick].page)
+    return CommitAnswer(
+        CommitStatus.GAP, detail=f"zone {commit.zone} stands at tick {head.tick} ({head.digest}), not {commit.tick - 1} ({commit.previous})"
+    )
+
+
+def _page(inbox: list[bytes]) -> tuple[bytes, ...]:
+    """Return the first entries of an inbox that fit a page; one fits always."""
+    taken = total = 0
+    for entry in inbox[:INBOX_PAGE_ENTRIES]:
+        total += len(entry)
+        if taken and total > INBOX_PAGE_BYTES:
+            break
+        taken += 1
+    return tuple(inbox[:taken])
+
+
+def _follow_movers(inbox: list[bytes], movers: dict[bytes, _Mover]) -> list[bytes] | None:
+    """Return what stays in the inbox when `movers` leave; what is addressed to them goes into their `follow`.
+
+    Without this an ATTACH that waits for a player who crosses a border in the same tick would be lost. One who goes to the
+    lobby while an ATTACH waits is joined anew by it. None where a mover has not even been taken in from this inbox.
+    """
+    kept: list[bytes] = []
+    for entry in inbox:
+        kind = entry[0] if len(entry) >= ENTRY_HEADER else 0
+        mover = movers.get(entry[8:16]) if kind else None
+        if kind == EntryKind.GATEWAY_LOST:
+            for raw, leaver in movers.items():
+                if leaver.transfer.target != LOBBY and leaver.gateway == entry[16:20]:
+                    (player,), (session,) = _PLAYER.unpack(raw), _U32.unpack(leaver.session)
+                    leaver.follow.append(Entry(EntryKind.DETACH, player, session).pack())
+            kept.append(entry)
+        elif mover is None:
+            kept.append(entry)
+        elif kind in _CARRIERS:
+            return None
+        elif kind not in _ADDRESSED:
+            kept.append(entry)
+        elif mover.transfer.target != LOBBY:
+            mover.follow.append(entry)
+            if kind == EntryKind.ATTACH:
+                mover.session, mover.gateway = entry[4:8], entry[16:20]
+        elif mover.rejoined:
+            kept.append(entry)
+        elif kind == EntryKind.ATTACH:
+            mover.rejoined = True
+            kept.append(bytes((EntryKind.JOIN,)) + entry[1:ENTRY_HEADER] + mover.transfer.entry)
+    return kept
+
+
+def _presence(key: int, player: _Player) -> Presence:
+    return Presence(key, player.name, player.place, player.gateway, player.slot, player.session, player.since_ms)

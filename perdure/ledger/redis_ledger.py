@@ -1,0 +1,530 @@
+"""The ledger in Redis or Valkey (7.0 or later): every method is one function call, so it is atomic on the server.
+
+Owns two ways to the server: the commit connection (redis_commit), and a small redis-py pool for everything else. Neither
+retries by itself. Never decides anything: the rules stand in functions/*.lua, and in words in ledger.py. Called by the
+shard, the gateway, the coordinator and the CLI through the `Ledger` interface; the process must trust nothing that it
+answers without an epoch check.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict, fields
+from typing import Any, TypeVar, cast
+
+import hiredis
+import msgpack
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from perdure.ledger import keys
+from perdure.ledger.ledger import (
+    ClusterView,
+    Commit,
+    CommitAnswer,
+    CommitStatus,
+    EnterAnswer,
+    EnterRequest,
+    EnterStatus,
+    HeartbeatAnswer,
+    Leadership,
+    Ledger,
+    LedgerRefused,
+    LedgerUnavailable,
+    LobbyRecord,
+    LoggedRecord,
+    Member,
+    Presence,
+    WorldSettings,
+    ZoneHead,
+    ZoneRoute,
+)
+from perdure.ledger.record import blob_digest
+from perdure.ledger.redis_commit import CommitConnection
+from perdure.ledger.redis_functions import LIBRARY_NAME, ensure_library
+from perdure.wire.identifiers import key_hex
+
+OLDEST_SERVER = (7, 0)
+POOL_CONNECTIONS = 8
+POOL_WAIT_S = 5.0
+CALL_DEADLINE_S = 5.0
+COMMIT_DEADLINE_S = 1.0
+RECONNECT_FIRST_S, RECONNECT_MOST_S = 0.05, 2.0
+GATEWAY_LOST_BATCH = 500
+"""Players that one call of gateway_lost marks: about 5 ms of the server's time."""
+HASH_IN_THREAD_BYTES = 1 << 18
+_PING_EVERY_S = 5.0
+
+_UNAVAILABLE = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN", "UNKILLABLE")
+"""Error codes of a server that refuses writes for now. The call had no effect, and the same call may succeed later."""
+_MENDS = {
+    "OOM": "it is out of memory: raise maxmemory",
+    "READONLY": "it is a read-only replica: point the URL at the primary",
+    "LOADING": "it is loading its data: wait",
+    "MISCONF": "it cannot write its files: look at its disk",
+    "NOREPLICAS": "it wants replicas that are not there",
+    "BUSY": "another script keeps it busy",
+    "NOAUTH": "it wants a password: put it into the URL",
+    "WRONGPASS": "user or password are wrong",
+    "NOPERM": "this user may not do that: see the ACL in docs/OPERATIONS.md",
+}
+_PLAYER = struct.Struct("<q")
+_COMMITTED = CommitAnswer(CommitStatus.OK)
+Answer = TypeVar("Answer")
+
+
+def _code(error: BaseException) -> str:
+    """Return the first word of a server's error; redis-py strips some of them into exception classes."""
+    text = str(error)
+    names = {
+        "ReadOnlyError": "READONLY",
+        "BusyLoadingError": "LOADING",
+        "OutOfMemoryError": "OOM",
+        "AuthenticationError": "WRONGPASS",
+        "NoPermissionError": "NOPERM",
+        "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
+        "ClusterDownError": "CLUSTERDOWN",
+        "MasterDownError": "MASTERDOWN",
+        "TryAgainError": "TRYAGAIN",
+    }
+    return names.get(type(error).__name__, text.split(" ", 1)[0])
+
+
+def _explain(where: str, error: BaseException) -> str:
+    code = _code(error)
+    text = str(error).removeprefix("PERDURE ")
+    return f"{where}: {text}" + (f" ({_MENDS[code]})" if code in _MENDS else "")
+
+
+class RedisLedger(Ledger):
+    """One client of a world in Redis. Bound to the event loop that it was connected on; use `connect`."""
+
+    def __init__(self, client: redis.asyncio.Redis, commits: CommitConnection, world: str, call_deadline_s: float) -> None:
+        self._client = client
+        self._commits = commits
+        self._world = world
+        self._base = keys.base(world)
+        self._call_deadline_s = call_deadline_s
+        self._run_id = ""
+        self._new_connection = True
+        self._closed = False
+        self._reload = asyncio.Lock()
+        # What is the same in every commit is encoded once: FCALL, its function, the number of keys, the key.
+        self._commit_head = ("FCALL", f"{LIBRARY_NAME}_commit", "1", self._base)
+        self.where = commits.where
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        world: str,
+        *,
+        name: str = "perdure",
+        commit_deadline_s: float = COMMIT_DEADLINE_S,
+        call_deadline_s: float = CALL_DEADLINE_S,
+    ) -> RedisLedger:
+        """Connect, check the server and load the function library where it is not there.
+
+        `url` is redis://, rediss:// or unix:///path. Raises LedgerError, of one line, that says what is wrong with the server.
+        """
+        try:
+            base = keys.base(world)
+            commits = CommitConnection(url, f"{name}-commit", commit_deadline_s)
+        except ValueError as error:
+            raise LedgerRefused(str(error)) from error
+
+        async def on_connect(connection: redis.asyncio.Connection) -> None:
+            await connection.on_connect()
+            self._new_connection = True
+
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=POOL_CONNECTIONS,
+            timeout=POOL_WAIT_S,
+            socket_timeout=None,
+            socket_connect_timeout=call_deadline_s,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_timeout=False,
+            health_check_interval=0,
+            client_name=name,
+            protocol=2,
+            redis_connect_func=on_connect,
+        )
+        client = redis.asyncio.Redis.from_pool(pool)
+        # By name, redis-py would make dicts of a log entry's fields, and a page has many of one name.
+        client.set_response_callback("XRANGE", _as_it_is)
+        self = cls(client, commits, world, call_deadline_s)
+        try:
+            await self._check_server(base)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def _check_server(self, base: str) -> None:
+        info = cast(dict[str, Any], await self._ask(lambda: self._client.info("server")))
+        version = str(info.get("redis_version", "0"))
+        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
+            oldest = ".".join(map(str, OLDEST_SERVER))
+            raise LedgerRefused(f"{self.where}: it is Redis {version}, but functions need {oldest} or later: upgrade it")
+        replication = cast(dict[str, Any], await self._ask(lambda: self._client.info("replication")))
+        if replication.get("role") in ("slave", "replica"):
+            raise LedgerRefused(f"{self.where}: it is a read-only replica: point the URL at the primary")
+        await self._load()
+        await self._read_run_id()
+
+    async def _load(self) -> None:
+        async with self._reload:
+            try:
+                await self._ask(lambda: ensure_library(self._client))
+            except LedgerRefused as error:
+                raise LedgerRefused(f"cannot load the functions: {error}") from error
+
+    # --- calls ----------------------------------------------------------------------------------------------------
+
+    async def _ask(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Await one redis-py call under the deadline, with its errors turned into ours."""
+        try:
+            async with asyncio.timeout(self._call_deadline_s):
+                return await call()
+        except (TimeoutError, RedisTimeoutError) as error:
+            raise LedgerUnavailable(f"no answer from {self.where}: none came within {self._call_deadline_s:g} s") from error
+        except AuthenticationError as error:
+            raise LedgerRefused(_explain(self.where, error)) from error
+        except RedisConnectionError as error:
+            if _code(error) in _UNAVAILABLE:
+                raise LedgerUnavailable(_explain(self.where, error)) from error
+            raise LedgerUnavailable(f"no answer from {self.where}: {error}") from error
+        except OSError as error:
+            raise LedgerUnavailable(f"no answer from {self.where}: {error}") from error
+        except RedisError as error:
+            raise LedgerRefused(_explain(self.where, error)) from error
+
+    async def _run(self, *command: str | bytes | int) -> Any:
+        """Run one plain command."""
+
+        async def once() -> Any:
+            return await self._client.execute_command(*command)
+
+        return await self._ask(once)
+
+    async def _call(self, function: str, *args: str | bytes | int, read: bool = False) -> Any:
+        """Call one function of the library; where the server has lost the library, load it and call again."""
+
+        async def once() -> Any:
+            return await self._client.execute_command(
+                "FCALL_RO" if read else "FCALL", f"{LIBRARY_NAME}_{function}", 1, self._base, *args
+            )
+
+        try:
+            return await self._ask(once)
+        except LedgerRefused as error:
+            if not _is_unknown_function(error.__cause__):
+                raise
+        await self._load()
+        return await self._ask(once)
+
+    async def _read_run_id(self) -> str:
+        """Return what tells this server, and this history of its data, from any other; read anew after every reconnect."""
+        if self._new_connection:
+            self._new_connection = False
+            server = cast(dict[str, Any], await self._ask(lambda: self._client.info("server")))
+            replication = cast(dict[str, Any], await self._ask(lambda: self._client.info("replication")))
+            self._run_id = f"{server['run_id']}/{replication['master_replid']}"
+        return self._run_id
+
+    # --- world ----------------------------------------------------------------------------------------------------
+
+    async def init_world(self, world: WorldSettings) -> WorldSettings:
+        rows = [part for name, value in asdict(world).items() for part in (name, str(value))]
+        return _world(_pairs(await self._call("init_world", *rows)))
+
+    async def world(self) -> WorldSettings | None:
+        found = await self._run("HGETALL", keys.key(self._world, "WORLD"))
+        return _world({name.decode(): value for name, value in found.items()}) if found else None
+
+    # --- a zone's log ---------------------------------------------------------------------------------------------
+
+    async def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
+        if not commits:
+            return []
+        packed = [self._pack_commit(commit) for commit in commits]
+        answers = await self._commits.call(b"".join(packed), len(packed))
+        lost = [at for at, answer in enumerate(answers) if isinstance(answer, hiredis.ReplyError) and _is_unknown_function(answer)]
+        if lost:
+            # The server restarted without its functions; those commits had no effect, so sending them is no resend.
+            await self._load()
+            again = await self._commits.call(b"".join([packed[at] for at in lost]), len(lost))
+            for at, answer in zip(lost, again, strict=True):
+                answers[at] = answer
+        return [self._commit_answer(answer) for answer in answers]
+
+    def _pack_commit(self, commit: Commit) -> bytes:
+        fence = f"{commit.generation} {commit.epoch}"
+        tick = str(commit.tick)
+        command = [
+            *self._commit_head,
+            str(commit.zone),
+            f"{fence} {commit.tick - 1} {commit.previous}",
+            f"{fence} {tick} {commit.digest}",
+            tick,
+            commit.digest,
+            commit.record,
+        ]
+        for transfer in commit.transfers:
+            command += (str(transfer.target), _PLAYER.pack(transfer.player) if transfer.player else b"", transfer.entry)
+        return hiredis.pack_command(tuple(command))
+
+    def _commit_answer(self, answer: Any) -> CommitAnswer:
+        if isinstance(answer, hiredis.ReplyError):
+            code = _code(answer)
+            if code in _UNAVAILABLE or code in ("NOAUTH", "NOPERM") or _is_unknown_function(answer):
+                raise LedgerUnavailable(f"the ledger takes no commits. {_explain(self.where, answer)}")
+            return CommitAnswer(CommitStatus.BROKEN, detail=_explain(self.where, answer))
+        status = answer[0]
+        if status == b"OK":
+            return _COMMITTED if len(answer) == 1 else CommitAnswer(CommitStatus.OK, tuple(answer[1:]))
+        return CommitAnswer(CommitStatus(status.decode()), detail=answer[1].decode())
+
+    async def zone_head(self, zone: int) -> ZoneHead:
+        return _zone_head(zone, await self._call("zone_head", zone, read=True))
+
+    async def read_log(self, zone: int, first_tick: int, limit: int = 1000) -> list[LoggedRecord]:
+        if limit <= 0:
+            return []
+        log, first = keys.key(self._world, "LOG", zone), f"{max(first_tick, 0)}-0"
+        rows = await self._run("XRANGE", log, first, "+", "COUNT", limit)
+        return [LoggedRecord(int(at.partition(b"-")[0]), row[1].decode(), row[3], tuple(row[5::2])) for at, row in rows]
+
+    async def put_checkpoint(self, zone: int, tick: int, epoch: int, blob: bytes) -> None:
+        await self._call("put_checkpoint", zone, tick, epoch, blob)
+
+    async def flip_checkpoint(self, zone: int, generation: int, epoch: int, tick: int, digest: str) -> CommitStatus:
+        # The log is trimmed by the flip, so the blob is read back and its hash compared before (hazard 15).
+        blob = await self._run("GET", keys.key(self._world, "BLOB", zone, tick, epoch))
+        found = "" if blob is None else await _digest(blob)
+        status = await self._call("flip_checkpoint", zone, generation, epoch, tick, digest, int(found == digest))
+        return CommitStatus(status.decode())
+
+    async def read_checkpoint(self, zone: int, tick: int) -> bytes | None:
+        return await self._call("read_checkpoint", zone, tick, read=True)
+
+    async def reseed(self, zone: int, generation: int, epoch: int, tick: int, digest: str, blob: bytes, blob_digest: str) -> ZoneHead:
+        return _zone_head(zone, await self._call("reseed", zone, generation, epoch, tick, digest, blob, blob_digest))
+
+    # --- players --------------------------------------------------------------------------------------------------
+
+    async def enter(self, request: EnterRequest) -> EnterAnswer:
+        answer = await self._call(
+            "enter",
+            _PLAYER.pack(request.player),
+            request.name,
+            request.gateway,
+            request.slot,
+            request.spawn_zone,
+            request.now_ms,
+            request.resume_issued,
+            request.resume_presented,
+        )
+        status = EnterStatus(answer[0].decode())
+        if status is not EnterStatus.OK:
+            return EnterAnswer(status, detail=answer[1].decode())
+        session, place, old_gateway, old_slot = (int(part) for part in answer[1:])
+        return EnterAnswer(status, session, place, old_gateway, old_slot)
+
+    async def detach(self, player: int, session: int) -> bool:
+        return await self._call("detach", _PLAYER.pack(player), session) == 1
+
+    async def leave(self, player: int, session: int, kick: bool = False) -> bool:
+        return await self._call("leave", _PLAYER.pack(player), session, int(kick)) == 1
+
+    async def gateway_lost(self, term: int, gateway: int) -> None:
+        """In batches of GATEWAY_LOST_BATCH players, each atomic; it is safe to call again where an answer was lost."""
+        tell = 1
+        while await self._call("gateway_lost", term, gateway, tell, GATEWAY_LOST_BATCH):
+            tell = 0
+
+    async def player(self, player: int) -> LobbyRecord | None:
+        wanted = ("name", "place", "gateway", "slot", "session", "since", "saved", "home")
+        at = keys.key(self._world, "PLAYER", key_hex(player))
+        name, place, gateway, slot, session, since, saved, home = await self._run("HMGET", at, *wanted)
+        if name is None:
+            return None
+        presence = Presence(player, name.decode(), int(place), int(gateway), int(slot), int(session), int(since))
+        return LobbyRecord(presence, saved or b"", int(home))
+
+    async def online(self, zone: int | None = None) -> list[Presence]:
+        if zone is None:
+            rows = await self._run("HGETALL", keys.key(self._world, "ONLINE"))
+        else:
+            rows = _pairs(await self._call("online", zone, read=True))
+        return sorted((_presence(player, row) for player, row in rows.items()), key=lambda presence: presence.name)
+
+    # --- membership and assignment --------------------------------------------------------------------------------
+
+    async def heartbeat(self, member: Member) -> HeartbeatAnswer:
+        state = str(member.info.get("state", ""))
+        number = str(member.number)
+        packed: bytes = msgpack.packb([member.kind, number, member.address, str(member.beat), state, json.dumps(member.info)])  # type: ignore[assignment]
+        answer = await self._call("heartbeat", member.name, number, member.kind, member.address, state, packed)
+        accepted, version = answer[0] == 1, int(answer[1])
+        if not accepted:
+            return HeartbeatAnswer(False, version, detail=answer[2].decode())
+        return HeartbeatAnswer(True, version, tuple(order.decode() for order in answer[2:]))
+
+    async def view(self) -> ClusterView:
+        answer = await self._call("view", read=True)
+        run_id = await self._read_run_id()
+        version, term, generation, leader, owners, heads, successors, members, suspects, draining = answer
+        asked = _pairs(successors)
+        zones, ticks = {}, {}
+        for zone_text, owner, head in zip(owners[::2], owners[1::2], heads, strict=True):
+            zone = int(zone_text)
+            zone_generation, epoch, tick, _ = head.split(b" ")
+            successor = asked.get(zone_text.decode(), b"0 ")
+            zones[zone] = ZoneRoute(
+                zone, owner.decode(), int(zone_generation), int(epoch), successor[2:].decode(), successor[:1] == b"1"
+            )
+            ticks[zone] = int(tick)
+        return ClusterView(
+            int(version),
+            int(term),
+            leader.decode(),
+            int(generation),
+            dict(sorted(zones.items())),
+            {name: _member(name, packed) for name, packed in sorted(_pairs(members).items())},
+            {name: int(reports) for name, reports in _pairs(suspects).items()},
+            ticks,
+            frozenset(name.decode() for name in draining),
+            run_id,
+        )
+
+    async def routes_version(self) -> int:
+        at = keys.key(self._world, "CONTROL")
+        return int(await self._run("HGET", at, "version") or 0)
+
+    async def elect(self, candidate: str, lease_ms: int) -> Leadership:
+        leading, term, leader = await self._call("elect", candidate, lease_ms)
+        return Leadership(leading == 1, int(term), leader.decode())
+
+    async def resign(self, candidate: str) -> None:
+        await self._call("resign", candidate)
+
+    async def assign(self, term: int, zone: int, shard: str, expected_epoch: int) -> int:
+        return int(await self._call("assign", term, zone, shard, expected_epoch))
+
+    async def intend(self, term: int, zone: int, successor: str) -> None:
+        await self._call("intend", term, zone, successor)
+
+    async def successor_ready(self, zone: int, shard: str) -> None:
+        await self._call("successor_ready", zone, shard)
+
+    async def suspect(self, member: str, number: int, reporter: str) -> None:
+        await self._call("suspect", member, number, reporter)
+
+    async def evict(self, term: int, member: str, number: int) -> None:
+        await self._call("evict", term, member, number)
+
+    async def depart(self, member: str, number: int) -> None:
+        await self._call("depart", member, number)
+
+    async def set_draining(self, member: str, draining: bool) -> None:
+        await self._call("set_draining", member, int(draining))
+
+    async def order(self, member: str, order: str) -> None:
+        await self._call("order", member, order)
+
+    # --- hints ----------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
+        """As in Ledger. Reconnects by itself, with a pause that doubles from 50 ms to 2 s; ends once the ledger is closed."""
+        names = {keys.channel(self._world, channel).encode(): channel for channel in channels}
+        pause_s = RECONNECT_FIRST_S
+        while not self._closed:
+            pubsub = self._client.pubsub()
+            try:
+                async with asyncio.timeout(self._call_deadline_s):
+                    await pubsub.subscribe(*names)
+                pinged = False
+                while not self._closed:
+                    message = await pubsub.get_message(timeout=_PING_EVERY_S)
+                    if message is None and pinged:
+                        raise RedisTimeoutError("the server is silent")
+                    pinged = message is None
+                    if message is None:
+                        await pubsub.ping()
+                    elif message["type"] == "subscribe":
+                        pause_s = RECONNECT_FIRST_S
+                        yield names[message["channel"]], b"resync"
+                    elif message["type"] == "message":
+                        yield names[message["channel"]], message["data"]
+            except (RedisError, OSError, TimeoutError):
+                # Hints may get lost; everything works by polling too, and the resync after the reconnect says so.
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, RECONNECT_MOST_S)
+            finally:
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    async def close(self) -> None:
+        self._closed = True
+        self._commits.close()
+        await self._client.aclose()
+        await self._client.connection_pool.disconnect()
+
+
+def _as_it_is(response: Any, **kwargs: Any) -> Any:
+    return response
+
+
+def _is_unknown_function(error: BaseException | None) -> bool:
+    return error is not None and "Function not found" in str(error)
+
+
+def _pairs(flat: Sequence[Any]) -> dict[str, Any]:
+    """Return {name: value} of a flat array of both."""
+    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+async def _digest(blob: bytes) -> str:
+    """Hash a blob; a large one in a thread, so that the loop goes on ticking."""
+    return blob_digest(blob) if len(blob) < HASH_IN_THREAD_BYTES else await asyncio.to_thread(blob_digest, blob)
+
+
+def _world(rows: dict[str, bytes]) -> WorldSettings:
+    values = {row.name: rows[row.name].decode() for row in fields(WorldSettings)}
+    return WorldSettings(
+        values["name"], values["game"], values["schema_hash"], values["schema"],
+        int(values["columns"]), int(values["rows"]), int(values["seed"]), int(values["tick_hz"]),
+    )  # fmt: skip
+
+
+def _zone_head(zone: int, answer: Sequence[Any]) -> ZoneHead:
+    generation, epoch, tick, digest, owner, kept, inbox_length = answer
+    checkpoints = [part.split(" ") for part in kept.decode().split(";") if part]
+    return ZoneHead(
+        zone,
+        int(generation),
+        int(epoch),
+        owner.decode(),
+        int(tick),
+        digest.decode(),
+        tuple((int(at), blob) for at, _, blob in checkpoints),
+        inbox_length,
+    )
+
+
+def _presence(player: str | bytes, row: bytes) -> Presence:
+    place, gateway, slot, session, since, name = row.decode().split(" ", 5)
+    return Presence(int(player, 16), name, int(place), int(gateway), int(slot), int(session), int(since))
+
+
+def _member(name: str, packed: bytes) -> Member:
+    kind, number, address, beat, _, info = msgpack.unpackb(packed)
+    return Member(name, kind, int(number), address, int(beat), json.loads(info))

@@ -1,0 +1,68 @@
+"""Settings that every role shares. Sources, strongest first: command line, environment (PERDURE_...), a TOML file, defaults.
+
+Each role's own settings class (gateway/settings.py and its siblings) extends `CommonSettings`. The file is `perdure.toml`
+in the working folder, or what PERDURE_CONFIG names. Insecure secrets are refused outside development.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+DEVELOPMENT_SECRET = "perdure-development-secret-not-for-production"
+MIN_SECRET_LENGTH = 32
+
+
+class CommonSettings(BaseSettings):
+    """What a process of any role must know."""
+
+    model_config = SettingsConfigDict(env_prefix="PERDURE_", extra="ignore", cli_kebab_case=True, cli_implicit_flags=True)
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey: redis://, rediss:// or unix:///path")
+    world: str = Field("main", description="name of the world; all its keys stand under {world}")
+    name: str = Field("", description="this member's name; empty: the role and random letters")
+    development: bool = Field(False, description="allow the built-in secrets, and orders such as kill and pause")
+    secret: str = Field("", description="shared secret of links and tokens, 32 characters or more; or PERDURE_SECRET_FILE")
+    secret_file: str = Field("", description="file that holds the secret, instead of PERDURE_SECRET")
+    advertise: str = Field("", description="host that others reach this process at; empty: what it is bound to")
+    log_level: str = Field("info", description="debug, info, warning or error")
+    log_format: str = Field("console", description="console or json")
+    heartbeat_ms: int = Field(200, ge=20, le=10_000, description="time between heartbeats")
+    lease_ms: int = Field(1000, ge=100, le=60_000, description="silence after which a member is taken for lost")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = Path(os.environ.get("PERDURE_CONFIG", "perdure.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+    @model_validator(mode="after")
+    def _together(self) -> CommonSettings:
+        if self.lease_ms <= 3 * self.heartbeat_ms:
+            raise ValueError(f"lease_ms ({self.lease_ms}) must be more than three heartbeats ({3 * self.heartbeat_ms} ms)")
+        if self.secret_file:
+            self.secret = Path(self.secret_file).read_text().strip()
+        if not self.secret and self.development:
+            self.secret = DEVELOPMENT_SECRET
+        if not self.development and (self.secret == DEVELOPMENT_SECRET or len(self.secret) < MIN_SECRET_LENGTH):
+            raise ValueError(
+                f"set PERDURE_SECRET (or PERDURE_SECRET_FILE) to {MIN_SECRET_LENGTH} random characters or more, "
+                "the same for all members; or say --development"
+            )
+        return self
+
+    def member_name(self, role: str) -> str:
+        """Return the configured name, or one of the role and six random letters."""
+        if not self.name:
+            self.name = f"{role}-{secrets.token_hex(3)}"
+        return self.name

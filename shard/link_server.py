@@ -1,0 +1,182 @@
+"""Where gateways reach a shard: the listening socket, the handshake of each link, and who is connected.
+
+Owns the links. Never looks into commands or frames: command rows go to the zone that they name, frames come ready-made.
+Called by shard.service and shard.tick_loop. A link whose peer does not read is ended, so that nothing piles up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import secrets
+import struct
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from perdure.wire.link import COMMANDS_STRUCT, FrameReader, LinkType, link_proof, pack_frame, unpack_keyframes
+
+log = structlog.get_logger("shard.links")
+
+MAX_UNSENT_BYTES = 32 << 20
+HANDSHAKE_DEADLINE_S = 3.0
+MAX_LINKS = 64
+
+
+class LinkHost(Protocol):
+    """What a shard does with what comes over its links."""
+
+    def commands_arrived(self, zone: int, rows: npt.NDArray[np.uint8]) -> bool: ...
+    def keyframes_wanted(self, zone: int, players: list[int]) -> None: ...
+    def gateway_linked(self, gateway: int) -> None: ...
+
+
+class LinkServer:
+    """All links of a shard, by gateway number."""
+
+    def __init__(self, host: LinkHost, secret: bytes, name: str, row_bytes: int) -> None:
+        self.host, self.secret, self.name, self.row_bytes = host, secret, name, row_bytes
+        self.links: dict[int, Link] = {}
+        self.open: set[Link] = set()
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, address: str, advertise: str = "") -> str:
+        """Listen at `address` and return what others dial. Raises OSError where it cannot be bound."""
+        loop = asyncio.get_running_loop()
+
+        def factory() -> Link:
+            return Link(self)
+
+        if address.startswith("unix:"):
+            path = address[5:]
+            if os.path.exists(path) and await _answers(path):
+                raise OSError(98, f"another process listens at {path}")
+            if os.path.exists(path):
+                os.unlink(path)
+            self._server = await loop.create_unix_server(factory, path)
+            return address
+        host, _, port = address.removeprefix("tcp:").rpartition(":")
+        self._server = await loop.create_server(factory, host, int(port))
+        bound = self._server.sockets[0].getsockname()
+        shown = advertise or (host if host not in ("", "0.0.0.0", "::") else bound[0])
+        return f"tcp:{shown}:{bound[1]}"
+
+    def send(self, gateway: int, frame: bytes) -> bool:
+        """Send a frame to a gateway, if it is linked."""
+        link = self.links.get(gateway)
+        if link is None:
+            return False
+        link.send(frame)
+        return True
+
+    def send_all(self, frame: bytes) -> None:
+        for link in self.links.values():
+            link.send(frame)
+
+    def end_all(self, why: str) -> None:
+        """End every link; gateways dial again at once and send what is not acknowledged."""
+        for link in list(self.open):
+            link.end(why)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self.end_all("the shard stops")
+
+
+async def _answers(path: str) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+class Link(asyncio.Protocol):
+    """One gateway's connection."""
+
+    def __init__(self, server: LinkServer) -> None:
+        self._server = server
+        self._reader = FrameReader()
+        self._nonce = secrets.token_bytes(16)
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self.gateway = 0
+        self.name = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]
+        self._server.open.add(self)
+        if len(self._server.open) > MAX_LINKS:
+            self.end(f"{MAX_LINKS} links are open already")
+            return
+        self.send(pack_frame(LinkType.CHALLENGE, self._nonce, self._server.name.encode()))
+        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_DEADLINE_S, self.end, "no hello in time")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.open.discard(self)
+        if self._deadline:
+            self._deadline.cancel()
+        if self._server.links.get(self.gateway) is self:
+            del self._server.links[self.gateway]
+            log.info("link_lost", gateway=self.name)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for kind, body in self._reader.feed(data):
+                self._frame(kind, body)
+        except (ValueError, struct.error, IndexError) as error:
+            self.end(f"a frame that is none: {error}")
+
+    def _frame(self, kind: LinkType, body: memoryview) -> None:
+        if self.gateway == 0:
+            self._hello(kind, body)
+        elif kind is LinkType.COMMANDS:
+            zone, count = COMMANDS_STRUCT.unpack_from(body)
+            rows = np.frombuffer(body, np.uint8, offset=COMMANDS_STRUCT.size)
+            if not self._server.host.commands_arrived(zone, rows.reshape(count, self._server.row_bytes)):
+                self.end(f"zone {zone} holds all the commands it can; the gateway sends them again on a new link")
+        elif kind is LinkType.KEYFRAMES:
+            self._server.host.keyframes_wanted(*unpack_keyframes(body))
+        else:
+            raise ValueError(f"{kind.name} is not for a shard")
+
+    def _hello(self, kind: LinkType, body: memoryview) -> None:
+        if kind is not LinkType.HELLO or len(body) < 36:
+            raise ValueError("the first frame must be HELLO")
+        (number,) = struct.unpack_from("<I", body)
+        if number == 0 or not hmac.compare_digest(bytes(body[4:36]), link_proof(self._server.secret, self._nonce, number)):
+            self.end("a gateway with another secret; set the same PERDURE_SECRET for all members")
+            return
+        if self._deadline:
+            self._deadline.cancel()
+        self.gateway, self.name = number, bytes(body[36:]).decode("utf-8", "replace")
+        older = self._server.links.get(number)
+        self._server.links[number] = self
+        if older is not None:
+            older.end("the same gateway linked again")
+        self.send(pack_frame(LinkType.ACCEPT))
+        log.info("linked", gateway=self.name)
+        self._server.host.gateway_linked(number)
+
+    def send(self, frame: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self.end("the gateway does not read")
+            return
+        transport.write(frame)
+
+    def end(self, why: str) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            if why != "the shard stops":
+                log.warning("link_ended", gateway=self.name or "unknown", why=why)
+            self._transport.abort()
+
+

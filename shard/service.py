@@ -1,0 +1,348 @@
+"""The shard process: joins the cluster, runs the zones that it is assigned, leaves in order.
+
+Owns membership, which zones run here, and recovery; the tick is tick_loop's, decisions are the coordinator's. `run` is
+called by `perdure shard`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import time
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import structlog
+
+from perdure.game.contract import GameError
+from perdure.game.loading import load_game
+from perdure.ledger.ledger import ROUTES_CHANNEL, ClusterView, Ledger, LedgerError, LedgerUnavailable, WorldSettings, ZoneRoute
+from perdure.ledger.membership import Membership
+from perdure.ledger.redis_ledger import RedisLedger
+from perdure.runtime.health import HealthServer
+from perdure.runtime.telemetry import configure_logging
+from perdure.wire.identifiers import WorldGrid
+from shard.link_server import LinkServer
+from shard.metrics import ShardMetrics
+from shard.program import Program, compile_program
+from shard.recovery import Follower, take_over
+from shard.settings import ShardSettings
+from shard.tick_loop import TickLoop
+from shard.warmup import warm
+from shard.zone import Phase, ZoneError
+
+log = structlog.get_logger("shard")
+
+FOLLOW_EVERY_S = 0.05
+EXIT_OK, EXIT_FAULT = 0, 2
+
+
+def run(settings: ShardSettings) -> int:
+    """Run a shard until it is told to stop; return the process's exit code."""
+    import uvloop
+
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        return uvloop.run(_main(settings))
+    except (GameError, LedgerError, OSError, ValueError) as error:
+        log.error("shard_failed", why=_one_line(error, settings))
+        return EXIT_FAULT
+
+
+def _one_line(error: Exception, settings: ShardSettings) -> str:
+    if isinstance(error, OSError) and error.errno in (98, 48):
+        return f"{settings.listen} (or the health port) is taken by another process; give each shard its own PERDURE_LISTEN"
+    return " ".join(str(error).split())
+
+
+async def _main(settings: ShardSettings) -> int:
+    program = compile_program(load_game(settings.game))
+    ledger = await RedisLedger.connect(settings.redis_url, settings.world, commit_deadline_s=settings.commit_deadline_ms / 1000)
+    try:
+        shard = ShardService(settings, program, ledger)
+        return await shard.serve()
+    finally:
+        await ledger.close()
+
+
+class ShardService:
+    """One shard. `serve` returns when it has left the cluster."""
+
+    def __init__(self, settings: ShardSettings, program: Program, ledger: Ledger) -> None:
+        self.settings, self.program, self.ledger = settings, program, ledger
+        self.name = settings.member_name("shard")
+        self.metrics = ShardMetrics()
+        row_bytes = 16 + program.schema.command_payload_bytes
+        self.links = LinkServer(self, settings.secret.encode(), self.name, row_bytes)
+        self.ticks = TickLoop(
+            ledger, self.links, self.metrics, tick_hz=program.game.tick_hz, threads=settings.threads or min(os.cpu_count() or 1, 4),
+            checkpoint_s=settings.checkpoint_s, paused_after_s=settings.paused_after_ms / 1000,
+        )  # fmt: skip
+        self.state = "starting"
+        self.failed: dict[int, str] = {}
+        self._membership: Membership | None = None
+        self._grid: WorldGrid | None = None
+        self._seed = settings.seed
+        self._stale: dict[int, int] = {}
+        self._takeovers: dict[int, tuple[int, asyncio.Task[None]]] = {}
+        self._followers: dict[int, tuple[Follower, asyncio.Task[None]]] = {}
+        self._wake = asyncio.Event()
+        self._draining = False
+        self._evicted = False
+        self._stop = asyncio.Event()
+        self._fatal: Exception | None = None
+
+    # --- what links bring (LinkHost) --------------------------------------------------------------------------------
+    def commands_arrived(self, zone: int, rows: npt.NDArray[np.uint8]) -> bool:
+        return self.ticks.commands_arrived(zone, rows)
+
+    def keyframes_wanted(self, zone: int, players: list[int]) -> None:
+        self.ticks.keyframes_wanted(zone, players)
+
+    def gateway_linked(self, gateway: int) -> None:
+        self.ticks.gateway_linked(gateway)
+
+    # --- life -----------------------------------------------------------------------------------------------------
+    async def serve(self) -> int:
+        """Join, run, leave."""
+        loop = asyncio.get_running_loop()
+        address = await self.links.listen(self.settings.listen, self.settings.advertise)
+        health = None
+        if self.settings.health_port >= 0:
+            health = HealthServer(self.settings.health_host, self.settings.health_port, self._ready, self.metrics.registry)
+            await health.start()
+        await self._join_world()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._drain)
+        membership = self._membership = Membership(
+            self.ledger, kind="shard", name=self.name, address=address, heartbeat_s=self.settings.heartbeat_ms / 1000,
+            development=self.settings.development, info=self._info, routes_changed=lambda _: self._wake.set(),
+            evicted=self._on_evicted, drain=self._drain,
+        )  # fmt: skip
+        await self._register(membership)
+        await loop.run_in_executor(self.ticks.executor, warm, self.program)
+        self.state = "ready"
+        await membership.beat()
+        membership.start()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        log.info("ready", name=self.name, address=address, game=self.program.game.name, build=f"{self.program.build:016x}")
+        tasks = [
+            loop.create_task(self.ticks.run(), name="ticks"), loop.create_task(self._routes(), name="routes"),
+            loop.create_task(self._hints(), name="hints"),
+        ]  # fmt: skip
+        for task in tasks:
+            task.add_done_callback(self._on_task_done)
+        await self._stop.wait()
+        return await self._leave(tasks, membership, health)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.error("shard_task_failed", task=task.get_name(), exc_info=task.exception())
+            self._fatal = task.exception()  # type: ignore[assignment]
+            self._stop.set()
+
+    async def _leave(self, tasks: list[asyncio.Task[None]], membership: Membership, health: HealthServer | None) -> int:
+        await self.ticks.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await membership.stop()
+        if self._fatal is None:
+            await self.ticks.checkpoint_all()
+        try:
+            await self.ledger.depart(self.name, membership.number)
+        except LedgerError as error:
+            log.warning("depart_failed", why=str(error))
+        await self.links.close()
+        if health is not None:
+            await health.stop()
+        log.info("left", name=self.name)
+        return EXIT_OK if self._fatal is None else EXIT_FAULT
+
+    async def _join_world(self) -> None:
+        columns, rows = self.settings.grid
+        schema = self.program.schema
+        mine = WorldSettings(
+            self.settings.world, self.program.game.name, schema.hash, orjson.dumps(schema.to_wire()).decode(), columns, rows,
+            self.settings.seed, self.program.game.tick_hz,
+        )  # fmt: skip
+        world = await self.ledger.init_world(mine)
+        if (world.game, world.columns, world.rows) != (mine.game, columns, rows):
+            raise ValueError(
+                f"the world {world.name!r} runs game {world.game!r} on {world.columns}x{world.rows} zones, this shard was told "
+                f"{mine.game!r} on {self.settings.zones}: give it the same settings, or another PERDURE_WORLD"
+            )
+        self._grid = WorldGrid(*self.program.game.world_size, world.columns, world.rows)
+        self._seed = world.seed
+
+    async def _register(self, membership: Membership) -> None:
+        """Beat until accepted: after a crash the name is free again once the coordinator has taken the old process off the list."""
+        told = False
+        while True:
+            try:
+                await membership.beat()
+            except LedgerUnavailable as error:
+                log.warning("ledger_silent", why=str(error))
+            if not self._evicted:
+                break
+            if not told:
+                log.info("waiting_for_name", name=self.name, why="an earlier process of this name is still on the list")
+            self._evicted, told = False, True
+            await asyncio.sleep(self.settings.heartbeat_ms / 1000)
+        view = await self.ledger.view()
+        self._stale = {route.zone: route.epoch for route in view.zones.values() if route.owner == self.name}
+
+    def _ready(self) -> tuple[bool, str]:
+        silent = self._membership is None or self._membership.silence_s() > self.settings.lease_ms / 1000
+        return self.state == "ready" and not silent, f"state {self.state}" + (", no answer from the ledger" if silent else "")
+
+    def _info(self) -> dict[str, object]:
+        zones = self.ticks.zones
+        return {
+            "state": "draining" if self._draining else self.state, "build": f"{self.program.build:016x}", "pid": os.getpid(),
+            "host": socket.gethostname(), "load": {str(n): zone.player_count() + 1 for n, zone in zones.items()},
+            "players": {str(n): zone.player_count() for n, zone in zones.items()}, "failed": {str(n): why for n, why in self.failed.items()},
+            "paused": self.ticks.paused,
+        }  # fmt: skip
+
+    async def _on_evicted(self) -> None:
+        """The coordinator gave this process up (it was stopped, or cut off): its zones run elsewhere; join anew, empty."""
+        self._evicted = True
+        for number in list(self.ticks.zones):
+            self.ticks.remove(number)
+        self._wake.set()
+
+    def _drain(self) -> None:
+        if self._draining:
+            self._stop.set()  # asked twice: leave now
+            return
+        log.info("draining", zones=len(self.ticks.zones))
+        self._draining = True
+        self._wake.set()
+
+    # --- routes ---------------------------------------------------------------------------------------------------
+    async def _hints(self) -> None:
+        async for _ in self.ledger.subscribe(ROUTES_CHANNEL):
+            self._wake.set()
+
+    async def _routes(self) -> None:
+        """Follow the assignment: at every hint, every change that a heartbeat shows, and once a second besides."""
+        while not self._stop.is_set():
+            try:
+                await asyncio.wait_for(self._wake.wait(), 1.0)
+            except TimeoutError:
+                log.debug("routes_polled")
+            self._wake.clear()
+            try:
+                view = await self.ledger.view()
+            except LedgerError as error:
+                log.warning("view_failed", why=str(error))
+                await asyncio.sleep(self.settings.heartbeat_ms / 1000)
+                self._wake.set()
+                continue
+            self._follow(view)
+            self._check_drained(view)
+
+    def _follow(self, view: ClusterView) -> None:
+        for route in view.zones.values():
+            running = self.ticks.zones.get(route.zone)
+            mine = route.owner == self.name and route.epoch > self._stale.get(route.zone, -1)
+            if running is not None and (not mine or (route.generation, route.epoch) > (running.generation, running.epoch)):
+                if running.phase is not Phase.FROZEN:
+                    self.ticks.remove(route.zone)
+                    running = None
+            if mine and running is None:
+                self._take(route)
+            if route.successor == self.name and not mine:
+                self._prefetch(route)
+        for number, (_, task) in list(self._followers.items()):
+            route = view.zones.get(number)
+            if route is None or (route.successor != self.name and route.owner != self.name):
+                task.cancel()
+                del self._followers[number]
+
+    def _take(self, route: ZoneRoute) -> None:
+        going = self._takeovers.get(route.zone)
+        if going is not None and going[0] == route.epoch:
+            return
+        if going is not None:
+            going[1].cancel()
+        if self.failed.get(route.zone, "").startswith(f"{route.epoch}:"):
+            return
+        task = asyncio.get_running_loop().create_task(self._take_over(route, time.monotonic()))
+        self._takeovers[route.zone] = (route.epoch, task)
+
+    async def _take_over(self, route: ZoneRoute, started: float) -> None:
+        follower = None
+        entry = self._followers.pop(route.zone, None)
+        if entry is not None:
+            follower, task = entry
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        try:
+            follower = follower or self._follower(route.zone)
+            zone = await take_over(follower, route.generation, route.epoch)
+            self.ticks.add(zone)
+            self.failed.pop(route.zone, None)
+            self.metrics.recoveries.inc()
+            self.metrics.replayed.inc(follower.replayed)
+            self.metrics.recovery.observe(time.monotonic() - started)
+            log.info("zone_runs", zone=route.zone, epoch=route.epoch, tick=zone.tick, replayed=follower.replayed,
+                     took_ms=round(1000 * (time.monotonic() - started), 1))  # fmt: skip
+        except LedgerError as error:
+            log.warning("takeover_waits", zone=route.zone, why=str(error))
+            await asyncio.sleep(0.1)
+            self._wake.set()
+        except (ZoneError, ValueError) as error:
+            self.failed[route.zone] = f"{route.epoch}: {error}"
+            log.error("zone_cannot_run", zone=route.zone, epoch=route.epoch, why=str(error))
+        finally:
+            if self._takeovers.get(route.zone, (0, None))[0] == route.epoch:
+                del self._takeovers[route.zone]
+
+    def _follower(self, zone: int) -> Follower:
+        assert self._grid is not None
+        return Follower(self.ledger, self.program, zone, self._grid, self._seed, self.ticks.executor)
+
+    def _prefetch(self, route: ZoneRoute) -> None:
+        if route.zone in self._followers:
+            return
+        follower = self._follower(route.zone)
+        task = asyncio.get_running_loop().create_task(self._keep_up(follower))
+        self._followers[route.zone] = (follower, task)
+
+    async def _keep_up(self, follower: Follower) -> None:
+        """Follow a zone's log until it is ours or the intent is withdrawn."""
+        told = False
+        while True:
+            try:
+                await follower.catch_up()
+                if not told:
+                    await self.ledger.successor_ready(follower.number, self.name)
+                    told = True
+            except LedgerError as error:
+                log.warning("prefetch_waits", zone=follower.number, why=str(error))
+            except (ZoneError, ValueError) as error:
+                log.error("prefetch_failed", zone=follower.number, why=str(error))
+                return
+            await asyncio.sleep(FOLLOW_EVERY_S)
+
+    def _check_drained(self, view: ClusterView) -> None:
+        if self._evicted and self._membership is not None:
+            self._evicted = False
+            self._stale = {route.zone: route.epoch for route in view.zones.values() if route.owner == self.name}
+        if self.name in view.draining and not self._draining:
+            self._drain()
+        if not self._draining:
+            return
+        others = [m for m in view.members.values() if m.kind == "shard" and m.name != self.name and m.info.get("state") == "ready"
+                  and m.name not in view.draining]  # fmt: skip
+        owned = [route for route in view.zones.values() if route.owner == self.name]
+        if not owned or not others:
+            self._stop.set()

@@ -1,0 +1,282 @@
+"""The tick of a shard: step all zones, commit them in one call, encode meanwhile, release after. One task, drift-free.
+
+Owns the running zones and their order in time. Never decides which zones run here (shard.service does), never speaks to
+a socket itself (shard.link_server does). Kernels run in threads without the GIL; only this task touches zones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.record import blob_digest
+from perdure.wire.link import pack_zone_notice
+from perdure.wire.opcodes import Notice
+from shard.link_server import LinkServer
+from shard.metrics import ShardMetrics
+from shard.zone import Phase, Zone, ZoneError
+
+log = structlog.get_logger("shard.tick")
+
+MAX_INCOMING_BYTES = 32 << 20
+RESEND_PAUSE_S = 0.02
+COLLECT_EVERY_S = 10.0
+
+
+class TickLoop:
+    """Runs every zone in `zones` at `tick_hz`."""
+
+    def __init__(
+        self, ledger: Ledger, links: LinkServer, metrics: ShardMetrics, *, tick_hz: int, threads: int, checkpoint_s: float, paused_after_s: float
+    ) -> None:
+        self._ledger, self._links, self._metrics = ledger, links, metrics
+        self._interval_s = 1.0 / tick_hz
+        self._threads = threads
+        self.executor = ThreadPoolExecutor(threads, thread_name_prefix="zones")
+        self._checkpoint_ticks = max(1, round(checkpoint_s * tick_hz))
+        self._paused_after_s = paused_after_s
+        self.zones: dict[int, Zone] = {}
+        self._first_tick_at: dict[int, float] = {}
+        self._incoming: list[tuple[int, npt.NDArray[np.uint8]]] = []
+        self._incoming_bytes = 0
+        self._keyframes: list[tuple[int, list[int]]] = []
+        self._linked: list[int] = []
+        self._side_tasks: dict[int, asyncio.Task[None]] = {}
+        self.stopping = False
+        self.paused = False
+        self.ticked = 0
+
+    # --- what arrives between ticks -------------------------------------------------------------------------------
+    def commands_arrived(self, zone: int, rows: npt.NDArray[np.uint8]) -> bool:
+        """Keep rows for the next tick; False where too much is waiting already."""
+        if zone not in self.zones:
+            self._metrics.dropped_commands.inc(len(rows))
+            return True  # the gateway sends them again to whoever shows the zone's next frame
+        if self._incoming_bytes + rows.nbytes > MAX_INCOMING_BYTES:
+            return False
+        self._incoming.append((zone, rows))
+        self._incoming_bytes += rows.nbytes
+        return True
+
+    def keyframes_wanted(self, zone: int, players: list[int]) -> None:
+        self._keyframes.append((zone, players))
+
+    def gateway_linked(self, gateway: int) -> None:
+        self._linked.append(gateway)
+
+    def _take_arrivals(self) -> None:
+        incoming, self._incoming, self._incoming_bytes = self._incoming, [], 0
+        for number, rows in incoming:
+            zone = self.zones.get(number)
+            if zone is not None and not zone.add_commands(rows):
+                log.error("commands_overflow", zone=number, mend="the zone has more players' commands than it can hold; links are renewed")
+                self._links.end_all(f"zone {number} holds all the commands it can")
+        for number, players in self._keyframes:
+            zone = self.zones.get(number)
+            if zone is not None:
+                zone.force_keyframe(players)
+        for gateway in self._linked:
+            for zone in self.zones.values():
+                zone.force_keyframes_of(gateway)
+        self._keyframes.clear()
+        self._linked.clear()
+
+    # --- which zones ----------------------------------------------------------------------------------------------
+    def add(self, zone: Zone) -> None:
+        """Run a recovered zone from the next tick on."""
+        self.zones[zone.zone] = zone
+        self._metrics.zones.set(len(self.zones))
+
+    def remove(self, number: int) -> None:
+        """Stop running a zone: it belongs to another owner."""
+        zone = self.zones.pop(number, None)
+        if zone is not None and zone.phase is not Phase.DROPPED:
+            zone.drop()
+        self._metrics.zones.set(len(self.zones))
+
+    # --- the schedule ---------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Tick until `stopping`. A tick that is late by a whole interval moves the schedule; it is never made up in a burst."""
+        due = time.monotonic()
+        collected = due
+        while not self.stopping:
+            now = time.monotonic()
+            if now < due:
+                await asyncio.sleep(due - now)
+                now = time.monotonic()
+            if now - due > self._interval_s / 2:
+                self._metrics.late.inc()
+            if now - due > self._interval_s:
+                due = now
+            due += self._interval_s
+            await self._tick()
+            if now - collected > COLLECT_EVERY_S and due - time.monotonic() > 0.010:
+                gc.collect(1)  # the collector is off during ticks; what little garbage has cycles goes here
+                collected = now
+
+    async def _tick(self) -> None:
+        self._take_arrivals()
+        zones = [zone for zone in self.zones.values() if zone.phase is Phase.READY]
+        self.ticked += 1
+        if not zones:
+            return
+        started = time.monotonic()
+        stepped = await self._in_threads(_step, zones)
+        commits = [commit for commit, _ in stepped if commit is not None]
+        zones = [zone for zone, (commit, fault) in zip(zones, stepped, strict=True) if self._sound(zone, commit, fault)]
+        after_step = time.monotonic()
+        answering = asyncio.ensure_future(self._commit(commits))
+        frames = await self._in_threads(_encode, zones)
+        after_encode = time.monotonic()
+        answers = await answering
+        self._metrics.commit.observe(time.monotonic() - after_step)
+        for zone, answer, made in zip(zones, answers, frames, strict=True):
+            self._answered(zone, answer, made)
+        self._metrics.step.observe(after_step - started)
+        self._metrics.encode.observe(after_encode - after_step)
+        self._metrics.tick.observe(time.monotonic() - started)
+        if self.ticked % 20 == 0:
+            self._metrics.players.set(sum(zone.player_count() for zone in self.zones.values()))
+
+    async def _in_threads(self, function: Callable[[Zone], Any], zones: list[Zone]) -> list[Any]:
+        """Apply `function` to every zone, in one task a thread (a task a zone would cost more than most zones' work)."""
+        loop = asyncio.get_running_loop()
+        share = -(-len(zones) // self._threads)
+        parts = [zones[at : at + share] for at in range(0, len(zones), share)]
+        done = await asyncio.gather(*(loop.run_in_executor(self.executor, _each, function, part) for part in parts))
+        return [result for part in done for result in part]
+
+    def _sound(self, zone: Zone, commit: Commit | None, fault: Exception | None) -> bool:
+        if commit is not None:
+            return True
+        log.error("zone_stopped", zone=zone.zone, tick=zone.tick, why=str(fault), mend="the rules failed; see perdure log and perdure replay")
+        self.remove(zone.zone)
+        return False
+
+    # --- commit and release ---------------------------------------------------------------------------------------
+    async def _commit(self, commits: list[Commit]) -> list[CommitAnswer]:
+        """Commit, and send identical commits again until there is an answer; nothing is released before."""
+        waiting = asyncio.get_running_loop().call_later(self._paused_after_s, self._pause)
+        tries = 0
+        try:
+            while True:
+                try:
+                    return await self._ledger.commit(commits)
+                except (LedgerUnavailable, LedgerRefused) as error:
+                    tries += 1
+                    self._metrics.resends.inc()
+                    if tries == 1 or tries % 100 == 0:
+                        log.warning("commit_unanswered", zones=len(commits), tries=tries, why=str(error))
+                    await asyncio.sleep(min(RESEND_PAUSE_S * tries, 0.25))
+        finally:
+            waiting.cancel()
+            if self.paused:
+                self.paused = False
+                log.info("resumed", tries=tries)
+                self._notify(Notice.RESUMED)
+
+    def _pause(self) -> None:
+        self.paused = True
+        log.warning("paused", why="the ledger does not answer; nothing is lost, clients are told")
+        self._notify(Notice.PAUSED)
+
+    def _notify(self, notice: Notice) -> None:
+        for number in self.zones:
+            self._links.send_all(pack_zone_notice(number, notice))
+
+    def _answered(self, zone: Zone, answer: CommitAnswer, frames: list[tuple[int, bytes]]) -> None:
+        self._metrics.answers.labels(answer.status).inc()
+        if zone.phase is Phase.DROPPED:
+            return
+        zone.committed(answer)
+        if answer.status is CommitStatus.OK:
+            self._metrics.ticks.inc()
+            for gateway, frame in frames:
+                if self._links.send(gateway, frame):
+                    self._metrics.released.inc(len(frame))
+                else:
+                    self._metrics.unlinked.inc()
+            if (zone.tick + zone.zone * 7) % self._checkpoint_ticks == 0:
+                self._start_checkpoint(zone)
+        elif answer.status is CommitStatus.FENCED:
+            log.info("fenced", zone=zone.zone, tick=zone.tick, detail=answer.detail)
+            self.remove(zone.zone)
+        elif answer.status is CommitStatus.BROKEN:
+            log.error("zone_broken", zone=zone.zone, tick=zone.tick, detail=answer.detail, mend="run perdure audit; the zone is stopped")
+            self.remove(zone.zone)
+        else:
+            log.error("ledger_went_back", zone=zone.zone, tick=zone.tick, detail=answer.detail, mend="the zone is restored from memory")
+            self._start(zone, self._reseed(zone))
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+    def _start(self, zone: Zone, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._side_tasks[zone.zone] = task
+        task.add_done_callback(lambda done: self._side_tasks.pop(zone.zone, None) if self._side_tasks.get(zone.zone) is done else None)
+
+    def _start_checkpoint(self, zone: Zone) -> None:
+        if zone.zone not in self._side_tasks:
+            self._start(zone, self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint()))
+
+    async def _checkpoint(self, zone: Zone, tick: int, generation: int, epoch: int, blob: bytes) -> None:
+        try:
+            await self._ledger.put_checkpoint(zone.zone, tick, epoch, blob)
+            status = await self._ledger.flip_checkpoint(zone.zone, generation, epoch, tick, blob_digest(blob))
+        except LedgerError as error:
+            log.warning("checkpoint_failed", zone=zone.zone, tick=tick, why=str(error))
+            return
+        if status is CommitStatus.OK:
+            self._metrics.checkpoints.inc()
+        else:
+            log.info("checkpoint_refused", zone=zone.zone, tick=tick, status=str(status))
+
+    async def checkpoint_all(self) -> None:
+        """Checkpoint every zone now (a clean stop of the last shard)."""
+        for zone in list(self.zones.values()):
+            if zone.phase is Phase.READY:
+                await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
+
+    async def _reseed(self, zone: Zone) -> None:
+        """The ledger knows less than this owner: give it the zone anew, under a new generation."""
+        blob = zone.checkpoint()
+        while zone.phase is Phase.FROZEN:
+            try:
+                head = await self._ledger.reseed(zone.zone, zone.generation, zone.epoch, zone.tick, zone.digest, blob, blob_digest(blob))
+            except LedgerUnavailable:
+                await asyncio.sleep(RESEND_PAUSE_S)
+            except LedgerRefused as error:
+                log.error("reseed_refused", zone=zone.zone, why=str(error))
+                self.remove(zone.zone)
+            else:
+                zone.reseeded(head.generation, head.epoch)
+                log.warning("reseeded", zone=zone.zone, tick=zone.tick, generation=head.generation, epoch=head.epoch)
+
+    async def close(self) -> None:
+        self.stopping = True
+        for task in list(self._side_tasks.values()):
+            task.cancel()
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _each(function: Callable[[Zone], Any], zones: list[Zone]) -> list[Any]:
+    return [function(zone) for zone in zones]
+
+
+def _step(zone: Zone) -> tuple[Commit | None, Exception | None]:
+    try:
+        return zone.step(), None
+    except (ArithmeticError, ValueError, IndexError, ZoneError) as error:  # what compiled rules can raise
+        return None, error
+
+
+def _encode(zone: Zone) -> list[tuple[int, bytes]]:
+    return zone.encode()
