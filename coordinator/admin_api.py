@@ -170,7 +170,7 @@ class AdminApi:
     async def stream(self, request: Request) -> Response:
         """Changes as server-sent events, from `since` (or Last-Event-ID) on; without either, from now on."""
         last_id = request.headers.get("last-event-id", "")
-        default = int(last_id) if last_id.isdecimal() and len(last_id) < 16 else self._feed.book.number
+        default = int(last_id) if last_id.isascii() and last_id.isdecimal() and len(last_id) < 16 else self._feed.book.number
         since = _integer(request, "since", default, 0, MAX_TICK)
         if self._streams >= self._settings.max_streams:
             raise AdminError(429, f"{self._streams} presence streams are served already", "close one, or raise max_streams")
@@ -282,7 +282,7 @@ class AdminApi:
 
     async def _zone(self, text: str) -> int:
         world = await self._world()
-        if not (text.isdecimal() and len(text) < 10 and int(text) < world.columns * world.rows):
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) < world.columns * world.rows):
             raise AdminError(404, f"there is no zone {text!r}", f"zones are 0 to {world.columns * world.rows - 1}")
         return int(text)
 

@@ -94,7 +94,8 @@ class Steering:
             self.state.handle(GatewaysInUse(self._gateways_in_use()))
             view = await self._ledger.view()
             self._note_answer(view)
-            if not self.leading and view.leader in ("", self.name):
+            if (view.leader != self.name) if self.leading else view.leader in ("", self.name):
+                # Nobody leads, or (the ledger went back in time, or our lease ran out) not who we took for the leader.
                 return Turn.ACTED if await self._stand() else Turn.IDLE
             return await self._decide(view)
         except LedgerUnavailable as error:

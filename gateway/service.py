@@ -29,6 +29,7 @@ from gateway.shard_links import ShardLinks
 from gateway.websocket_server import BindError, WebsocketEndpoint
 from perdure.game.schema import Schema
 from perdure.ledger.ledger import ROUTES_CHANNEL, Ledger, LedgerError, LedgerUnavailable, WorldSettings, gateway_channel
+from perdure.runtime.telemetry import configure_logging
 from perdure.wire.opcodes import Close
 
 log = structlog.get_logger("gateway")
@@ -291,6 +292,7 @@ async def _main(settings: GatewaySettings) -> int:
 
 def run(settings: GatewaySettings) -> int:
     """Run a gateway to its end; return the exit code (0 stopped, 1 failed, 2 cannot listen)."""
+    configure_logging(settings.log_level, settings.log_format)
     try:
         return uvloop.run(_main(settings))
     except KeyboardInterrupt:

@@ -459,7 +459,7 @@ class WebsocketEndpoint:
                 self._end(connection, Close.SLOW_READER, "")
             elif connection.partial_since_s and now_s - connection.partial_since_s > settings.message_timeout_ms / 1000:
                 self._end(connection, Close.BAD_MESSAGE, "a message was begun and not completed in time")
-            elif quiet_s > settings.idle_timeout_ms / 1000:
+            elif connection.pinged and quiet_s > settings.idle_timeout_ms / 1000:  # it had a sweep's time to answer
                 self._end(connection, Close.IDLE, "")
             elif quiet_s > settings.ping_interval_ms / 1000 and not connection.pinged:
                 connection.pinged = True

@@ -124,10 +124,10 @@ class ShardService:
             evicted=self._on_evicted, drain=self._drain,
         )  # fmt: skip
         await self._register(membership)
+        membership.start()
         await loop.run_in_executor(self.ticks.executor, warm, self.program)
         self.state = "ready"
         await membership.beat()
-        membership.start()
         gc.collect()
         gc.freeze()
         gc.disable()

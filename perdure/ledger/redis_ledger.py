@@ -53,6 +53,8 @@ from perdure.wire.identifiers import key_hex
 
 OLDEST_SERVER = (7, 0)
 POOL_CONNECTIONS = 8
+SUBSCRIPTIONS = 16
+"""Subscriptions that one client may hold at a time: each holds a connection of its own."""
 POOL_WAIT_S = 5.0
 CALL_DEADLINE_S = 5.0
 COMMIT_DEADLINE_S = 1.0
@@ -106,8 +108,11 @@ def _explain(where: str, error: BaseException) -> str:
 class RedisLedger(Ledger):
     """One client of a world in Redis. Bound to the event loop that it was connected on; use `connect`."""
 
-    def __init__(self, client: redis.asyncio.Redis, commits: CommitConnection, world: str, call_deadline_s: float) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, hints: redis.asyncio.Redis, commits: CommitConnection, world: str, call_deadline_s: float
+    ) -> None:
         self._client = client
+        self._hints = hints
         self._commits = commits
         self._world = world
         self._base = keys.base(world)
@@ -144,23 +149,26 @@ class RedisLedger(Ledger):
             await connection.on_connect()
             self._new_connection = True
 
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url,
-            max_connections=POOL_CONNECTIONS,
-            timeout=POOL_WAIT_S,
-            socket_timeout=None,
-            socket_connect_timeout=call_deadline_s,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_timeout=False,
-            health_check_interval=0,
-            client_name=name,
-            protocol=2,
-            redis_connect_func=on_connect,
-        )
-        client = redis.asyncio.Redis.from_pool(pool)
+        def pool(most: int) -> redis.asyncio.ConnectionPool:
+            return redis.asyncio.BlockingConnectionPool.from_url(
+                url,
+                max_connections=most,
+                timeout=POOL_WAIT_S,
+                socket_timeout=None,
+                socket_connect_timeout=call_deadline_s,
+                retry=Retry(NoBackoff(), 0),
+                retry_on_timeout=False,
+                health_check_interval=0,
+                client_name=name,
+                protocol=2,
+                redis_connect_func=on_connect,
+            )
+
+        client = redis.asyncio.Redis.from_pool(pool(POOL_CONNECTIONS))
         # By name, redis-py would make dicts of a log entry's fields, and a page has many of one name.
         client.set_response_callback("XRANGE", _as_it_is)
-        self = cls(client, commits, world, call_deadline_s)
+        hints = redis.asyncio.Redis.from_pool(pool(SUBSCRIPTIONS))
+        self = cls(client, hints, commits, world, call_deadline_s)
         try:
             await self._check_server(base)
         except BaseException:
@@ -448,7 +456,7 @@ class RedisLedger(Ledger):
         names = {keys.channel(self._world, channel).encode(): channel for channel in channels}
         pause_s = RECONNECT_FIRST_S
         while not self._closed:
-            pubsub = self._client.pubsub()
+            pubsub = self._hints.pubsub()
             try:
                 async with asyncio.timeout(self._call_deadline_s):
                     await pubsub.subscribe(*names)
@@ -475,8 +483,9 @@ class RedisLedger(Ledger):
     async def close(self) -> None:
         self._closed = True
         self._commits.close()
-        await self._client.aclose()
-        await self._client.connection_pool.disconnect()
+        for client in (self._client, self._hints):
+            await client.aclose()
+            await client.connection_pool.disconnect()
 
 
 def _as_it_is(response: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,52 @@
+"""`perdure gateway | shard | coordinator`: one process of a cluster. Settings: command line > environment > file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+
+def main(arguments: list[str]) -> int:
+    """Parse a role's settings and run it."""
+    role = arguments[0]
+    settings = parse_settings(_settings_class(role), role, arguments[1:])
+    if settings is None:
+        return 2
+    if role == "gateway":
+        from gateway.service import run
+    elif role == "shard":
+        from shard.service import run
+    else:
+        from coordinator.service import run
+    return run(settings)
+
+
+def _settings_class(role: str) -> Any:
+    if role == "gateway":
+        from gateway.settings import GatewaySettings
+
+        return GatewaySettings
+    if role == "shard":
+        from shard.settings import ShardSettings
+
+        return ShardSettings
+    from coordinator.settings import CoordinatorSettings
+
+    return CoordinatorSettings
+
+
+def parse_settings(cls: Any, role: str, arguments: list[str]) -> Any:
+    """Return the settings, or None after one line for each that is wrong."""
+    try:
+        return cls(_cli_parse_args=arguments, _cli_prog_name=f"perdure {role}", _cli_avoid_json=True)
+    except ValidationError as error:
+        for fault in error.errors():
+            name = ".".join(map(str, fault["loc"]))
+            what = fault["msg"].removeprefix("Value error, ")
+            print(f"perdure {role}: {f'{name}: ' if name else ''}{what}", file=sys.stderr)
+    except (SettingsError, OSError, ValueError) as error:
+        print(f"perdure {role}: {' '.join(str(error).split())}", file=sys.stderr)
+    return None

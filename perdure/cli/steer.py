@@ -1,0 +1,82 @@
+"""`perdure kill | pause | drain NAME`, `perdure migrate ZONE SHARD`, `perdure kick PLAYER`: through the ledger, so for any cluster.
+
+A member takes orders with its next heartbeat; kill and pause are obeyed by members in development mode only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from perdure.cli.cluster_access import ClusterAddress, parser, with_ledger
+from perdure.ledger.ledger import Ledger, LedgerRefused
+from perdure.wire.identifiers import player_key
+
+_TEXT = {
+    "kill": "End a member's process at once, by SIGKILL (development mode only).",
+    "pause": "Stop a member's process for a while, by SIGSTOP (development mode only).",
+    "drain": "Move a shard's zones to the others, live; then it leaves and exits 0.",
+    "migrate": "Move a zone to another shard, live.",
+    "kick": "Put a player out.",
+}
+
+
+def main(arguments: list[str]) -> int:
+    verb = arguments[0]
+    made = parser(verb, _TEXT[verb])
+    if verb == "migrate":
+        made.add_argument("zone", type=int, help="number of the zone")
+        made.add_argument("shard", help="name of the shard that shall have it")
+    elif verb == "kick":
+        made.add_argument("player", help="name of the player")
+    else:
+        made.add_argument("name", help="name of the member; see `perdure status`")
+    if verb == "pause":
+        made.add_argument("--ms", type=int, default=5000, help="for how long")
+    options = made.parse_args(arguments[1:])
+
+    async def steer(ledger: Ledger, address: ClusterAddress) -> int:
+        fault = await _steer(verb, options, ledger)
+        if fault:
+            print(f"perdure {verb}: {fault}", file=sys.stderr)
+        return 1 if fault else 0
+
+    return with_ledger(options, steer)
+
+
+async def _steer(verb: str, options: argparse.Namespace, ledger: Ledger) -> str:
+    """Do it; return what is wrong, or an empty string."""
+    if verb == "kick":
+        done = await ledger.leave(player_key(options.player), -1, kick=True)
+        return "" if done else f"no player called {options.player} is online; see `perdure players`"
+    view = await ledger.view()
+    if verb == "migrate":
+        return await _migrate(options, ledger)
+    if options.name not in view.members:
+        return f"no member is called {options.name}; there are {', '.join(sorted(view.members)) or 'none'}"
+    try:
+        if verb == "drain":
+            await ledger.set_draining(options.name, True)
+        else:
+            await ledger.order(options.name, "die" if verb == "kill" else f"pause {options.ms}")
+    except LedgerRefused as error:
+        return str(error)
+    print(f"{options.name}: {verb} ordered")
+    return ""
+
+
+async def _migrate(options: argparse.Namespace, ledger: Ledger) -> str:
+    view = await ledger.view()
+    route, shard = view.zones.get(options.zone), view.members.get(options.shard)
+    if route is None:
+        return f"there is no zone {options.zone}; the world has zones 0 to {len(view.zones) - 1}"
+    if shard is None or shard.kind != "shard":
+        shards = sorted(m.name for m in view.members.values() if m.kind == "shard")
+        return f"no shard is called {options.shard}; there are {', '.join(shards) or 'none'}"
+    if route.owner == options.shard:
+        return f"zone {options.zone} runs on {options.shard} already"
+    if shard.info.get("state") != "ready" or shard.name in view.draining:
+        return f"{options.shard} is not ready for zones, or is draining"
+    await ledger.intend(view.term, options.zone, options.shard)
+    print(f"zone {options.zone}: {route.owner or 'nobody'} -> {options.shard}, once that has caught up")
+    return ""

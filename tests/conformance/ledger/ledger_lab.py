@@ -1,0 +1,276 @@
+"""What the ledger suite works with: one world on one kind of ledger, ways to look at all of it, and a proxy that loses answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from perdure.ledger import keys
+from perdure.ledger.embedded import EmbeddedServer
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, EnterAnswer, EnterRequest, Ledger, Member, Transfer
+from perdure.ledger.memory_ledger import MemoryLedger, MemoryStore
+from perdure.ledger.record import chain_digest
+from perdure.ledger.redis_ledger import RedisLedger
+from perdure.wire.entries import Entry, EntryKind, unpack_entry
+from perdure.wire.identifiers import player_key
+
+
+class Clock:
+    """Seconds that only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def raw_client(url: str) -> redis.asyncio.Redis:
+    return redis.asyncio.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=10)
+
+
+async def dump_keys(client: redis.asyncio.Redis, world: str) -> dict[bytes, bytes]:
+    """Return every key of a world with its serialised value."""
+    found = sorted([key async for key in client.scan_iter(match=keys.base(world) + "*", count=1000)])
+    pipeline = client.pipeline(transaction=False)
+    for key in found:
+        pipeline.dump(key)
+    return dict(zip(found, await pipeline.execute(), strict=True))
+
+
+@dataclass
+class Lab:
+    """One fresh world. Keeps the chain of every zone, so that a test says only what it is about."""
+
+    kind: str
+    world: str
+    ledger: Ledger
+    store: MemoryStore | None = None
+    clock: Clock | None = None
+    server: EmbeddedServer | None = None
+    raw: redis.asyncio.Redis | None = None
+    term: int = 0
+    heads: dict[int, tuple[int, int, int, str]] = field(default_factory=dict)
+    _clients: list[Ledger] = field(default_factory=list)
+
+    async def client(self, **options: Any) -> Ledger:
+        """Return one more client of the same world."""
+        if self.store is not None:
+            made: Ledger = MemoryLedger(self.store)
+        else:
+            assert self.server is not None
+            made = await RedisLedger.connect(self.server.url, self.world, **options)
+        self._clients.append(made)
+        return made
+
+    async def dump(self) -> object:
+        """Return all that is kept of the world, to compare."""
+        if self.store is not None:
+            return self.store.snapshot()
+        assert self.raw is not None
+        return await dump_keys(self.raw, self.world)
+
+    async def unchanged(self, call: Awaitable[Any]) -> Any:
+        """Await a call and check that it wrote nothing; returns its answer, or the LedgerError that it raised."""
+        before = await self.dump()
+        try:
+            answer = await call
+        except Exception as error:
+            answer = error
+        assert await self.dump() == before, "something was written"
+        return answer
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let a leader's lease run out: by the clock in memory, and in Redis by waiting for the key to go (a TTL is wall time)."""
+        if self.clock is not None:
+            self.clock.now += seconds
+            return
+        assert self.raw is not None
+        until = asyncio.get_running_loop().time() + seconds + 5
+        while await self.raw.exists(keys.key(self.world, "LEADER")):
+            assert asyncio.get_running_loop().time() < until, "the lease did not run out"
+            await asyncio.sleep(0.005)
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    async def lead(self, name: str = "coordinator-a") -> int:
+        self.term = (await self.ledger.elect(name, 60_000)).term
+        return self.term
+
+    async def zones(self, *zones: int, owner: str = "shard-a") -> None:
+        """Assign zones for the first time."""
+        if not self.term:
+            await self.lead()
+        for zone in zones:
+            epoch = await self.ledger.assign(self.term, zone, owner, 0)
+            self.heads[zone] = (1, epoch, 0, "")
+
+    def next(self, zone: int, record: bytes = b"record", transfers: Sequence[Transfer] = (), **changes: Any) -> Commit:
+        """Return the commit that follows; `changes` spoil it."""
+        generation, epoch, tick, previous = self.heads[zone]
+        record = changes.pop("record", record)
+        values: dict[str, Any] = {
+            "zone": zone,
+            "generation": generation,
+            "epoch": epoch,
+            "tick": tick + 1,
+            "previous": previous,
+            "digest": chain_digest(previous, record + str(tick).encode()),
+            "record": record,
+            "transfers": tuple(transfers),
+        }
+        return Commit(**{**values, **changes})
+
+    async def commit(self, zone: int, *transfers: Transfer, record: bytes = b"record") -> CommitAnswer:
+        """Commit one good tick of a zone."""
+        commit = self.next(zone, record, transfers)
+        (answer,) = await self.ledger.commit([commit])
+        if answer.status is CommitStatus.OK:
+            self.heads[zone] = (commit.generation, commit.epoch, commit.tick, commit.digest)
+        return answer
+
+    async def enter(self, name: str, gateway: int = 7, slot: int = 3, spawn: int = 0, **changes: Any) -> EnterAnswer:
+        return await self.ledger.enter(request(name, gateway, slot, spawn, **changes))
+
+    async def inbox(self, zone: int) -> list[Entry]:
+        """Return what waits in a zone's inbox, without taking it."""
+        if self.store is not None:
+            return [unpack_entry(entry) for entry in self.store.data.zone(zone).inbox]
+        assert self.raw is not None
+        rows: Any = await self.raw.lrange(keys.key(self.world, "INBOX", zone), 0, -1)  # type: ignore[misc]
+        return [unpack_entry(entry) for entry in rows]
+
+    async def push(self, zone: int, *entries: bytes) -> None:
+        """Put entries into an inbox as another zone's commits would."""
+        if self.store is not None:
+            self.store.data.zone(zone).inbox.extend(entries)
+            return
+        assert self.raw is not None
+        for first in range(0, len(entries), 5000):
+            await self.raw.rpush(keys.key(self.world, "INBOX", zone), *entries[first : first + 5000])  # type: ignore[misc]
+
+    async def close(self) -> None:
+        for client in (*self._clients, self.ledger):
+            await client.close()
+        if self.raw is not None:
+            await self.raw.aclose()
+
+
+def request(name: str, gateway: int = 7, slot: int = 3, spawn: int = 0, **changes: Any) -> EnterRequest:
+    values: dict[str, Any] = {
+        "player": player_key(name),
+        "name": name,
+        "gateway": gateway,
+        "slot": slot,
+        "spawn_zone": spawn,
+        "now_ms": 1_700_000_000_123,
+        "resume_issued": "aa" * 32,
+        "resume_presented": "",
+    }
+    return EnterRequest(**{**values, **changes})
+
+
+def arrive(name: str, target: int, *, session: int = 1, gateway: int = 7, slot: int = 3, payload: bytes = b"row") -> Transfer:
+    """Return a border crossing of a player."""
+    player = player_key(name)
+    return Transfer(target, player, Entry(EntryKind.ARRIVE, player, session, gateway, slot, hop=1, last_seq=9, origin=0, payload=payload).pack())
+
+
+def logout(name: str, saved: bytes = b"saved") -> Transfer:
+    return Transfer(-1, player_key(name), saved)
+
+
+def member(name: str = "shard-a", number: int = 11, beat: int = 1, state: str = "ready", kind: str = "shard", address: str = "unix:/s", **info: Any) -> Member:
+    return Member(name, kind, number, address, beat, {"state": state, **info})
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = 10.0) -> None:
+    """Wait until a condition holds; fails past the bound."""
+    until = asyncio.get_running_loop().time() + within_s
+    while not await condition():
+        assert asyncio.get_running_loop().time() < until, "it did not come to hold"
+        await asyncio.sleep(0.01)
+
+
+class Proxy:
+    """A TCP proxy in front of a server's Unix socket. While `swallow` is set, what the server answers is dropped.
+
+    With `cut`, the client's connection is closed at the first answer dropped; else it just stays silent.
+    """
+
+    def __init__(self, socket_path: str) -> None:
+        self.socket_path = socket_path
+        self.swallow = False
+        self.cut = False
+        self.swallowed = 0
+        self.held: list[tuple[asyncio.StreamWriter, bytes]] = []
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            server_reader, server_writer = await asyncio.open_unix_connection(self.socket_path)
+            await asyncio.gather(self._requests(reader, server_writer), self._answers(server_reader, writer))
+        except OSError:
+            writer.close()
+        finally:
+            self._tasks.discard(task)
+
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if self.swallow:
+                    self.swallowed += 1
+                    self.held.append((writer, data))
+                    if self.cut:
+                        break
+                else:
+                    writer.write(data)
+        writer.close()
+
+    def deliver_late(self) -> None:
+        """Send the answers that were swallowed, after all."""
+        for writer, data in self.held:
+            if not writer.is_closing():
+                writer.write(data)
+        self.held.clear()
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator[Proxy]:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            self._server.close()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)

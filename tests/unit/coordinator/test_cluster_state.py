@@ -1,0 +1,584 @@
+"""The cluster state, scenario by scenario, without an event loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from fake_cluster import FakeCluster, drive
+
+from coordinator.cluster_state import ClusterSettings, ClusterState
+from coordinator.events import Assign, Cause, Elected, Evict, GatewayLost, Intend, StepDown, ViewRead
+from coordinator.failover import LivenessSettings
+from coordinator.migration import MigrationSettings, Phase, phase
+
+SHARDS = ("s0", "s1", "s2", "s3")
+
+
+def running(*names: str, columns: int = 4, rows: int = 4, settings: ClusterSettings | None = None) -> FakeCluster:
+    cluster = FakeCluster(columns, rows, settings)
+    cluster.join(*(names or SHARDS))
+    cluster.settle()
+    return cluster
+
+
+# --- start --------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_assigned_before_the_world_is_known() -> None:
+    cluster = FakeCluster()
+    cluster.join(*SHARDS)
+    state = ClusterState(ClusterSettings(settle_ms=0), "c9")
+    state.handle(Elected(0.0, 0))
+    assert state.handle(ViewRead(1000.0, cluster.view())) == []
+
+
+def test_nothing_is_assigned_by_a_standby() -> None:
+    cluster = FakeCluster()
+    cluster.join(*SHARDS)
+    standby = cluster.coordinator("c1")
+    assert cluster.step(standby) == []
+
+
+def test_four_shards_that_start_together_share_evenly_without_migrations() -> None:
+    cluster = FakeCluster(settings=ClusterSettings(settle_ms=300))
+    cluster.join("s0")
+    cluster.pass_ms(100)
+    cluster.join("s1", "s2")
+    cluster.pass_ms(100)
+    cluster.join("s3")
+    assert not cluster.view().zones
+    cluster.pass_ms(200)
+    assert cluster.counts() == dict.fromkeys(SHARDS, 4)
+    assert all(assign.cause is Cause.START for assign in cluster.done(Assign))
+    cluster.settle()
+    assert not cluster.done(Intend)
+
+
+def test_a_start_waits_for_the_expected_shards() -> None:
+    cluster = FakeCluster(settings=ClusterSettings(settle_ms=300, expected_shards=3, expected_wait_ms=5000))
+    cluster.join("s0", "s1")
+    cluster.pass_ms(2000)
+    assert not cluster.view().zones
+    cluster.join("s2")
+    cluster.step()
+    assert sorted(cluster.counts().values()) == [5, 5, 6]
+
+
+def test_a_start_does_not_wait_for_ever_for_the_expected_shards() -> None:
+    cluster = FakeCluster(settings=ClusterSettings(settle_ms=300, expected_shards=3, expected_wait_ms=5000))
+    cluster.join("s0", "s1")
+    cluster.pass_ms(5200)
+    assert cluster.counts() == {"s0": 8, "s1": 8}
+
+
+def test_a_starting_shard_gets_no_zone_until_it_is_ready() -> None:
+    cluster = FakeCluster()
+    cluster.join("s0")
+    cluster.join("s1", state="starting")
+    cluster.settle()
+    assert cluster.counts() == {"s0": 16}
+    cluster.say("s1", state="ready")
+    cluster.settle()
+    assert cluster.counts() == {"s0": 8, "s1": 8}
+
+
+def test_without_a_shard_the_zones_wait() -> None:
+    cluster = FakeCluster()
+    cluster.pass_ms(3000)
+    assert not cluster.view().zones
+    cluster.join("s0")
+    cluster.step()
+    assert cluster.counts() == {"s0": 16}
+
+
+# --- joining ------------------------------------------------------------------------------------------------------
+
+
+def test_a_joining_shard_gets_its_share_by_migrations_a_few_at_a_time() -> None:
+    cluster = running("s0", "s1", "s2")
+    cluster.join("s3")
+    most = 0
+    for _ in range(40):
+        cluster.step()
+        moving = [route for route in cluster.view().zones.values() if route.successor]
+        most = max(most, len(moving))
+        pairs = [(route.owner, route.successor) for route in moving]
+        assert all(pairs.count(pair) <= 2 for pair in pairs)
+        cluster.follow()
+    assert cluster.counts() == dict.fromkeys(SHARDS, 4)
+    assert 0 < most <= 8
+    assert {assign.cause for assign in cluster.done(Assign)} == {Cause.START, Cause.MIGRATION}
+
+
+def test_migrations_are_bounded_in_all() -> None:
+    settings = ClusterSettings(settle_ms=0, migration=MigrationSettings(most=3, most_per_pair=2))
+    cluster = running("s0", "s1", "s2", settings=settings)
+    cluster.join("s3")
+    cluster.step()
+    assert sum(1 for route in cluster.view().zones.values() if route.successor) == 3
+    assert cluster.step() == []
+
+
+def test_a_balanced_cluster_is_left_alone() -> None:
+    cluster = running()
+    before = cluster.owners()
+    cluster.pass_ms(60_000, step_ms=400)
+    assert cluster.owners() == before
+    assert not cluster.done(Intend)
+
+
+def test_without_rebalancing_a_joining_shard_gets_nothing() -> None:
+    cluster = running("s0", settings=ClusterSettings(settle_ms=0, migration=MigrationSettings(rebalance=False)))
+    cluster.join("s1")
+    cluster.pass_ms(3000)
+    assert cluster.counts() == {"s0": 16}
+
+
+def test_a_loaded_shard_gives_zones_away_and_they_do_not_come_back_at_once() -> None:
+    cluster = running("s0", "s1")
+    hot = sorted(cluster.owners()["s0"])[:4]
+    cluster.say("s0", load={str(zone): 0.2 for zone in hot})
+    for _ in range(300):
+        cluster.pass_ms(100)
+        cluster.follow()
+    moved = [zone for zone in hot if cluster.owner(zone) == "s1"]
+    assert len(moved) == 2
+    intents = len(cluster.done(Intend))
+    cluster.say("s0", load={str(zone): 0.0 for zone in hot})
+    for _ in range(50):
+        cluster.pass_ms(100)
+        cluster.follow()
+    assert [zone for zone in hot if cluster.owner(zone) == "s1"] == moved
+    assert len(cluster.done(Intend)) - intents <= 4
+
+
+@pytest.mark.parametrize("load", [None, "much", float("nan"), -1, True, {"x": 1}, {"0": "heavy"}, [1, 2], 1e300])
+def test_a_wild_load_breaks_nothing(load: object) -> None:
+    cluster = FakeCluster()
+    cluster.join("s0", "s1")
+    cluster.settle()
+    member = replace(cluster.members["s0"], info={"state": "ready", "load": load})
+    view = cluster.view()
+    view.members["s0"] = member
+    cluster.leader.state.handle(ViewRead(cluster.now_ms + 10, view))
+    assert all(0 <= share <= 16 for share in cluster.leader.state.loads().values())
+
+
+# --- suspicion ----------------------------------------------------------------------------------------------------
+
+
+def test_a_suspected_shard_is_taken_over_by_the_next_view_in_one_batch() -> None:
+    cluster = running()
+    lost = cluster.owners()["s1"]
+    cluster.kill("s1")
+    cluster.suspect("s1")
+    wanted = cluster.step()
+    assigns = [i for i in wanted if isinstance(i, Assign)]
+    assert {i.zone for i in assigns} == lost
+    assert {i.cause for i in assigns} == {Cause.FAILOVER}
+    assert isinstance(wanted[-1], Evict), "the zones are assigned before their owner is put out"
+    assert sorted(cluster.counts().values()) == [5, 5, 6]
+    assert "s1" not in cluster.view().members
+    assert cluster.step() == []
+
+
+def test_two_suspects_are_taken_over_together() -> None:
+    cluster = running()
+    cluster.kill("s1", "s2")
+    cluster.suspect("s1", "s2")
+    cluster.step()
+    assert cluster.counts() == {"s0": 8, "s3": 8}
+    assert {evict.member for evict in cluster.done(Evict)} == {"s1", "s2"}
+
+
+def test_the_only_shard_is_not_put_out_on_a_report_alone() -> None:
+    cluster = running("s0")
+    cluster.suspect("s0")
+    cluster.pass_ms(5000)
+    assert cluster.counts() == {"s0": 16}
+    cluster.kill("s0")
+    cluster.pass_ms(1200)
+    assert cluster.counts() == {"": 16}
+
+
+def test_reports_from_before_a_shard_was_ready_do_not_count() -> None:
+    cluster = running("s0")
+    cluster.join("s1", state="starting")
+    cluster.suspect("s1")
+    cluster.step()
+    cluster.suspect("s1")
+    cluster.step()
+    cluster.say("s1", state="ready")
+    cluster.settle()
+    assert cluster.counts() == {"s0": 8, "s1": 8}
+    cluster.suspect("s1")
+    cluster.step()
+    assert cluster.counts() == {"s0": 16}
+
+
+def test_zones_are_never_left_with_a_suspect_that_the_leader_did_not_live_to_take_over() -> None:
+    cluster = running()
+    cluster.suspect("s2")
+    cluster.step(carry_out=lambda instruction: False)
+    cluster.elect(cluster.coordinator("c1"))
+    cluster.step()
+    assert "s2" not in cluster.counts()
+
+
+def test_a_failover_that_was_half_done_is_finished_by_the_next_leader() -> None:
+    cluster = running()
+    cluster.suspect("s2")
+    done: list[int] = []
+    cluster.step(carry_out=lambda instruction: isinstance(instruction, Assign) and len(done) < 2 and not done.append(instruction.zone))
+    assert cluster.counts()["s2"] == 2
+    cluster.elect(cluster.coordinator("c1"))
+    cluster.settle()
+    assert "s2" not in cluster.counts()
+    assert "s2" not in cluster.view().members
+
+
+# --- lease --------------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_shard_is_taken_over_when_its_lease_is_over() -> None:
+    cluster = running()
+    cluster.kill("s3")
+    cluster.pass_ms(900)
+    assert cluster.counts()["s3"] == 4
+    cluster.pass_ms(200)
+    assert "s3" not in cluster.counts()
+    (evict,) = cluster.done(Evict)
+    assert evict.reason.startswith("lease")
+
+
+def test_a_shard_that_commits_is_slow_and_not_dead() -> None:
+    cluster = running()
+    cluster.committing = {"s3"}
+    cluster.kill("s3")  # no heartbeats any more, but commits
+    cluster.pass_ms(10_000)
+    assert cluster.counts()["s3"] == 4
+    cluster.committing = set()
+    cluster.pass_ms(1200)
+    assert "s3" not in cluster.counts()
+
+
+def test_an_outage_of_the_ledger_puts_nobody_out() -> None:
+    cluster = running()
+    cluster.join("g0", kind="gateway")
+    cluster.step()
+    for _ in range(100):
+        cluster.now_ms += 100
+        cluster.fail_view()
+    cluster.step()  # the ledger is back; nobody has beaten yet
+    cluster.pass_ms(1500, leader=True)
+    assert cluster.counts() == dict.fromkeys(SHARDS, 4)
+    assert not cluster.done(Evict)
+
+
+def test_members_get_a_grace_after_an_outage_but_not_for_ever() -> None:
+    cluster = running(settings=ClusterSettings(settle_ms=0, liveness=LivenessSettings(1000, 3000, 1000)))
+    cluster.fail_view()
+    cluster.kill("s0")
+    cluster.now_ms += 5000
+    cluster.step()
+    cluster.pass_ms(1900)
+    assert cluster.counts()["s0"] == 4
+    cluster.pass_ms(200)
+    assert "s0" not in cluster.counts()
+
+
+def test_a_coordinator_that_was_paused_itself_puts_nobody_out() -> None:
+    cluster = running()
+    cluster.now_ms += 60_000
+    assert cluster.step() == []
+    cluster.pass_ms(3000)
+    assert not cluster.done(Evict)
+
+
+def test_a_standby_that_takes_over_knows_who_is_silent() -> None:
+    cluster = running()
+    standby = cluster.coordinator("c1")
+    cluster.kill("s0")
+    for _ in range(11):
+        cluster.pass_ms(100, leader=False)
+        cluster.step(standby)
+    cluster.elect(standby)
+    cluster.step()
+    assert "s0" not in cluster.counts()
+
+
+def test_a_ledger_that_was_replaced_gets_hands_off_until_owners_had_time_to_restore_it() -> None:
+    cluster = running()
+    cluster.store.restore(cluster.store.snapshot())
+    cluster.depart("s0")
+    cluster.pass_ms(900)
+    assert cluster.counts()["s0"] == 4
+    cluster.pass_ms(300)
+    assert "s0" not in cluster.counts()
+
+
+# --- losing all, coming back --------------------------------------------------------------------------------------
+
+
+def test_when_the_last_shard_is_lost_its_zones_are_taken_from_it_and_wait() -> None:
+    cluster = running("s0")
+    epoch = cluster.view().zones[0].epoch
+    cluster.kill("s0")
+    cluster.pass_ms(1200)
+    assert cluster.counts() == {"": 16}
+    assert cluster.view().zones[0].epoch == epoch + 1, "the lost owner is fenced"
+    assert cluster.step() == []
+    cluster.join("s1")
+    cluster.step()
+    assert cluster.counts() == {"s1": 16}
+    assert {assign.cause for assign in cluster.done(Assign)[-16:]} == {Cause.FAILOVER}
+
+
+def test_a_shard_that_was_evicted_comes_back_under_its_name_and_gets_its_share() -> None:
+    cluster = running()
+    cluster.kill("s1")
+    cluster.suspect("s1")
+    cluster.step()
+    cluster.join("s1")
+    cluster.settle()
+    assert cluster.counts() == dict.fromkeys(SHARDS, 4)
+
+
+def test_zones_are_given_anew_when_their_owner_left_and_another_process_came_under_its_name() -> None:
+    cluster = running("s0")
+    epochs = {zone: route.epoch for zone, route in cluster.view().zones.items()}
+    cluster.depart("s0")
+    cluster.join("s0")  # between two polls
+    cluster.step()
+    assert cluster.counts() == {"s0": 16}
+    assert all(route.epoch > epochs[zone] for zone, route in cluster.view().zones.items())
+    assert cluster.step() == []
+
+
+# --- migration and takeover of the leader ---------------------------------------------------------------------------
+
+
+def migrating(**settings: object) -> tuple[FakeCluster, int]:
+    """Return a cluster in which one zone of s0 is on its way to s1, and the zone."""
+    migration = MigrationSettings(rebalance=False, timeout_ms=10_000.0)
+    cluster = running("s0", "s1", "s2", settings=ClusterSettings(settle_ms=0, migration=migration))
+    zone = min(cluster.owners()["s0"])
+    drive(cluster.ledger.intend(cluster.view().term, zone, "s1"))
+    cluster.step()
+    assert phase(cluster.view().zones[zone]) is Phase.PREFETCHING
+    return cluster, zone
+
+
+@pytest.mark.parametrize("new_leader", [False, True])
+def test_a_zone_moves_when_its_successor_is_ready(new_leader: bool) -> None:
+    cluster, zone = migrating()
+    if new_leader:
+        cluster.elect(cluster.coordinator("c1"))
+        assert cluster.step() == []
+    cluster.follow()
+    assert phase(cluster.view().zones[zone]) is Phase.READY
+    if new_leader:
+        cluster.elect(cluster.coordinator("c2"))
+    cluster.step()
+    assert cluster.owner(zone) == "s1"
+    assert phase(cluster.view().zones[zone]) is Phase.SETTLED
+    if new_leader:
+        cluster.elect(cluster.coordinator("c3"))
+    assert cluster.step() == []
+
+
+def test_a_migration_is_withdrawn_when_its_time_is_over() -> None:
+    cluster, zone = migrating()
+    cluster.pass_ms(9_800)
+    assert cluster.view().zones[zone].successor == "s1"
+    cluster.pass_ms(400)
+    assert cluster.view().zones[zone].successor == ""
+    assert cluster.owner(zone) == "s0"
+
+
+def test_a_new_leader_gives_a_migration_its_full_time() -> None:
+    cluster, zone = migrating()
+    cluster.pass_ms(9_000)
+    cluster.elect(cluster.coordinator("c1"))
+    cluster.pass_ms(9_000)
+    assert cluster.view().zones[zone].successor == "s1"
+    cluster.pass_ms(1_500)
+    assert cluster.view().zones[zone].successor == ""
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_migration_is_cancelled_when_the_successor_dies(ready: bool) -> None:
+    cluster, zone = migrating()
+    if ready:
+        cluster.follow()
+    cluster.kill("s1")
+    cluster.suspect("s1")
+    cluster.settle()
+    assert cluster.view().zones[zone].successor == ""
+    assert cluster.owner(zone) == "s0"
+    assert "s1" not in cluster.counts()
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_the_successor_takes_over_when_the_owner_dies(ready: bool) -> None:
+    cluster, zone = migrating()
+    if ready:
+        cluster.follow()
+    cluster.kill("s0")
+    cluster.suspect("s0")
+    wanted = [i for i in cluster.step() if isinstance(i, Assign) and i.zone == zone]
+    assert [(i.shard, i.cause) for i in wanted] == [("s1", Cause.FAILOVER)]
+    assert "s0" not in cluster.counts()
+
+
+def test_a_zone_whose_owner_and_successor_die_goes_to_a_third() -> None:
+    cluster, zone = migrating()
+    cluster.kill("s0", "s1")
+    cluster.suspect("s0", "s1")
+    cluster.settle()
+    assert cluster.counts() == {"s2": 16}
+    assert cluster.view().zones[zone].successor == ""
+
+
+def test_a_migration_to_a_shard_that_is_drained_meanwhile_is_cancelled() -> None:
+    cluster, zone = migrating()
+    drive(cluster.ledger.set_draining("s1", True))
+    cluster.step()
+    assert cluster.view().zones[zone].successor != "s1"
+
+
+# --- draining -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_operator", [True, False])
+def test_a_draining_shard_gives_all_its_zones_away_live(by_operator: bool) -> None:
+    cluster = running()
+    if by_operator:
+        drive(cluster.ledger.set_draining("s0", True))
+    else:
+        cluster.say("s0", state="draining")
+    cluster.settle()
+    assert sorted(cluster.counts()) == ["s1", "s2", "s3"]
+    assert not [i for i in cluster.done(Assign) if i.cause is Cause.FAILOVER]
+    cluster.depart("s0")
+    assert cluster.step() == []
+
+
+def test_a_draining_shard_gets_rid_of_a_zone_whose_successor_is_never_ready() -> None:
+    cluster = running("s0", "s1")
+    cluster.say("s0", state="draining")
+    cluster.pass_ms(60_000)
+    assert cluster.counts() == {"s1": 16}
+
+
+def test_a_draining_shard_gets_no_zones_of_a_lost_one() -> None:
+    cluster = running()
+    cluster.say("s0", state="draining")
+    cluster.kill("s1")
+    cluster.suspect("s1")
+    before = cluster.owners()["s0"]
+    cluster.step()
+    assert cluster.owners().get("s0", set()) <= before
+
+
+def test_the_last_shard_keeps_its_zones_while_it_drains_and_they_wait_when_it_left() -> None:
+    cluster = running("s0")
+    cluster.say("s0", state="draining")
+    assert cluster.step() == []
+    cluster.depart("s0")
+    cluster.step()
+    assert cluster.counts() == {"": 16}
+    cluster.join("s0")
+    cluster.step()
+    assert cluster.counts() == {"s0": 16}
+
+
+def test_all_shards_that_drain_together_keep_their_zones() -> None:
+    cluster = running()
+    for name in SHARDS:
+        cluster.say(name, state="draining")
+    cluster.pass_ms(2000)
+    assert cluster.counts() == dict.fromkeys(SHARDS, 4)
+
+
+def test_a_shard_that_an_operator_emptied_is_better_than_nobody() -> None:
+    cluster = running("s0", "s1")
+    drive(cluster.ledger.set_draining("s0", True))
+    cluster.settle()
+    assert cluster.counts() == {"s1": 16}
+    cluster.kill("s1")
+    cluster.pass_ms(1500)
+    assert cluster.counts() == {"s0": 16}
+
+
+def test_an_undrained_shard_gets_its_share_again() -> None:
+    cluster = running("s0", "s1")
+    drive(cluster.ledger.set_draining("s0", True))
+    cluster.settle()
+    drive(cluster.ledger.set_draining("s0", False))
+    cluster.pass_ms(31_000)  # the zones that moved rest first
+    cluster.settle()
+    assert cluster.counts() == {"s0": 8, "s1": 8}
+
+
+# --- gateways and coordinators ------------------------------------------------------------------------------------
+
+
+def test_a_silent_gateway_is_put_out_after_its_players_are_detached() -> None:
+    cluster = running()
+    cluster.join("g0", kind="gateway")
+    cluster.enter("ann", "g0")
+    cluster.step()
+    cluster.kill("g0")
+    cluster.pass_ms(2800)
+    assert "g0" in cluster.view().members
+    cluster.pass_ms(400)
+    assert "g0" not in cluster.view().members
+    kinds = [type(i) for i in cluster.leader.done if isinstance(i, GatewayLost | Evict)]
+    assert kinds == [GatewayLost, Evict]
+    (ann,) = drive(cluster.ledger.online())
+    assert ann.gateway == -1
+
+
+def test_players_of_a_gateway_that_left_without_a_word_are_detached() -> None:
+    cluster = running()
+    cluster.join("g0", kind="gateway")
+    cluster.enter("ann", "g0")
+    cluster.depart("g0")
+    cluster.elect(cluster.coordinator("c1"))
+    cluster.pass_ms(2900)
+    assert not cluster.done(GatewayLost)
+    cluster.pass_ms(400)
+    assert [lost.number for lost in cluster.done(GatewayLost)] == [cluster.members["g0"].number]
+    cluster.pass_ms(10_000)
+    assert len(cluster.done(GatewayLost)) == 1
+
+
+def test_a_silent_coordinator_is_put_out_but_never_by_itself() -> None:
+    cluster = running()
+    cluster.join("c0", "c1", kind="coordinator")
+    cluster.kill("c0", "c1")
+    cluster.pass_ms(3500)
+    assert [evict.member for evict in cluster.done(Evict)] == ["c1"]
+
+
+def test_a_leader_of_an_old_term_wants_nothing_but_to_step_down() -> None:
+    cluster = running()
+    old = cluster.leader
+    cluster.elect(cluster.coordinator("c1"))
+    cluster.suspect("s0")
+    assert [type(i) for i in cluster.step(old)] == [StepDown]
+    assert not old.state.leading
+    assert cluster.step(old) == []
+
+
+def test_a_refused_assignment_is_asked_for_again() -> None:
+    cluster = running()
+    cluster.suspect("s0")
+    cluster.refuse = lambda instruction: isinstance(instruction, Assign)
+    cluster.step()
+    assert cluster.counts()["s0"] == 4
+    cluster.refuse = lambda instruction: False
+    cluster.step()
+    assert "s0" not in cluster.counts()
