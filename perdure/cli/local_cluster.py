@@ -88,6 +88,10 @@ class LocalCluster:
         assert self.folder is not None
         return self.folder / f"{name}.log"
 
+    def keep_folder(self) -> None:
+        """Leave the folder with its logs where it is when the cluster stops."""
+        self._own_folder = False
+
     def shard_names(self) -> list[str]:
         return sorted(name for name in self.pids if name.startswith("shard-"))
 

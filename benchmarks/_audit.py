@@ -1,0 +1,86 @@
+"""After a run: is every player in exactly one place, is the gold all there, does every log give the state that it says?
+
+Reads a ledger whose shards have left (nothing moves any more). Knows the arena, since gold is the arena's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from perdure.game.contract import row_dtype
+from perdure.game.portable import unpack_rows
+from perdure.ledger.ledger import Ledger
+from perdure.wire.entries import EntryKind, unpack_entry
+from perdure.wire.identifiers import LOBBY, player_key
+from shard.program import Program
+from shard.replay import replay_zone
+from shard.zone import Zone
+
+
+@dataclass
+class Audit:
+    """What was found. All of it is zero or empty where nothing was lost."""
+
+    players_lost: list[str] = field(default_factory=list)
+    players_duplicated: list[str] = field(default_factory=list)
+    gold_delta: int = 0
+    gold_minted: int = 0
+    replay_mismatches: list[str] = field(default_factory=list)
+    replayed_records: int = 0
+
+
+async def audit(ledger: Ledger, program: Program, players: Iterable[str]) -> Audit:
+    """Replay every zone and count players and gold, in zones, in inboxes and in the lobby."""
+    world = await ledger.world()
+    assert world is not None
+    found, places, gold = Audit(), Counter[int](), 0
+    dtypes = {index: (e.name, row_dtype(e)) for index, e in enumerate(program.game.entities)}
+    for number in range(world.columns * world.rows):
+        report, zone = await replay_zone(ledger, program, number)
+        found.replayed_records += report.records
+        if report.fault or zone is None:
+            found.replay_mismatches.append(f"zone {number}: {report.fault}")
+            continue
+        found.gold_minted += int(zone.totals["minted"][0])
+        here = zone.players
+        places.update(here["key"][(here["key"] != 0) & (here["departed"] == 0)].tolist())
+        gold += _gold_of_zone(zone)
+        for data in [*zone.page, *await ledger.read_inbox(number)]:
+            entry = unpack_entry(data)
+            if entry.kind not in (EntryKind.JOIN, EntryKind.ARRIVE):
+                continue
+            if entry.player:
+                places[entry.player] += 1
+            if entry.payload:
+                name, dtype = dtypes[entry.type if entry.kind is EntryKind.ARRIVE else 0]
+                gold += _gold(name, unpack_rows(entry.payload, dtype))
+    for name in players:
+        record = await ledger.player(player_key(name))
+        if record is not None and record.presence.place == LOBBY:
+            places[record.presence.player] += 1
+            if record.saved:
+                gold += _gold("ship", unpack_rows(record.saved, dtypes[0][1]))
+        count = places[player_key(name)]
+        if count == 0:
+            found.players_lost.append(name)
+        elif count > 1:
+            found.players_duplicated.append(name)
+    found.gold_delta = gold - found.gold_minted
+    return found
+
+
+def _gold(name: str, rows: np.ndarray) -> int:
+    column = {"ship": "gold", "coin": "value"}.get(name)
+    return int(rows[column].sum()) if column else 0
+
+
+def _gold_of_zone(zone: Zone) -> int:
+    total = 0
+    for name in ("ship", "coin"):
+        rows = zone.rows(name)
+        total += _gold(name, rows[rows["dead"] == 0])
+    return total

@@ -1,0 +1,152 @@
+"""A local cluster with bots in it, watched: what the benchmarks of failover, migration, zombies and crossing share."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks._audit import Audit, audit
+from benchmarks._log_watch import LogWatch
+from perdure.cli.local_cluster import LocalCluster
+from perdure.client.bots import BotReport, BotsReport, run_bots
+from perdure.game.loading import load_game
+from perdure.ledger.ledger import ClusterView
+from perdure.wire.identifiers import player_key
+from shard.program import compile_program
+
+GAME = "games/arena"
+console = Console(stderr=True)
+
+
+@dataclass
+class Playing:
+    """A run: the cluster, the watched log, and when it is over, what bots and audit say."""
+
+    cluster: LocalCluster
+    watch: LogWatch
+    bots: asyncio.Task[BotsReport] | None = None
+    names: list[str] = field(default_factory=list)
+    report: BotsReport | None = None
+    audit: Audit | None = None
+
+    async def owners(self) -> tuple[ClusterView, dict[str, str]]:
+        """Return the view, and for every player online the shard that runs its zone."""
+        view = await self.cluster.ledger.view()
+        online = await self.cluster.ledger.online()
+        return view, {p.name: view.zones[p.place].owner for p in online if p.place in view.zones}
+
+    async def until(self, what: str, condition: Callable[[ClusterView], bool], deadline_s: float = 60.0) -> ClusterView:
+        """Wait until the cluster's view meets a condition."""
+        deadline = time.monotonic() + deadline_s
+        while True:
+            view = await self.cluster.ledger.view()
+            if condition(view):
+                return view
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"after {deadline_s:.0f} s still not: {what}; logs are in {self.cluster.folder}")
+            await asyncio.sleep(0.02)
+
+    def commands(self) -> dict[str, int]:
+        """Compare what bots were told is applied with what the logs hold."""
+        assert self.report is not None
+        lost = duplicated = acknowledged = 0
+        for bot in self.report.bots:
+            applied = self.watch.applied.get(player_key(bot.name), {})
+            acknowledged += len(bot.acknowledged)
+            lost += sum(seq not in applied for seq in bot.acknowledged) + bot.acknowledged_lost
+            duplicated += sum(count > 1 for count in applied.values())
+        return {"commands_acknowledged": acknowledged, "commands_lost": lost, "commands_duplicated": duplicated}
+
+    def verdict(self) -> dict[str, Any]:
+        """The counts that must all be zero, beside how much was checked."""
+        assert self.report is not None and self.audit is not None
+        entered = sum(bot.entered for bot in self.report.bots)
+        return {
+            "bots": len(self.report.bots), "bots_entered": entered, "snapshots": sum(b.snapshots for b in self.report.bots),
+            "sockets_dropped": self.report.socket_drops,
+            "players_lost": len(self.audit.players_lost), "players_duplicated": len(self.audit.players_duplicated), **self.commands(),
+            "stale_frames": sum(b.backward_ticks for b in self.report.bots),
+            "gold_delta": self.audit.gold_delta, "gold_minted": self.audit.gold_minted,
+            "replay_mismatches": len(self.audit.replay_mismatches), "log_faults": len(self.watch.faults),
+            "log_records": self.watch.records,
+        }  # fmt: skip
+
+
+ZEROES = ("sockets_dropped", "players_lost", "players_duplicated", "commands_lost", "commands_duplicated", "stale_frames", "gold_delta",
+          "replay_mismatches", "log_faults")  # fmt: skip
+
+
+def nothing_lost(figures: dict[str, Any]) -> bool:
+    return all(figures[name] == 0 for name in ZEROES) and figures["bots_entered"] == figures["bots"]
+
+
+def percentiles(values_s: list[float]) -> dict[str, float]:
+    """Return p50, p99 and max of seconds, in milliseconds; zeros where there are none."""
+    if not values_s:
+        return {"p50": 0.0, "p99": 0.0, "max": 0.0}
+    ms = 1000 * np.array(values_s)
+    return {"p50": round(float(np.percentile(ms, 50)), 1), "p99": round(float(np.percentile(ms, 99)), 1), "max": round(float(ms.max()), 1)}
+
+
+def longest_gap(bot: BotReport, start: float, end: float) -> float:
+    """Return the longest time between two of a bot's snapshots, of which the later one came within [start, end)."""
+    first = bisect.bisect_left(bot.gaps, start, key=lambda g: g[0])
+    last = bisect.bisect_left(bot.gaps, end, key=lambda g: g[0])
+    return max((gap for _, gap in bot.gaps[first:last]), default=0.0)
+
+
+@asynccontextmanager
+async def playing(bots: int, *, shards: int = 4, zones: str = "4x4", settings: dict[str, str] | None = None,
+                  drive: Callable[[Playing, asyncio.Event], Awaitable[BotsReport]] | None = None) -> AsyncIterator[Playing]:  # fmt: skip
+    """Start a cluster and bots; on leaving, stop the bots, then the shards in order, then audit what the ledger holds."""
+    with console.status("starting a cluster") as status:
+        cluster = LocalCluster(shards=shards, zones=zones, game=GAME, settings=settings or {}, progress=status.update)
+        await cluster.start()
+    stop = asyncio.Event()
+    try:
+        columns, _, rows = zones.partition("x")
+        run = Playing(cluster, LogWatch(cluster.ledger, int(columns) * int(rows)))
+        run.watch.start()
+        urls = list(cluster.gateway_urls.values())
+        entered = asyncio.Event()
+        if drive is None:
+            run.bots = asyncio.ensure_future(run_bots(urls, cluster.secret, bots, stop=stop, all_entered=entered))
+            run.names = [f"bot{k}" for k in range(bots)]
+            await asyncio.wait({asyncio.ensure_future(entered.wait()), run.bots}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            run.bots = asyncio.ensure_future(drive(run, stop))
+        yield run
+        stop.set()
+        run.report = await run.bots
+        run.names = [bot.name for bot in run.report.bots]
+        await _stop_shards(cluster)
+        await run.watch.stop()
+        with console.status("replaying every zone, counting players and gold"):
+            run.audit = await audit(cluster.ledger, compile_program(load_game(GAME)), run.names)
+        for fault in [*run.audit.replay_mismatches, *run.watch.faults, *run.audit.players_lost, *run.audit.players_duplicated][:20]:
+            print(fault, file=sys.stderr)
+    except BaseException:
+        cluster.keep_folder()  # its logs tell what happened
+        raise
+    finally:
+        stop.set()
+        await cluster.stop()
+
+
+async def _stop_shards(cluster: LocalCluster) -> None:
+    """End all shards at once, so that none takes the others' zones first; the log then stands still."""
+    names = cluster.shard_names()
+    for name in names:
+        cluster.send_signal(name, signal.SIGKILL)
+    for name in names:
+        await cluster.ended_of(name)

@@ -1,0 +1,52 @@
+"""Live migration: zones move between shards under playing bots; the gap is a client's longest time between two snapshots
+around its zone's change of owner."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Any
+
+from benchmarks._playing import console, longest_gap, nothing_lost, percentiles, playing
+from perdure.ledger.ledger import ClusterView
+
+BAR_P99_MS = 150
+AROUND_S = 0.4
+
+
+def run(migrations: int = 40, bots: int = 100, shards: int = 4, seed: int = 1) -> dict[str, Any]:
+    """Migrate `migrations` zones, one after the other; return the figures and whether the bars hold."""
+    return asyncio.run(_run(migrations, bots, shards, seed))
+
+
+async def _run(migrations: int, bots: int, shards: int, seed: int) -> dict[str, Any]:
+    choose = random.Random(seed)
+    happened: list[tuple[float, float, set[str]]] = []
+    async with playing(bots, shards=shards, settings={"rebalance": "0"}) as game:
+        with console.status("") as status:
+            for number in range(migrations):
+                view, _ = await game.owners()
+                online = await game.cluster.ledger.online()
+                zone = choose.choice(sorted({p.place for p in online if p.place in view.zones}))
+                owner = view.zones[zone].owner
+                target = choose.choice(sorted(set(game.cluster.shard_names()) - {owner}))
+                status.update(f"migration {number + 1} of {migrations}: zone {zone}, {owner} -> {target}")
+                await game.cluster.ledger.intend(view.term, zone, target)
+                start, epoch = time.monotonic(), view.zones[zone].epoch
+                after = await game.until("the zone has moved", lambda v, z=zone, e=epoch: v.zones[z].epoch > e)
+                assert after.zones[zone].owner == target
+                moved = time.monotonic()
+                await game.until("the zone ticks on", lambda v, z=zone, t=after.ticks[zone]: _ticks_on(v, z, t))
+                happened.append((max(start, moved - AROUND_S), moved + AROUND_S, {p.name for p in online if p.place == zone}))
+                await asyncio.sleep(AROUND_S)
+    assert game.report is not None
+    reports = {bot.name: bot for bot in game.report.bots}
+    gaps = [longest_gap(reports[name], start, end) for start, end, names in happened for name in names if name in reports]
+    gap = percentiles(gaps)
+    figures = {"migrations": migrations, **{f"gap_ms_{k}": v for k, v in gap.items()}, "clients_affected": len(gaps), **game.verdict()}
+    return {**figures, "bar_p99_ms": BAR_P99_MS, "passed": gap["p99"] <= BAR_P99_MS and nothing_lost(figures)}
+
+
+def _ticks_on(view: ClusterView, zone: int, tick: int) -> bool:
+    return view.ticks.get(zone, 0) > tick
