@@ -214,8 +214,13 @@ class ShardService:
     async def _on_evicted(self) -> None:
         """The coordinator gave this process up (it was stopped, or cut off): its zones run elsewhere; join anew, empty."""
         self._evicted = True
-        for number in list(self.ticks.zones):
+        # What was ours is ours no more, even where the assignment still says so: it will, at a higher epoch, if it is meant.
+        for number, zone in list(self.ticks.zones.items()):
+            self._stale[number] = max(self._stale.get(number, -1), zone.epoch)
             self.ticks.remove(number)
+        for number, (epoch, task) in list(self._takeovers.items()):
+            self._stale[number] = max(self._stale.get(number, -1), epoch)
+            task.cancel()
         self._wake.set()
 
     def _drain(self) -> None:
@@ -334,9 +339,6 @@ class ShardService:
             await asyncio.sleep(FOLLOW_EVERY_S)
 
     def _check_drained(self, view: ClusterView) -> None:
-        if self._evicted and self._membership is not None:
-            self._evicted = False
-            self._stale = {route.zone: route.epoch for route in view.zones.values() if route.owner == self.name}
         if self.name in view.draining and not self._draining:
             self._drain()
         if not self._draining:
