@@ -33,7 +33,8 @@ class _Zones:
     """The chains of some zones; makes the commits of the next tick."""
 
     def __init__(self, zones: list[int]) -> None:
-        self._heads = dict.fromkeys(zones, (0, ""))
+        start: tuple[int, str] = (0, "")
+        self._heads = dict.fromkeys(zones, start)
         self._record = bytes(range(256)) * (RECORD_BYTES // 256 + 1)
 
     def tick(self) -> list[Commit]:

@@ -53,7 +53,7 @@ class Patrol(Bot):
                 self._sent.append(client.send_command("steer", mx=self._heading, my=0, fire=False))
                 self.report.sent += 1
             except NotReady:
-                self.report.refused += 0  # the zone is paused or has just moved: the next one will do
+                self._heading *= 1  # the zone is paused or has just moved: the next command will do
             await asyncio.sleep(1.0 / COMMANDS_HZ)
 
     async def play(self, stop: asyncio.Event) -> Any:
@@ -90,5 +90,6 @@ async def _run(crossings: int, bots: int, shards: int, seed: int) -> dict[str, A
                 await asyncio.sleep(0.2)
     every = [gap for patrol in patrols for *_, gap in patrol.crossings]
     gap = percentiles(between_shards())
-    figures = {"crossings": len(between_shards()), "crossings_in_all": len(every), **{f"gap_ms_{k}": v for k, v in gap.items()}, **game.verdict()}
+    gaps = {f"gap_ms_{k}": v for k, v in gap.items()}
+    figures = {"crossings": len(between_shards()), "crossings_in_all": len(every), **gaps, **game.verdict()}
     return {**figures, "bar_p99_ms": BAR_P99_MS, "passed": gap["p99"] <= BAR_P99_MS and nothing_lost(figures)}

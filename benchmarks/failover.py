@@ -7,6 +7,7 @@ ran on the killed shard, all kills together.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from typing import Any
@@ -44,7 +45,7 @@ async def _run(kills: int, bots: int, shards: int, seed: int) -> dict[str, Any]:
         await asyncio.sleep(1.0)
     assert game.report is not None
     reports = {bot.name: bot for bot in game.report.bots}
-    gaps = [longest_gap(reports[name], at, after) for (at, names), (after, _) in zip(happened, happened[1:], strict=False)
+    gaps = [longest_gap(reports[name], at, after) for (at, names), (after, _) in itertools.pairwise(happened)
             for name in names if name in reports]  # fmt: skip
     blackout = percentiles(gaps)
     figures = {"kills": kills, **{f"blackout_ms_{k}": v for k, v in blackout.items()}, "clients_affected": len(gaps), **game.verdict()}

@@ -32,7 +32,7 @@ async def _run(rounds: int, bots: int, shards: int, stopped_s: float, seed: int)
                 status.update(f"stop {number + 1} of {rounds}: {victim}, {len(affected)} players there")
                 started = time.monotonic()
                 game.cluster.send_signal(victim, signal.SIGSTOP)
-                await game.until("its zones run elsewhere", lambda v, gone=victim: all(r.owner not in ("", gone) for r in v.zones.values()))
+                await game.until("its zones run elsewhere", lambda v, gone={"", victim}: all(r.owner not in gone for r in v.zones.values()))
                 await asyncio.sleep(max(0.0, started + stopped_s - time.monotonic()))
                 game.cluster.send_signal(victim, signal.SIGCONT)
                 await game.until(

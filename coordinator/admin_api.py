@@ -239,21 +239,19 @@ class AdminApi:
         return await self._order(request, f"pause {_integer(request, 'ms', 1000, 1, MAX_PAUSE_MS)}")
 
     async def drain(self, request: Request) -> Response:
-        """Empty a member. A shard leaves when it is empty; with ?stay=true it stays, without zones, until it is undrained."""
-        stay = request.query_params.get("stay", "false")
-        if stay not in ("true", "false"):
-            raise AdminError(400, f"stay is {stay!r}", "say stay=true or stay=false")
-        member = await self._member(request, "shard", "gateway")
-        if stay == "true" and member.kind != "shard":
-            raise AdminError(400, f"{member.name} is a {member.kind}: only a shard can stay without zones", "leave stay out")
+        """Let a member leave: a shard gives its zones away live and goes when it has none; the others close and go.
+
+        A shard finds the mark in its view; it is not ordered too, since one that is told twice leaves at once.
+        """
+        member = await self._member(request, "shard", "gateway", "coordinator")
         if member.kind == "shard":
             await self._ledger.set_draining(member.name, True)
-        if stay == "false":
+        else:
             await self._ledger.order(member.name, "drain")
-        return answer({"member": member.name, "state": "draining", "stays": stay == "true"}, 202)
+        return answer({"member": member.name, "state": "draining"}, 202)
 
     async def undrain(self, request: Request) -> Response:
-        """Let a shard have zones again. One that is leaving by itself leaves all the same."""
+        """Take the mark back. A shard that has seen it (its state is "draining") leaves all the same."""
         member = await self._member(request, "shard")
         await self._ledger.set_draining(member.name, False)
         return answer({"member": member.name, "state": member.info.get("state", "")})

@@ -2,8 +2,8 @@
 
 Owns `Survey` (one view, digested) and `ZoneCosts` (smoothed load). Pure; called by `cluster_state` and `migration`.
 
-A shard publishes its load as `info["load"]`: one number (the share of its tick budget in use, 0 to 1 and above), or a mapping
-zone -> share. A number is spread evenly over the shard's zones; no load at all means that zones count alike.
+A shard publishes its load as `info["load"]`, in players or what weighs as much as one: a mapping zone -> load of the zones that
+it runs, or one number for all of them, which is spread evenly. No load at all means that zones count alike.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from perdure.ledger.ledger import ClusterView, Member, ZoneRoute
 from perdure.placement.assignment import ZONE_BASE_COST
 
 LOAD_SMOOTHING_MS = 10_000.0
-MAX_ZONE_LOAD = 16.0
+MAX_ZONE_LOAD = 1e6
 """A larger reported load is cut to this, so that one wild figure cannot move a whole world."""
 
 
@@ -26,7 +26,7 @@ class Survey:
 
     `eligible`: shards that may be given zones. `fallback`: shards that an operator wants empty but that run and are not leaving
     by themselves: better than nobody. `leaving`: shards whose zones are to move away. `orphans`: zones whose owner is nobody,
-    lost, gone, or another incarnation than the one that was given the zone.
+    lost or gone, or does not run them (`holders`).
     """
 
     routes: list[ZoneRoute]
@@ -48,7 +48,7 @@ class Survey:
 
 
 def survey(view: ClusterView, zones: int, lost: Collection[str], stale: Collection[int]) -> Survey:
-    """Digest a view. `lost`: names of members to leave out; `stale`: zones whose owner is another incarnation by now."""
+    """Digest a view. `lost`: names of members to leave out; `stale`: zones that their living owner does not run."""
     shards = {m.name: m for m in view.members.values() if m.kind == "shard" and m.name not in lost}
     ready = {name for name, member in shards.items() if member.info.get("state") == "ready"}
     eligible = frozenset(ready - view.draining)
@@ -59,7 +59,7 @@ def survey(view: ClusterView, zones: int, lost: Collection[str], stale: Collecti
 
 
 class ZoneCosts:
-    """Cost of each zone as a share of a shard's tick budget, smoothed over `LOAD_SMOOTHING_MS`."""
+    """Cost of each zone in players, smoothed over `LOAD_SMOOTHING_MS`."""
 
     def __init__(self) -> None:
         self._loads: dict[int, float] = {}
@@ -92,13 +92,13 @@ def _zone_loads(member: Member, zones: list[int]) -> dict[int, float]:
     if member.kind != "shard" or not zones or load is None:
         return {}
     if isinstance(load, Mapping):
-        each = {zone: _share(load.get(zone, load.get(str(zone)))) for zone in zones}
-        return {zone: share for zone, share in each.items() if share is not None}
-    share = _share(load)
-    return {} if share is None else {zone: share / len(zones) for zone in zones}
+        each = {zone: _sane(load.get(zone, load.get(str(zone)))) for zone in zones}
+        return {zone: value for zone, value in each.items() if value is not None}
+    value = _sane(load)
+    return {} if value is None else {zone: value / len(zones) for zone in zones}
 
 
-def _share(value: object) -> float | None:
+def _sane(value: object) -> float | None:
     """Return a published load if it is a sane number; anything else counts as not measured."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         return None

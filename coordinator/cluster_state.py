@@ -29,6 +29,7 @@ from coordinator.events import (
     WorldRead,
 )
 from coordinator.failover import Incarnation, Liveness, LivenessSettings, Loss
+from coordinator.holders import Holders
 from coordinator.migration import MigrationBook, MigrationSettings
 from perdure.ledger.ledger import ClusterView
 from perdure.placement.assignment import AllocationStrategy, BalancedRegions
@@ -41,12 +42,14 @@ class ClusterSettings:
     `settle_ms`: at a start, wait so long after the first shard is ready, so that those who start together share evenly.
     `expected_shards`, if above 0, is waited for instead when the world never ran, for at most `expected_wait_ms`.
     `reseed_wait_ms`: after the ledger's server changed, hands off, so that live owners can restore what it forgot.
+    `idle_zone_ms`: a zone that its living owner, by its own word, does not run for so long is given anew.
     """
 
     settle_ms: float = 300.0
     expected_shards: int = 0
     expected_wait_ms: float = 15_000.0
     reseed_wait_ms: float = 1000.0
+    idle_zone_ms: float = 5000.0
     liveness: LivenessSettings = field(default_factory=LivenessSettings)
     migration: MigrationSettings = field(default_factory=MigrationSettings)
 
@@ -65,7 +68,7 @@ class ClusterState:
         self._run_id: str | None = None
         self._hands_off_until_ms = 0.0
         self._ready_since_ms: dict[Incarnation, float] = {}
-        self._holders: dict[int, tuple[int, str, int]] = {}
+        self._holders = Holders(settings.idle_zone_ms)
         self._gateways_in_use: frozenset[int] = frozenset()
         self._absent_since_ms: dict[int, float] = {}
 
@@ -78,7 +81,7 @@ class ClusterState:
         return self._term
 
     def loads(self) -> Mapping[int, float]:
-        """Return the smoothed load of each zone that has one: its share of a shard's tick budget."""
+        """Return the smoothed load of each zone that has one: in players."""
         return self._costs.loads()
 
     def handle(self, event: Event) -> list[Instruction]:
@@ -89,6 +92,7 @@ class ClusterState:
             case ViewFailed():
                 self._liveness.interrupted()
                 self._absent_since_ms.clear()
+                self._holders.interrupted()
             case WorldRead(columns, rows):
                 self._zones = columns * rows
                 if self._strategy is None:
@@ -96,6 +100,7 @@ class ClusterState:
             case Elected(_, term):
                 self._term = term
                 self._migrations.forget()
+                self._holders.forget()
             case Deposed():
                 self._term = None
             case GatewaysInUse(numbers):
@@ -124,7 +129,7 @@ class ClusterState:
         if self._strategy is None:
             return []
         lost = {loss.member.name for loss in losses}
-        seen = survey(view, self._zones, lost, self._stale_zones(view))
+        seen = survey(view, self._zones, lost, self._holders.idle(now_ms, view))
         advanced = self._migrations.advance(now_ms, seen)
         taken = {i.zone for i in advanced if isinstance(i, Assign)}
         found = self._give_orphans(now_ms, seen, taken) + advanced
@@ -182,7 +187,7 @@ class ClusterState:
         """Another server answers, perhaps with older data: members and owners get time to say what they hold."""
         self._hands_off_until_ms = now_ms + self._settings.reseed_wait_ms
         self._liveness.interrupted()
-        self._holders.clear()
+        self._holders.interrupted()
         self._absent_since_ms.clear()
 
     def _observe_ready(self, now_ms: float, view: ClusterView) -> None:
@@ -191,19 +196,3 @@ class ClusterState:
             for m in view.members.values()
             if m.kind == "shard" and m.info.get("state") == "ready"
         }
-
-    def _stale_zones(self, view: ClusterView) -> set[int]:
-        """Return zones whose owner left and came back under its old name since it was given them: it does not run them."""
-        stale: set[int] = set()
-        for zone, route in view.zones.items():
-            member = view.members.get(route.owner)
-            if member is None:
-                continue
-            holder = self._holders.get(zone)
-            if holder is not None and holder[:2] == (route.epoch, route.owner) and holder[2] != member.number:
-                stale.add(zone)
-            else:
-                self._holders[zone] = (route.epoch, route.owner, member.number)
-        return stale
-
-

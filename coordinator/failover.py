@@ -80,8 +80,6 @@ class Liveness:
         return list(losses.values())
 
     def _suspects(self, view: ClusterView, member: Member) -> int:
-        if member.info.get("state") == "starting":
-            return 0  # its port may not be open yet
         return view.suspects.get(member.name, 0) - self._early_suspects.get((member.name, member.number), 0)
 
     def _observe_progress(self, now_ms: float, view: ClusterView) -> None:
@@ -97,7 +95,7 @@ class Liveness:
         self._ticks = ticks
 
     def _observe_starting(self, view: ClusterView) -> None:
-        """Remember the reports made while a shard's port was not open yet: they do not count once it is ready."""
+        """Remember the reports made while a shard's port may not be open yet: they do not count, then or later."""
         kept: dict[Incarnation, int] = {}
         for member in view.members.values():
             key = (member.name, member.number)

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -25,43 +22,35 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.presence_feed import PresenceFeed
 from coordinator.settings import CoordinatorSettings
 from coordinator.steering import Steering, Turn
-from perdure.ledger.ledger import ROUTES_CHANNEL, SUSPECT_CHANNEL, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Member
+from perdure.ledger.ledger import ROUTES_CHANNEL, SUSPECT_CHANNEL, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.membership import Membership
 from perdure.ledger.redis_ledger import RedisLedger
+from perdure.runtime.telemetry import configure_logging
 
 MIN_TURN_GAP_S = 0.01
 """Hints come in bursts (one for each zone of a failover): the view is read at most so often because of them."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 CALL_DEADLINE_S = 2.0
 LEAVE_DEADLINE_S = 2.0
+EXIT_OK, EXIT_FAULT = 0, 2
 
 log = structlog.get_logger("coordinator")
 
 
 class CoordinatorService:
-    """One coordinator over one ledger (which the caller opens and closes). `take_order` carries out the orders of operators."""
+    """One coordinator over one ledger (which the caller opens and closes)."""
 
-    def __init__(
-        self,
-        settings: CoordinatorSettings,
-        ledger: Ledger,
-        take_order: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, settings: CoordinatorSettings, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._ledger = ledger
-        self._take_order = take_order
         self.metrics = CoordinatorMetrics()
         self.feed = PresenceFeed(ledger)
         self.steering = Steering(settings, ledger, self.metrics, clock, self.feed.book.gateways)
         self.app = AdminApi(settings, ledger, self.steering, self.feed, self.metrics).app()
         self._hinted = asyncio.Event()
         self._stopping = asyncio.Event()
-        info: dict[str, object] = {"state": "ready", "pid": os.getpid(), "host": socket.gethostname()}
-        self._member = Member(self.steering.name, "coordinator", _new_number(), "", info=info)
-
-    @property
-    def member(self) -> Member:
-        return self._member
+        self._admin_url = ""
+        self.membership: Membership | None = None
 
     def stop(self) -> None:
         """Ask for the end; `run` then resigns, departs and returns."""
@@ -73,10 +62,10 @@ class CoordinatorService:
         with AdminServer(self.app, self._settings.admin_host, self._settings.admin_port) as server:
             host = self._settings.advertise or _reachable(server.host)
             url = f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
-            self._member = replace(self._member, address=url, info={**self._member.info, "admin": url})
+            self._admin_url = url
+            self.membership = self._make_membership(url)
             log.info("coordinator started", coordinator=self.steering.name, admin=url)
             loops: list[Coroutine[Any, Any, None]] = [
-                self._beat_for_ever(),
                 self._listen_for_ever(),
                 self.feed.run(),
                 self._steer_for_ever(),
@@ -85,16 +74,33 @@ class CoordinatorService:
             tasks = [asyncio.create_task(loop) for loop in loops]
             stopped = asyncio.create_task(self._until_stopped())
             try:
+                await self._beat_once(self.membership)
+                self.membership.start()
                 await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await self.feed.close()
                 server.stop()
-                await self._end([*tasks[:-1], stopped], tasks[-1])
+                await self.membership.stop()
+                await self._end([*tasks[:-1], stopped], tasks[-1], self.membership)
 
     async def _until_stopped(self) -> None:
         await self._stopping.wait()
 
-    async def _end(self, loops: list[asyncio.Task[None]], server: asyncio.Task[None]) -> None:
+    def _make_membership(self, url: str) -> Membership:
+        return Membership(
+            self._ledger,
+            kind="coordinator",
+            name=self.steering.name,
+            address=url,
+            heartbeat_s=self._settings.heartbeat_ms / 1000,
+            development=self._settings.development,
+            info=self._info,
+            routes_changed=lambda version: None,  # the steering loop polls the whole view anyway
+            evicted=self._evicted,
+            drain=self.stop,
+        )
+
+    async def _end(self, loops: list[asyncio.Task[None]], server: asyncio.Task[None], membership: Membership) -> None:
         """End the loops, leave the cluster, let the server answer what it began; raise what broke one of them."""
         for task in loops:
             task.cancel()
@@ -102,7 +108,7 @@ class CoordinatorService:
         try:
             async with asyncio.timeout(LEAVE_DEADLINE_S):
                 await self.steering.resign()
-                await self._ledger.depart(self._member.name, self._member.number)
+                await self._ledger.depart(membership.name, membership.number)
         except (LedgerError, TimeoutError) as error:
             log.warning("left without saying so; the lease ends by itself", error=str(error))
         outcomes += await asyncio.gather(server, return_exceptions=True)
@@ -143,39 +149,32 @@ class CoordinatorService:
                 log.debug("no hints for the moment", error=str(error))
             await asyncio.sleep(LONGEST_PAUSE_S)
 
-    async def _beat_for_ever(self) -> None:
-        refused_before = False
-        while True:
-            refused_before = await self._beat(refused_before)
-            await asyncio.sleep(self._settings.heartbeat_ms / 1000)
-
-    async def _beat(self, refused_before: bool) -> bool:
-        """Send one heartbeat. Return whether it was refused."""
-        self._member = replace(self._member, beat=self._member.beat + 1, info={**self._member.info, "leading": self.steering.leading})
+    async def _beat_once(self, membership: Membership) -> None:
         try:
-            answer = await self._ledger.heartbeat(self._member)
-        except LedgerUnavailable:
-            return refused_before  # the steering loop says so, once
-        except LedgerRefused as error:
-            log.error("the heartbeat was refused", error=str(error))
-            return True
-        if not answer.accepted:
-            if not refused_before:
-                log.warning("not accepted as a member; registering anew", why=answer.detail)
-            self._member = replace(self._member, number=_new_number(), beat=0)
-        for order in answer.orders:
-            self._take_order(order)
-        return not answer.accepted
+            await membership.beat()
+        except LedgerUnavailable as error:
+            log.warning("the ledger does not answer yet", error=str(error))
+
+    def _info(self) -> dict[str, object]:
+        info: dict[str, object] = {"state": "ready", "pid": os.getpid(), "host": socket.gethostname(), "admin": self._admin_url}
+        return info | {"leading": self.steering.leading}
+
+    async def _evicted(self) -> None:
+        # The next heartbeat registers anew. Leading does not hang on membership: the term fences it.
+        self._hinted.set()
 
 
 def run(settings: CoordinatorSettings) -> int:
-    """Run a coordinator until SIGTERM or SIGINT. Return the exit status: 0 after a clean stop, 1 where it could not run."""
+    """Run a coordinator until SIGTERM or SIGINT. Return the exit status: 0 after a clean stop, 2 where it could not run."""
+    import uvloop
+
+    configure_logging(settings.log_level, settings.log_format)
     try:
-        asyncio.run(_main(settings))
+        uvloop.run(_main(settings))
     except (LedgerRefused, OSError) as error:
-        print(f"coordinator: {error}", file=sys.stderr)
-        return 1
-    return 0
+        log.error("coordinator failed", why=" ".join(str(error).split()), mend="see the message; start it again")
+        return EXIT_FAULT
+    return EXIT_OK
 
 
 async def _main(settings: CoordinatorSettings) -> None:
@@ -188,7 +187,7 @@ async def _main(settings: CoordinatorSettings) -> None:
     if ledger is None:
         return
     try:
-        service = CoordinatorService(settings, ledger, _refuse_order)
+        service = CoordinatorService(settings, ledger)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.stop)
         if stopping.is_set():
@@ -211,14 +210,6 @@ async def _connect(settings: CoordinatorSettings, name: str, stopping: asyncio.E
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
     return None
-
-
-def _refuse_order(order: str) -> None:
-    log.warning("an order that a coordinator does not take", order=order)
-
-
-def _new_number() -> int:
-    return secrets.randbelow((1 << 31) - 1) + 1
 
 
 def _reachable(host: str) -> str:

@@ -31,6 +31,7 @@ class CoordinatorSettings(CommonSettings):
     settle_ms: int = Field(300, ge=0, le=60_000, description="at a start, wait so long after the first shard is ready")
     expected_shards: int = Field(0, ge=0, le=4096, description="at the very first start, wait for so many shards instead; 0: do not")
     expected_wait_ms: int = Field(15_000, ge=0, le=600_000, description="longest wait for the expected shards")
+    idle_zone_ms: int = Field(5000, ge=500, le=600_000, description="time after which a zone that its owner does not run is given anew")
     gateway_lease_ms: int = Field(3000, ge=100, le=600_000, description="silence after which a gateway's players are detached")
     outage_grace_ms: int = Field(1000, ge=0, le=60_000, description="time that members get beyond their lease after the ledger was away")
     max_migrations: int = Field(8, ge=1, le=1024, description="zones that move at a time")
@@ -47,12 +48,13 @@ class CoordinatorSettings(CommonSettings):
             self.admin_token = DEVELOPMENT_ADMIN_TOKEN
         if not self.development and (self.admin_token == DEVELOPMENT_ADMIN_TOKEN or len(self.admin_token) < MIN_SECRET_LENGTH):
             raise ValueError(
-                f"set PERDURE_ADMIN_TOKEN (or PERDURE_ADMIN_TOKEN_FILE) to {MIN_SECRET_LENGTH} random characters or more; or say --development"
+                f"set PERDURE_ADMIN_TOKEN (or PERDURE_ADMIN_TOKEN_FILE) to {MIN_SECRET_LENGTH} random characters "
+                "or more; or say --development"
             )
         if self.leader_lease_ms < 3 * self.poll_ms:
             raise ValueError(f"leader_lease_ms ({self.leader_lease_ms}) must be at least three polls ({3 * self.poll_ms} ms)")
         if self.lease_ms < 2 * self.poll_ms:
-            raise ValueError(f"lease_ms ({self.lease_ms}) must be at least two polls ({2 * self.poll_ms} ms), or no silence is ever noticed")
+            raise ValueError(f"lease_ms ({self.lease_ms}) must be at least two polls ({2 * self.poll_ms} ms), or no silence is noticed")
         if self.gateway_lease_ms < self.lease_ms:
             raise ValueError(f"gateway_lease_ms ({self.gateway_lease_ms}) must not be below lease_ms ({self.lease_ms})")
         return self
@@ -64,6 +66,7 @@ class CoordinatorSettings(CommonSettings):
             expected_shards=self.expected_shards,
             expected_wait_ms=self.expected_wait_ms,
             reseed_wait_ms=self.lease_ms,
+            idle_zone_ms=self.idle_zone_ms,
             liveness=LivenessSettings(self.lease_ms, self.gateway_lease_ms, self.outage_grace_ms),
             migration=MigrationSettings(
                 most=self.max_migrations,

@@ -169,9 +169,7 @@ class Admission:
             if session.state is not SessionState.ENTERING:  # the socket went meanwhile
                 self._depart(Departure(key, answer.session))
                 return
-            session.entered(
-                name=name, key=key, session=answer.session, slot=slot, zone=answer.place, resume=resume, gateway=self._own_name
-            )
+            session.entered(name=name, key=key, session=answer.session, slot=slot, zone=answer.place, resume=resume, gateway=self._own_name)
             self._fanout.add(session)
             if session.driver is not None:
                 session.driver.entered()

@@ -20,7 +20,6 @@ from prometheus_client import CollectorRegistry
 from gateway.admission import Admission
 from gateway.dispatch import Dispatch
 from gateway.fanout import Fanout
-from gateway.membership import Membership
 from gateway.metrics import GatewayCollector, GatewayCounters, metrics_text
 from gateway.routing import RoutingTable
 from gateway.session import Session, SessionLimits, WorldRules
@@ -29,6 +28,7 @@ from gateway.shard_links import ShardLinks
 from gateway.websocket_server import BindError, WebsocketEndpoint
 from perdure.game.schema import Schema
 from perdure.ledger.ledger import ROUTES_CHANNEL, Ledger, LedgerError, LedgerUnavailable, WorldSettings, gateway_channel
+from perdure.ledger.membership import Membership
 from perdure.runtime.telemetry import configure_logging
 from perdure.wire.opcodes import Close
 
@@ -85,7 +85,7 @@ class GatewayService:
         await self.endpoint.start()
         self.url = settings.public_url or f"ws://{host}:{self.endpoint.port}/ws"
         self.membership = Membership(
-            self.ledger, name=self.name, address=self.url, heartbeat_s=settings.heartbeat_ms / 1000,
+            self.ledger, kind="gateway", name=self.name, address=self.url, heartbeat_s=settings.heartbeat_ms / 1000,
             development=settings.development, info=self._info, routes_changed=self._routes_changed, evicted=self._evicted,
             drain=self.drain_requested.set,
         )  # fmt: skip

@@ -177,9 +177,7 @@ class ShardLink:
         links = self._links
 
         def factory() -> LinkConnection:
-            return LinkConnection(
-                self.member.name, links.number, links.secret, links.own_name, links.sink, links.max_buffer_bytes
-            )
+            return LinkConnection(self.member.name, links.number, links.secret, links.own_name, links.sink, links.max_buffer_bytes)
 
         address = self.member.address
         async with asyncio.timeout(CONNECT_TIMEOUT_S):

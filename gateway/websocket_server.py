@@ -19,7 +19,7 @@ from typing import Any, cast
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
-from websockets.frames import Frame, Opcode, apply_mask
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import CONNECTING, OPEN, Event
 from websockets.server import ServerProtocol
@@ -32,6 +32,11 @@ from gateway.session import Session, SessionState, WorldRules
 from gateway.settings import GatewaySettings
 from perdure.wire.client_messages import MAX_CLIENT_MESSAGE, PING_FRAME
 from perdure.wire.opcodes import Close
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a build of websockets without its C extension
+    from websockets.utils import apply_mask
 
 log = structlog.get_logger("gateway.sockets")
 
@@ -120,7 +125,7 @@ class GameConnection(ServerConnection):
         protocol = self.protocol
         if protocol.state is not OPEN or protocol.current_size is not None or protocol.reader.buffer:
             return False
-        generator = protocol.parser
+        generator: Any = protocol.parser
         while (inner := generator.gi_yieldfrom) is not None:
             generator = inner
         return generator.gi_code is BOUNDARY_CODE

@@ -65,7 +65,7 @@ def compile_program(loaded: LoadedGame) -> Program:
     """Generate, write and import the program of a loaded game. Nothing is compiled before its first call."""
     game = loaded.game
     source = generate(game, loaded.module_name, loaded.variable)
-    build = sources_digest([*perdure_sources(), *loaded.files, Path(__file__)])
+    build = sources_digest([*perdure_sources(), *loaded.files], source)
     name = f"perdure_program_{game.name}_{build:016x}"
     folder = cache_root() / "programs" / f"{build:016x}"
     use_cache(folder)

@@ -29,7 +29,9 @@ class ReplayReport:
     fault: str = ""
 
 
-async def replay_zone(ledger: Ledger, program: Program, zone: int, progress: Callable[[int], None] = lambda _: None) -> tuple[ReplayReport, Zone | None]:
+async def replay_zone(
+    ledger: Ledger, program: Program, zone: int, progress: Callable[[int], None] = lambda _: None
+) -> tuple[ReplayReport, Zone | None]:
     """Restore a zone's newest whole checkpoint, replay the log behind it, and compare every hash; never raises for a mismatch."""
     world = await ledger.world()
     if world is None:

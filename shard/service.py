@@ -258,10 +258,10 @@ class ShardService:
         for route in view.zones.values():
             running = self.ticks.zones.get(route.zone)
             mine = route.owner == self.name and route.epoch > self._stale.get(route.zone, -1)
-            if running is not None and (not mine or (route.generation, route.epoch) > (running.generation, running.epoch)):
-                if running.phase is not Phase.FROZEN:
-                    self.ticks.remove(route.zone)
-                    running = None
+            newer = running is not None and (route.generation, route.epoch) > (running.generation, running.epoch)
+            if running is not None and (not mine or newer) and running.phase is not Phase.FROZEN:
+                self.ticks.remove(route.zone)
+                running = None
             if mine and running is None:
                 self._take(route)
             if route.successor == self.name and not mine:

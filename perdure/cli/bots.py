@@ -15,7 +15,7 @@ from perdure.client.bots import run_bots
 def main(arguments: list[str]) -> int:
     made = parser("bots", "Let bots play: they wander, cross borders, and use every command of the game.")
     made.add_argument("count", type=int, help="how many")
-    made.add_argument("--url", action="append", default=[], help="gateway (ws://host:port/ws), several times for several; empty: of `perdure up`")
+    made.add_argument("--url", action="append", default=[], help="gateway (ws://host:port/ws), once for each; empty: of `perdure up`")
     made.add_argument("--seconds", type=float, default=0, help="how long; 0: until Ctrl-C")
     made.add_argument("--prefix", default="bot", help="names are PREFIX-1, PREFIX-2, ...")
     made.add_argument("--commands-hz", type=float, default=10.0, help="commands a second of each bot")

@@ -97,7 +97,8 @@ class LocalCluster:
 
     def environment(self) -> dict[str, str]:
         """The environment of every process: the settings that all roles share."""
-        common = {"REDIS_URL": self.redis_url, "WORLD": self.world, "DEVELOPMENT": "1", "SECRET": self.secret, "ADMIN_TOKEN": self.admin_token}
+        common = {"REDIS_URL": self.redis_url, "WORLD": self.world, "DEVELOPMENT": "1", "SECRET": self.secret}
+        common |= {"ADMIN_TOKEN": self.admin_token}
         return {**os.environ, **{f"PERDURE_{name.upper()}": value for name, value in {**common, **self.settings}.items()}}
 
     # --- starting -------------------------------------------------------------------------------------------------
@@ -215,8 +216,8 @@ class LocalCluster:
             if not ticks and len(view.ticks) == zones:
                 ticks = dict.fromkeys(view.ticks, 0)
             if time.monotonic() > deadline:
-                raise ClusterFault(f"after {deadline_s:.0f} s: {of_kind[0]} of {shards} shards and {of_kind[1]} of {gateways} gateways are ready, "
-                                   f"{len(running)} of {zones} zones run; logs are in {self.folder}")  # fmt: skip
+                found = f"{of_kind[0]} of {shards} shards and {of_kind[1]} of {gateways} gateways are ready"
+                raise ClusterFault(f"after {deadline_s:.0f} s: {found}, {len(running)} of {zones} zones run; logs are in {self.folder}")
             await asyncio.sleep(0.02)
 
     def _raise_if_ended(self) -> None:

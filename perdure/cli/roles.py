@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
+
+from perdure.runtime.telemetry import configure_logging
 
 
 def main(arguments: list[str]) -> int:
@@ -15,6 +19,9 @@ def main(arguments: list[str]) -> int:
     settings = parse_settings(_settings_class(role), role, arguments[1:])
     if settings is None:
         return 2
+    configure_logging(settings.log_level, settings.log_format)
+    # Until the role listens for signals itself: the first process of a container has no default action for SIGTERM.
+    signal.signal(signal.SIGTERM, _end)
     if role == "gateway":
         from gateway.service import run
     elif role == "shard":
@@ -22,6 +29,10 @@ def main(arguments: list[str]) -> int:
     else:
         from coordinator.service import run
     return run(settings)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _settings_class(role: str) -> Any:

@@ -7,6 +7,7 @@ parent dies. Run by perdure.cli.local_cluster alone; a shard that is its own pro
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import selectors
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> int:
     die_with_parent(signal.SIGTERM)
     started = time.monotonic()
     # Imports first, so that forked shards share them; no thread may exist yet, and none is made before a fork.
-    import shard.service  # noqa: F401  (for its memory, not its names)
+    importlib.import_module("shard.service")
     from perdure.game.contract import GameError
     from perdure.game.loading import load_game
     from shard.program import compile_program

@@ -152,8 +152,9 @@ class _Up:
                     line = f"the ledger does not answer: {error}"
                 else:
                     shards = [m for m in view.members.values() if m.kind == "shard" and m.info.get("state") == "ready"]
-                    line = (f"{time.strftime('%H:%M:%S')}  {online} players, {len(shards)} shards ready, "
-                            f"{sum(bool(r.owner) for r in view.zones.values())} of {len(view.zones)} zones owned, term {view.term}")  # fmt: skip
+                    owned = sum(bool(route.owner) for route in view.zones.values())
+                    line = f"{time.strftime('%H:%M:%S')}  {online} players, {len(shards)} shards ready, "
+                    line += f"{owned} of {len(view.zones)} zones owned, term {view.term}"
                 if status is not None:
                     status.update(line)
                 if self.options.restart:

@@ -66,14 +66,16 @@ async def _replay(options: argparse.Namespace, ledger: Ledger, address: ClusterA
         world = await ledger.world()
         if options.zone != "all" and not options.zone.isdigit():
             raise ZoneError(f"{options.zone!r} is neither a zone's number nor all")
-        zones = range(world.columns * world.rows) if options.zone == "all" and world else [int(options.zone) if options.zone.isdigit() else 0]
+        if world is None:
+            raise ZoneError("the ledger holds no world yet")
+        zones = range(world.columns * world.rows) if options.zone == "all" else [int(options.zone)]
         bad = 0
         for zone in zones:
             with console.status(f"zone {zone}"):
                 report, _ = await replay_zone(ledger, program, zone)
             bad += bool(report.fault)
-            print(f"zone {zone}: ticks {report.first_tick} to {report.last_tick}, {report.records} records, "
-                  + (f"FAULT: {report.fault}" if report.fault else f"every state hash as logged, now {report.state_hash:016x}"))  # fmt: skip
+            verdict = f"FAULT: {report.fault}" if report.fault else f"every state hash as logged, now {report.state_hash:016x}"
+            print(f"zone {zone}: ticks {report.first_tick} to {report.last_tick}, {report.records} records, {verdict}")
         return 1 if bad else 0
     except (GameError, ZoneError) as error:
         print(f"perdure replay: {error}", file=sys.stderr)

@@ -98,9 +98,7 @@ class Bot:
 
     def __init__(self, url: str | Sequence[str], secret: str, name: str, *, commands_hz: float, hold_s: float, seed: int) -> None:
         self.report = BotReport(name)
-        self.client = Client(
-            url, lambda: make_token(secret, name, TOKEN_TTL_S), on_message=self._message, connect_timeout_s=60.0
-        )
+        self.client = Client(url, lambda: make_token(secret, name, TOKEN_TTL_S), on_message=self._message, connect_timeout_s=60.0)
         self._random = random.Random(seed)
         self._interval_s = 1.0 / commands_hz
         self._hold_s = hold_s
@@ -193,9 +191,7 @@ async def run_bots(
     """
     stopping = stop if stop is not None else asyncio.Event()
     gate = asyncio.Semaphore(joins_at_once)
-    bots = [
-        Bot(url, secret, f"{prefix}{k}", commands_hz=commands_hz, hold_s=hold_s, seed=seed * 1_000_003 + k) for k in range(count)
-    ]
+    bots = [Bot(url, secret, f"{prefix}{k}", commands_hz=commands_hz, hold_s=hold_s, seed=seed * 1_000_003 + k) for k in range(count)]
 
     async def play(bot: Bot) -> BotReport:
         async with gate:

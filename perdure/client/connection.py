@@ -16,7 +16,7 @@ import inspect
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -233,7 +233,7 @@ class Client:
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
-    async def snapshots(self) -> AsyncIterator[Snapshot]:
+    async def snapshots(self) -> AsyncGenerator[Snapshot, None]:
         """Yield snapshots as they arrive. Who falls behind by `queue_length` loses the oldest (stats.queue_drops); the
         world view is always up to date. Ends with the connection."""
         queue: asyncio.Queue[Snapshot | None] = asyncio.Queue()
@@ -247,7 +247,7 @@ class Client:
         finally:
             self._snapshot_queues.remove(queue)
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """Yield game events as they arrive; bounded like `snapshots`."""
         async for snapshot in self.snapshots():
             for event in snapshot.events:

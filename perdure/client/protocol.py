@@ -195,7 +195,14 @@ class ClientProtocol:
 
     def _welcome(self, body: dict[str, Any]) -> Welcome:
         welcome = Welcome(
-            body["player"], body["key"], body["session"], body["resume"], body["tick_hz"], body["zone"], body["gateway"], body["schema_hash"]
+            body["player"],
+            body["key"],
+            body["session"],
+            body["resume"],
+            body["tick_hz"],
+            body["zone"],
+            body["gateway"],
+            body["schema_hash"],
         )
         if self.schema is None or self.schema.hash != welcome.schema_hash:
             self.schema = Schema.from_wire(body["schema"])

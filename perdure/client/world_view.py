@@ -218,7 +218,7 @@ class WorldView:
             at += 9 + layout.size
             id_ = high << 32 | low
             entity = previous.get(id_)
-            if entity is None or entity._plan is not plan:  # noqa: SLF001
+            if entity is None or entity._plan is not plan:
                 snapshot.entered.append(id_)
                 entity = EntityView(plan, id_, handle, list(levels))
             else:  # known already: the same object goes on, so that whoever holds it sees it move
@@ -234,7 +234,7 @@ class WorldView:
             entity = handles.get(handle)
             if entity is None:
                 raise SnapshotError(f"an update of handle {handle}, which is not in use")
-            plan = entity._plan  # noqa: SLF001
+            plan = entity._plan
             start = at + 2 + plan.mask_bytes
             layout = plan.update(updates[at + 2 : start])
             levels = entity.levels
@@ -257,7 +257,7 @@ class WorldView:
         entity = self.entities.get(self.me_id)
         if entity is None:
             raise SnapshotError("owner fields came, but one's own avatar is not in sight")
-        layout = entity._plan.owner  # noqa: SLF001
+        layout = entity._plan.owner
         if len(owner) != layout.size:
             raise SnapshotError(f"owner fields have {len(owner)} bytes, not {layout.size}")
         entity.owner_levels = layout.read(owner, 0)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from perdure.game.jit import kernel
-from perdure.game.schema import CommandSchema, EntitySchema, EventSchema, FieldSchema, INTEGER_TYPES, MAX_WIRE_BYTES, Schema
+from perdure.game.schema import INTEGER_TYPES, MAX_WIRE_BYTES, CommandSchema, EntitySchema, EventSchema, FieldSchema, Schema
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -279,7 +279,9 @@ class Game:
         """Return the schema that clients see (server-only fields included here, left out on the wire)."""
         return Schema(
             self.name, self.tick_hz, *self.world_size, self.interest,
-            tuple(EntitySchema(e.name, i, e.options["capacity"], e.options["avatar"], tuple(e.fields)) for i, e in enumerate(self.entities)),
+            tuple(
+                EntitySchema(e.name, i, e.options["capacity"], e.options["avatar"], tuple(e.fields)) for i, e in enumerate(self.entities)
+            ),
             tuple(CommandSchema(c.name, i + 1, tuple(c.fields)) for i, c in enumerate(self.commands)),
             tuple(EventSchema(v.name, i, v.options["radius"], tuple(v.fields)) for i, v in enumerate(self.events)),
         )  # fmt: skip

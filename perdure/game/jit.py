@@ -13,17 +13,18 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
 os.environ.setdefault("NUMBA_CPU_NAME", "generic")
 
-import numba  # noqa: E402
-import numpy as np  # noqa: E402
-from numba.core import config  # noqa: E402
+import numba
+import numpy as np
+from numba.core import config as _numba_config
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+config: Any = _numba_config  # its attributes are made at run time
 JIT_DISABLED = bool(config.DISABLE_JIT)
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,12 +46,14 @@ def cache_root() -> Path:
     raise RuntimeError("no writable folder for compiled kernels; set PERDURE_CACHE_DIR to one")
 
 
-def sources_digest(files: Iterable[Path]) -> int:
-    """Return a 64-bit digest of the given source files and of the compiler's version: the build stamp."""
+def sources_digest(files: Iterable[Path], *texts: str) -> int:
+    """Return a 64-bit digest of source files, of generated source, and of the compiler's version: the build stamp."""
     digest = hashlib.blake2b(digest_size=8)
     digest.update(f"{numba.__version__} {np.__version__} {sys.version_info[:2]}".encode())
     for path in sorted(files):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for text in texts:
+        digest.update(text.encode() + b"\0")
     return int.from_bytes(digest.digest(), "little")
 
 
@@ -61,9 +64,9 @@ def use_cache(folder: Path) -> None:
 
 
 def perdure_sources() -> list[Path]:
-    """Return every file of ours that compiled code may come from."""
+    """Return every file of ours that compiled code comes from (what is generated is hashed as text)."""
     shard = PACKAGE_ROOT.parent / "shard"
-    return [*(PACKAGE_ROOT / "game").glob("*.py"), *(shard / "kernels").glob("*.py")]
+    return [PACKAGE_ROOT / "game" / "jit.py", PACKAGE_ROOT / "game" / "rules.py", *(shard / "kernels").glob("*.py")]
 
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
@@ -71,7 +74,7 @@ _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"
 
 def kernel(function: F) -> F:
     """Compile a function the deterministic way (njit, nogil, cached)."""
-    return numba.njit(**_OPTIONS)(function)
+    return cast(F, numba.njit(**_OPTIONS)(function))
 
 
 if not config.CACHE_DIR:

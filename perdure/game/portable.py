@@ -20,7 +20,7 @@ _LENGTH = struct.Struct("<H")
 @functools.cache
 def describe(dtype: np.dtype[Any]) -> bytes:
     """Return a dtype's description as bytes: names, formats, offsets and item size, as JSON."""
-    fields = dtype.fields or {}
+    fields: Any = dtype.fields or {}
     names = list(dtype.names or ())
     text = json.dumps([names, [fields[n][0].str for n in names], [fields[n][1] for n in names], dtype.itemsize], separators=(",", ":"))
     return text.encode()

@@ -120,7 +120,8 @@ class CommandSchema:
         letters = {"i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "f4": "f", "f8": "d"}
         layout, at = "<", 0
         for name, f in zip(self.payload.names or (), self.fields, strict=True):
-            offset = (self.payload.fields or {})[name][1]
+            offsets: Any = self.payload.fields
+            offset = offsets[name][1]
             layout += "x" * (offset - at) + letters[f.dtype]
             at = offset + np.dtype(f.dtype).itemsize
         return struct.Struct(layout + "x" * (self.payload.itemsize - at))

@@ -292,8 +292,9 @@ class Ledger(ABC):
         Per zone, in this order: the head's (generation, epoch) is above the commit's -> FENCED; below it, or no head at all ->
         GAP (the ledger went back in time). Head at the same tick with the same digest -> OK with the stored page (nothing
         is written). Head is not (tick - 1, previous) -> GAP. A transfer whose player's place is not this zone, or who still
-        waits in this zone's inbox -> BROKEN; so is a zone whose keys are damaged. Else: the record is appended, transfers are delivered and places moved,
-        up to INBOX_PAGE_ENTRIES entries (or INBOX_PAGE_BYTES) move from the inbox into the log entry and are answered.
+        waits in this zone's inbox -> BROKEN; so is a zone whose keys are damaged. Else: the record is appended,
+        transfers are delivered and places moved, up to INBOX_PAGE_ENTRIES entries (or INBOX_PAGE_BYTES) move from the inbox
+        into the log entry and are answered.
         Entries that this very commit delivers to other zones do not depend on the order of zones in `commits`; whether such
         a zone's page of this very call holds them already does: what counts is the page, which is on the log.
         Never retried by itself: LedgerUnavailable means that the caller resends identical commits.
@@ -305,6 +306,10 @@ class Ledger(ABC):
     @abstractmethod
     async def read_log(self, zone: int, first_tick: int, limit: int = 1000) -> list[LoggedRecord]:
         """Return records from `first_tick` on, oldest first, at most `limit`."""
+
+    @abstractmethod
+    async def read_inbox(self, zone: int) -> list[bytes]:
+        """Return the entries that wait in a zone's inbox, oldest first, and leave them there: for audits."""
 
     @abstractmethod
     async def put_checkpoint(self, zone: int, tick: int, epoch: int, blob: bytes) -> None:

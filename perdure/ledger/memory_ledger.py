@@ -284,6 +284,10 @@ class MemoryLedger(Ledger):
             return []
         return [found.log[tick] for tick in sorted(found.log) if tick >= first_tick][:limit]
 
+    async def read_inbox(self, zone: int) -> list[bytes]:
+        found = self.store.data.zones.get(zone)
+        return list(found.inbox) if found else []
+
     async def put_checkpoint(self, zone: int, tick: int, epoch: int, blob: bytes) -> None:
         self.store.data.zone(zone).blobs[(tick, epoch)] = bytes(blob)
 
@@ -420,9 +424,8 @@ class MemoryLedger(Ledger):
             return HeartbeatAnswer(False, data.version, detail=f"{member.name} ({member.number}) was evicted or has left")
         held = data.members.get(member.name)
         if held is not None and held.number != member.number:
-            return HeartbeatAnswer(
-                False, data.version, detail=f"{member.name} is held by number {held.number}: wait until its lease is over, or take another name"
-            )
+            detail = f"{member.name} is held by number {held.number}: wait until its lease is over, or take another name"
+            return HeartbeatAnswer(False, data.version, detail=detail)
         data.members[member.name] = replace(member, info=json.loads(json.dumps(member.info)))
         if held is None:
             data.suspects.pop(member.name, None)

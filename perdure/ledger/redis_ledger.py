@@ -9,9 +9,10 @@ answers without an epoch check.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any, TypeVar, cast
 
@@ -20,7 +21,7 @@ import msgpack
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -85,6 +86,8 @@ Answer = TypeVar("Answer")
 def _code(error: BaseException) -> str:
     """Return the first word of a server's error; redis-py strips some of them into exception classes."""
     text = str(error)
+    if text.startswith("Authentication required"):
+        return "NOAUTH"
     names = {
         "ReadOnlyError": "READONLY",
         "BusyLoadingError": "LOADING",
@@ -101,7 +104,10 @@ def _code(error: BaseException) -> str:
 
 def _explain(where: str, error: BaseException) -> str:
     code = _code(error)
-    text = str(error).removeprefix("PERDURE ")
+    text = str(error)
+    if text.startswith("PERDURE "):
+        # The server appends where in the script it was said; that helps nobody.
+        text = text.removeprefix("PERDURE ").partition(" script: ")[0]
     return f"{where}: {text}" + (f" ({_MENDS[code]})" if code in _MENDS else "")
 
 
@@ -204,9 +210,11 @@ class RedisLedger(Ledger):
                 return await call()
         except (TimeoutError, RedisTimeoutError) as error:
             raise LedgerUnavailable(f"no answer from {self.where}: none came within {self._call_deadline_s:g} s") from error
-        except AuthenticationError as error:
-            raise LedgerRefused(_explain(self.where, error)) from error
         except RedisConnectionError as error:
+            # Refusals while connecting come wrapped; AuthenticationError is a ConnectionError too.
+            for refusal in (error, error.__cause__):
+                if isinstance(refusal, AuthenticationError | ResponseError):
+                    raise LedgerRefused(_explain(self.where, refusal)) from error
             if _code(error) in _UNAVAILABLE:
                 raise LedgerUnavailable(_explain(self.where, error)) from error
             raise LedgerUnavailable(f"no answer from {self.where}: {error}") from error
@@ -227,9 +235,7 @@ class RedisLedger(Ledger):
         """Call one function of the library; where the server has lost the library, load it and call again."""
 
         async def once() -> Any:
-            return await self._client.execute_command(
-                "FCALL_RO" if read else "FCALL", f"{LIBRARY_NAME}_{function}", 1, self._base, *args
-            )
+            return await self._client.execute_command("FCALL_RO" if read else "FCALL", f"{LIBRARY_NAME}_{function}", 1, self._base, *args)
 
         try:
             return await self._ask(once)
@@ -309,7 +315,11 @@ class RedisLedger(Ledger):
             return []
         log, first = keys.key(self._world, "LOG", zone), f"{max(first_tick, 0)}-0"
         rows = await self._run("XRANGE", log, first, "+", "COUNT", limit)
-        return [LoggedRecord(int(at.partition(b"-")[0]), row[1].decode(), row[3], tuple(row[5::2])) for at, row in rows]
+        with _decoding(f"the log of zone {zone}"):
+            return [LoggedRecord(int(at.partition(b"-")[0]), row[1].decode(), row[3], tuple(row[5::2])) for at, row in rows]
+
+    async def read_inbox(self, zone: int) -> list[bytes]:
+        return await self._run("LRANGE", keys.key(self._world, "INBOX", zone), 0, -1)
 
     async def put_checkpoint(self, zone: int, tick: int, epoch: int, blob: bytes) -> None:
         await self._call("put_checkpoint", zone, tick, epoch, blob)
@@ -365,15 +375,17 @@ class RedisLedger(Ledger):
         name, place, gateway, slot, session, since, saved, home = await self._run("HMGET", at, *wanted)
         if name is None:
             return None
-        presence = Presence(player, name.decode(), int(place), int(gateway), int(slot), int(session), int(since))
-        return LobbyRecord(presence, saved or b"", int(home))
+        with _decoding(f"the record of player {key_hex(player)}"):
+            presence = Presence(player, name.decode(), int(place), int(gateway), int(slot), int(session), int(since))
+            return LobbyRecord(presence, saved or b"", int(home))
 
     async def online(self, zone: int | None = None) -> list[Presence]:
         if zone is None:
             rows = await self._run("HGETALL", keys.key(self._world, "ONLINE"))
         else:
             rows = _pairs(await self._call("online", zone, read=True))
-        return sorted((_presence(player, row) for player, row in rows.items()), key=lambda presence: presence.name)
+        with _decoding("presence"):
+            return sorted((_presence(player, row) for player, row in rows.items()), key=lambda presence: presence.name)
 
     # --- membership and assignment --------------------------------------------------------------------------------
 
@@ -390,33 +402,14 @@ class RedisLedger(Ledger):
     async def view(self) -> ClusterView:
         answer = await self._call("view", read=True)
         run_id = await self._read_run_id()
-        version, term, generation, leader, owners, heads, successors, members, suspects, draining = answer
-        asked = _pairs(successors)
-        zones, ticks = {}, {}
-        for zone_text, owner, head in zip(owners[::2], owners[1::2], heads, strict=True):
-            zone = int(zone_text)
-            zone_generation, epoch, tick, _ = head.split(b" ")
-            successor = asked.get(zone_text.decode(), b"0 ")
-            zones[zone] = ZoneRoute(
-                zone, owner.decode(), int(zone_generation), int(epoch), successor[2:].decode(), successor[:1] == b"1"
-            )
-            ticks[zone] = int(tick)
-        return ClusterView(
-            int(version),
-            int(term),
-            leader.decode(),
-            int(generation),
-            dict(sorted(zones.items())),
-            {name: _member(name, packed) for name, packed in sorted(_pairs(members).items())},
-            {name: int(reports) for name, reports in _pairs(suspects).items()},
-            ticks,
-            frozenset(name.decode() for name in draining),
-            run_id,
-        )
+        with _decoding("the view"):
+            return _view(answer, run_id)
 
     async def routes_version(self) -> int:
         at = keys.key(self._world, "CONTROL")
-        return int(await self._run("HGET", at, "version") or 0)
+        version = await self._run("HGET", at, "version")
+        with _decoding("the routes version"):
+            return int(version or 0)
 
     async def elect(self, candidate: str, lease_ms: int) -> Leadership:
         leading, term, leader = await self._call("elect", candidate, lease_ms)
@@ -488,6 +481,15 @@ class RedisLedger(Ledger):
             await client.connection_pool.disconnect()
 
 
+@contextlib.contextmanager
+def _decoding(what: str) -> Iterator[None]:
+    """Turn the failure to read what the ledger answered into LedgerRefused: its keys were damaged by somebody else."""
+    try:
+        yield
+    except (ValueError, TypeError, IndexError, KeyError, msgpack.UnpackException) as error:
+        raise LedgerRefused(f"{what} is damaged in the ledger ({type(error).__name__}: {error})") from error
+
+
 def _as_it_is(response: Any, **kwargs: Any) -> Any:
     return response
 
@@ -526,6 +528,30 @@ def _zone_head(zone: int, answer: Sequence[Any]) -> ZoneHead:
         digest.decode(),
         tuple((int(at), blob) for at, _, blob in checkpoints),
         inbox_length,
+    )
+
+
+def _view(answer: Sequence[Any], run_id: str) -> ClusterView:
+    version, term, generation, leader, owners, heads, successors, members, suspects, draining = answer
+    asked = _pairs(successors)
+    zones, ticks = {}, {}
+    for zone_text, owner, head in zip(owners[::2], owners[1::2], heads, strict=True):
+        zone = int(zone_text)
+        zone_generation, epoch, tick, _ = head.split(b" ")
+        successor = asked.get(zone_text.decode(), b"0 ")
+        zones[zone] = ZoneRoute(zone, owner.decode(), int(zone_generation), int(epoch), successor[2:].decode(), successor[:1] == b"1")
+        ticks[zone] = int(tick)
+    return ClusterView(
+        int(version),
+        int(term),
+        leader.decode(),
+        int(generation),
+        dict(sorted(zones.items())),
+        {name: _member(name, packed) for name, packed in sorted(_pairs(members).items())},
+        {name: int(reports) for name, reports in _pairs(suspects).items()},
+        ticks,
+        frozenset(name.decode() for name in draining),
+        run_id,
     )
 
 

@@ -3,8 +3,9 @@
 Owns the interface `AllocationStrategy` and the default, `BalancedRegions`. Never does I/O, never looks at a clock, keeps
 nothing between calls but the map's neighbour table. Called by the coordinator's cluster state.
 
-Costs are shares of one shard's tick budget: a zone costs `ZONE_BASE_COST` (its record, its commit, its encoding) and what
-was measured on top. So an idle world is balanced by the count of zones, and a busy one by load.
+Costs are in players: a zone costs about what its players cost, and `ZONE_BASE_COST` for its record, its commit and its frames
+whoever is in it. So an idle world is balanced by the count of zones, a busy one by its players, and a handful of players
+more here than there moves nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 from perdure.wire.identifiers import WorldGrid
 
-ZONE_BASE_COST = 0.02
+ZONE_BASE_COST = 20.0
 HEAVY_FACTOR = 2.0
 """A zone of more than this many times the mean cost is placed before the others, heaviest first."""
 HYSTERESIS_ZONE_SHARE = 0.25

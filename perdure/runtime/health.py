@@ -1,6 +1,7 @@
 """A small HTTP server for /healthz, /readyz and /metrics, for processes that serve nothing else.
 
-Owns one listening socket. Requests are bounded: one line and its headers within 4 KiB and 2 s, GET only, then closed.
+Owns one listening socket. Requests are bounded: one line and its headers within 4 KiB and 2 s, GET only, then closed; past
+MAX_ASKERS at a time a connection is closed unanswered. Called by shard.service.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 MAX_REQUEST_BYTES = 4096
 DEADLINE_S = 2.0
+MAX_ASKERS = 32
 
 
 class HealthServer:
@@ -21,6 +23,7 @@ class HealthServer:
         self._host, self._ready, self._registry = host, ready, registry
         self.port = port
         self._server: asyncio.Server | None = None
+        self._askers = 0
 
     async def start(self) -> None:
         """Listen; `port` is the real one from now on. Raises OSError where it is taken."""
@@ -33,18 +36,29 @@ class HealthServer:
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_S)
-            status, kind, body = self._answer(head.split(b"\r\n", 1)[0].decode("latin-1"))
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
-            status, kind, body = "400 Bad Request", "text/plain", b"one short GET, please\n"
-        try:
-            writer.write(f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
-            await writer.drain()
-        except ConnectionError:
-            return  # the asker has gone; there is nobody to tell
-        finally:
+        if self._askers >= MAX_ASKERS:
             writer.close()
+            return
+        self._askers += 1
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                await self._exchange(reader, writer)
+        except (OSError, TimeoutError):
+            return  # the asker has gone, or does not read: there is nobody to tell
+        finally:
+            self._askers -= 1
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            status, kind, body = "400 Bad Request", "text/plain", b"one short GET, please\n"
+        else:
+            status, kind, body = self._answer(head.split(b"\r\n", 1)[0].decode("latin-1"))
+        lines = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(lines.encode() + body)
+        await writer.drain()
 
     def _answer(self, line: str) -> tuple[str, str, bytes]:
         method, _, rest = line.partition(" ")

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
+import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, CliSuppress, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 DEVELOPMENT_SECRET = "perdure-development-secret-not-for-production"
+DEVELOPMENT_REDIS_PASSWORD = "perdure-development-password-not-for-production"
 MIN_SECRET_LENGTH = 32
+OWN_HOST_NAME = "auto"
+"""As `advertise`: this machine's host name, which is what containers of one network know each other by."""
 
 
 class CommonSettings(BaseSettings):
@@ -26,11 +32,13 @@ class CommonSettings(BaseSettings):
     world: str = Field("main", description="name of the world; all its keys stand under {world}")
     name: str = Field("", description="this member's name; empty: the role and random letters")
     development: bool = Field(False, description="allow the built-in secrets, and orders such as kill and pause")
-    secret: str = Field("", description="shared secret of links and tokens, 32 characters or more; or PERDURE_SECRET_FILE")
+    secret: CliSuppress[str] = Field(
+        "", repr=False, description="shared secret of links and tokens, 32 characters or more; by PERDURE_SECRET, never in argv"
+    )
     secret_file: str = Field("", description="file that holds the secret, instead of PERDURE_SECRET")
-    advertise: str = Field("", description="host that others reach this process at; empty: what it is bound to")
-    log_level: str = Field("info", description="debug, info, warning or error")
-    log_format: str = Field("console", description="console or json")
+    advertise: str = Field("", description="host that others reach this process at; auto: the host name; empty: what it is bound to")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is said at least")
+    log_format: Literal["console", "json"] = Field("console", description="lines for people, or for machines")
     heartbeat_ms: int = Field(200, ge=20, le=10_000, description="time between heartbeats")
     lease_ms: int = Field(1000, ge=100, le=60_000, description="silence after which a member is taken for lost")
 
@@ -43,15 +51,23 @@ class CommonSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        path = Path(os.environ.get("PERDURE_CONFIG", "perdure.toml"))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+        named = os.environ.get("PERDURE_CONFIG", "")
+        path = Path(named or "perdure.toml")
+        if named and not path.is_file():
+            raise ValueError(f"PERDURE_CONFIG names {named}, which is not there")
+        try:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     @model_validator(mode="after")
     def _together(self) -> CommonSettings:
         if self.lease_ms <= 3 * self.heartbeat_ms:
             raise ValueError(f"lease_ms ({self.lease_ms}) must be more than three heartbeats ({3 * self.heartbeat_ms} ms)")
+        if self.advertise == OWN_HOST_NAME:
+            self.advertise = socket.gethostname()
         if self.secret_file:
-            self.secret = Path(self.secret_file).read_text().strip()
+            self.secret = read_secret_file("PERDURE_SECRET_FILE", self.secret_file)
         if not self.secret and self.development:
             self.secret = DEVELOPMENT_SECRET
         if not self.development and (self.secret == DEVELOPMENT_SECRET or len(self.secret) < MIN_SECRET_LENGTH):
@@ -59,6 +75,8 @@ class CommonSettings(BaseSettings):
                 f"set PERDURE_SECRET (or PERDURE_SECRET_FILE) to {MIN_SECRET_LENGTH} random characters or more, "
                 "the same for all members; or say --development"
             )
+        if not self.development and DEVELOPMENT_REDIS_PASSWORD in self.redis_url:
+            raise ValueError("the password of the ledger is the development one: set another, or say --development")
         return self
 
     def member_name(self, role: str) -> str:
@@ -66,3 +84,11 @@ class CommonSettings(BaseSettings):
         if not self.name:
             self.name = f"{role}-{secrets.token_hex(3)}"
         return self.name
+
+
+def read_secret_file(setting: str, path: str) -> str:
+    """Return the secret that a file holds; raises ValueError that names the setting where it cannot be read."""
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise ValueError(f"{setting} names {path}, which cannot be read: {error.strerror}") from error

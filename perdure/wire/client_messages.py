@@ -35,9 +35,7 @@ class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _HELLO = msgspec.msgpack.Decoder(tuple[int, Hello])
-_COMMAND = msgspec.msgpack.Decoder(
-    Annotated[list[int | float | bool], msgspec.Meta(min_length=3, max_length=3 + MAX_COMMAND_FIELDS)]
-)
+_COMMAND = msgspec.msgpack.Decoder(Annotated[list[int | float | bool], msgspec.Meta(min_length=3, max_length=3 + MAX_COMMAND_FIELDS)])
 _PING = msgspec.msgpack.Decoder(tuple[int, int])
 _ENCODER = msgspec.msgpack.Encoder()
 

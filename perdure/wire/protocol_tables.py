@@ -15,8 +15,10 @@ from perdure.wire.opcodes import CLOSE_REASONS, ClientOp, Notice, ServerOp, Snap
 def close_table() -> str:
     """Return the close codes as a Markdown table."""
     lines = ["| code | reason | cause | what to do | resume? |", "|---|---|---|---|---|"]
-    for reason in sorted(CLOSE_REASONS.values(), key=lambda reason: int(reason.code)):
-        lines.append(f"| {int(reason.code)} | {reason.name} | {reason.cause} | {reason.mend} | {'yes' if reason.resumable else 'no'} |")
+    lines.extend(
+        f"| {int(reason.code)} | {reason.name} | {reason.cause} | {reason.mend} | {'yes' if reason.resumable else 'no'} |"
+        for reason in sorted(CLOSE_REASONS.values(), key=lambda reason: int(reason.code))
+    )
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@
 -- Nothing after the XADD can fail: it checks the log's type and last id itself, all else was checked before.
 
 -- Why the commit does not append: a resend, a newer owner, or a ledger that went back in time.
-local function not_next(base, zone, new, tick, digest)
+local function not_next(base, zone, expected, new, tick, digest)
   local generation, epoch, at, last, known = head_of(base, zone)
   if not known then return { 'GAP', 'the ledger does not know zone ' .. zone } end
   local my_generation, my_epoch = string.match(new, '^(%d+) (%d+) ')
@@ -24,7 +24,8 @@ local function not_next(base, zone, new, tick, digest)
       return reply
     end
   end
-  return { 'GAP', 'zone ' .. zone .. ' stands at tick ' .. at .. ' (' .. last .. '), not before ' .. tick .. ' (' .. digest .. ')' }
+  local before, previous = string.match(expected, '^%d+ %d+ (%-?%d+) (%x*)$')
+  return { 'GAP', 'zone ' .. zone .. ' stands at tick ' .. at .. ' (' .. last .. '), not ' .. before .. ' (' .. previous .. ')' }
 end
 
 -- Split an inbox when `movers` leave: returns what stays, or nil where one of them has not even been taken in yet. What is
@@ -122,7 +123,7 @@ end
 local function commit(keys, args)
   local base, zone, tick, digest = keys[1], args[1], args[4], args[5]
   local head_key, inbox_key = base .. KEY.HEAD .. zone, base .. KEY.INBOX .. zone
-  if redis.call('GET', head_key) ~= args[2] then return not_next(base, zone, args[3], tick, digest) end
+  if redis.call('GET', head_key) ~= args[2] then return not_next(base, zone, args[2], args[3], tick, digest) end
   local inbox = redis.call('LRANGE', inbox_key, 0, LIMIT.PAGE_ENTRIES - 1)
   local movers, rewritten = nil, false
   if #args > 6 then

@@ -148,11 +148,7 @@ class Lab:
 
     async def inbox(self, zone: int) -> list[Entry]:
         """Return what waits in a zone's inbox, without taking it."""
-        if self.store is not None:
-            return [unpack_entry(entry) for entry in self.store.data.zone(zone).inbox]
-        assert self.raw is not None
-        rows: Any = await self.raw.lrange(keys.key(self.world, "INBOX", zone), 0, -1)  # type: ignore[misc]
-        return [unpack_entry(entry) for entry in rows]
+        return [unpack_entry(entry) for entry in await self.ledger.read_inbox(zone)]
 
     async def push(self, zone: int, *entries: bytes) -> None:
         """Put entries into an inbox as another zone's commits would."""
@@ -187,15 +183,18 @@ def request(name: str, gateway: int = 7, slot: int = 3, spawn: int = 0, **change
 def arrive(name: str, target: int, *, session: int = 1, gateway: int = 7, slot: int = 3, payload: bytes = b"row") -> Transfer:
     """Return a border crossing of a player."""
     player = player_key(name)
-    return Transfer(target, player, Entry(EntryKind.ARRIVE, player, session, gateway, slot, hop=1, last_seq=9, origin=0, payload=payload).pack())
+    entry = Entry(EntryKind.ARRIVE, player, session, gateway, slot, hop=1, last_seq=9, origin=0, payload=payload)
+    return Transfer(target, player, entry.pack())
 
 
 def logout(name: str, saved: bytes = b"saved") -> Transfer:
     return Transfer(-1, player_key(name), saved)
 
 
-def member(name: str = "shard-a", number: int = 11, beat: int = 1, state: str = "ready", kind: str = "shard", address: str = "unix:/s", **info: Any) -> Member:
-    return Member(name, kind, number, address, beat, {"state": state, **info})
+def member(
+    name: str = "shard-a", number: int = 11, *, beat: int = 1, state: str = "ready", address: str = "unix:/s", **info: Any
+) -> Member:
+    return Member(name, "shard", number, address, beat, {"state": state, **info})
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = 10.0) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from perdure.client import Client, ClientClosed, CommandRefused, NotReady
+from perdure.client import Client, ClientClosed, CommandRefused
 from perdure.wire.opcodes import Close
 from perdure.wire.tokens import make_token
 from tests.unit.gateway.cluster_double import cluster, eventually
@@ -94,11 +94,8 @@ async def test_a_refused_command_raises_and_later_ones_go_through() -> None:
         waiting = [asyncio.ensure_future(client.command("steer", mx=1)) for _ in range(6)]
         results = asyncio.gather(*waiting, return_exceptions=True)
         await client.wait_until(lambda: client.stats.refused == 2)
-        with pytest.raises(NotReady):
-            for _ in range(100):
-                client.send_command("steer")
         c.shards["shard-a"].ignore_commands = False
-        await client.wait_until(lambda: not client.protocol._refusals_due)  # noqa: SLF001
+        await client.wait_until(lambda: not client.protocol._refusals_due)
         for writer in list(c.shards["shard-a"].links.values()):
             writer.transport.abort()  # a redial brings the resend
         outcome = await results

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from perdure.client import ClientProtocol, NotReady, ProtocolError, Refused, Snapshot, SnapshotError, Welcome
 from perdure.client.world_view import WorldView
 from perdure.game.schema import EntitySchema
-from tests.unit.wire.naive_snapshot import TOY, Parts
+from tests.unit.wire.naive_snapshot import TOY, Parts, packed
 
 KEYFRAME = 1
 SHIP = {"x": 10.0, "y": 20.0, "hp": 100, "score": 70_000, "serial": 4_000_000_000, "turn": -1, "a": 1, "b": 2, "c": 3}
@@ -21,7 +21,7 @@ SHIP = {"x": 10.0, "y": 20.0, "hp": 100, "score": 70_000, "serial": 4_000_000_00
 def welcome(resume: str = "anna.r1", session: int = 1) -> bytes:
     body = {"session": session, "player": "anna", "key": 1 << 62, "resume": resume, "schema": TOY.to_wire(), "schema_hash": TOY.hash,
             "tick_hz": 20, "zone": 0, "gateway": "g"}  # fmt: skip
-    return msgpack.packb([1, body])
+    return packed([1, body])
 
 
 def apply(world: WorldView, parts: Parts, **head: int) -> Snapshot:
@@ -42,7 +42,9 @@ def playing(ack: int = 0) -> ClientProtocol:
 
 def test_an_entity_enters_moves_and_leaves() -> None:
     world = WorldView(TOY)
-    snapshot = apply(world, Parts().enter(7, 0, 1 << 40 | 9, SHIP).own(0, {"ammo": 5, "fuel": 99_999}), flags=KEYFRAME, me=1 << 40 | 9, tick=4)
+    snapshot = apply(
+        world, Parts().enter(7, 0, 1 << 40 | 9, SHIP).own(0, {"ammo": 5, "fuel": 99_999}), flags=KEYFRAME, me=1 << 40 | 9, tick=4
+    )
     assert snapshot.entered == [1 << 40 | 9]
     assert world.me is not None
     assert world.me.fields == {**SHIP, "ammo": 5, "fuel": 99_999}
@@ -221,7 +223,7 @@ def test_another_clients_numbers_in_between_renumber_what_is_left() -> None:
     client.receive(Parts().message(tick=3, ack=1))
     client.hello()
     client.receive(welcome("anna.r2", 2))
-    client._pending.popleft()  # noqa: SLF001  # a command that was refused meanwhile leaves a gap
+    client._pending.popleft()  # a command that was refused meanwhile leaves a gap
     client.receive(Parts().message(flags=KEYFRAME, tick=9, ack=1))
     assert client.renumbered == {3: 2}
     assert [message[1] for message in sent(client.outgoing)] == [2]
@@ -231,14 +233,14 @@ def test_after_a_refusal_all_that_was_on_its_way_is_awaited_before_numbers_are_u
     client = playing()
     for _ in range(4):
         client.command("steer")
-    assert client.receive(msgpack.packb([5, 2, "too fast"])) == Refused(2, "too fast")
+    assert client.receive(packed([5, 2, "too fast"])) == Refused(2, "too fast")
     assert client.pending == [1]
     with pytest.raises(NotReady):
         client.command("steer")
-    client.receive(msgpack.packb([5, 3, "the next is 2"]))
+    client.receive(packed([5, 3, "the next is 2"]))
     with pytest.raises(NotReady):
         client.command("steer")
-    client.receive(msgpack.packb([5, 4, "the next is 2"]))
+    client.receive(packed([5, 4, "the next is 2"]))
     assert client.command("steer")[0] == 2
 
 
@@ -264,4 +266,4 @@ def test_messages_of_other_shapes_are_typed_errors() -> None:
     client = playing()
     for message in ([1], [1, {}], [2], [2, 1], [3], [4], [5, 1], [99], []):
         with pytest.raises((ProtocolError, SnapshotError)):
-            client.receive(msgpack.packb(message))
+            client.receive(packed(message))

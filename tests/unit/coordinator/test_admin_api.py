@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from admin_bench import SCHEMA, AdminBench
 from httpx import Response
 from structlog.testing import capture_logs
 
 from perdure.ledger.ledger import LedgerUnavailable, Member
 from perdure.wire.identifiers import key_hex, player_key
 from perdure.wire.link import COMMAND_HEADER
+from tests.unit.coordinator.admin_bench import SCHEMA, AdminBench
 
 pytestmark = pytest.mark.asyncio
 
@@ -46,7 +46,7 @@ async def test_without_the_token_nothing_is_told_and_nothing_done(path: str, tok
     await bench.enter("ann")
     before = bench.store.snapshot()
     async with bench.client("") as client:
-        headers = {"Authorization": f"Bearer {token}".encode("latin-1")} if token else {}
+        headers = [(b"Authorization", f"Bearer {token}".encode("latin-1"))] if token else []
         method = "POST" if path in CHANGING else "GET"
         response = await client.request(method, path, headers=headers)
     expect(response, 401)
@@ -347,8 +347,9 @@ async def test_kill_and_pause_are_refused_outside_development() -> None:
     async with bench.client(token) as client:
         expect(await client.post("/members/s0/kill"), 403)
         expect(await client.post("/members/s0/pause?ms=250"), 403)
-        expect(await client.post("/members/s0/drain"), 202)
-    assert await orders(bench, "s0") == ("drain",)
+        expect(await client.post("/members/g0/drain"), 202)
+    assert await orders(bench, "s0") == ()
+    assert await orders(bench, "g0") == ("drain",)
 
 
 async def test_drain_and_undrain() -> None:
@@ -356,18 +357,15 @@ async def test_drain_and_undrain() -> None:
     await bench.start("s0", "s1")
     await bench.ledger.heartbeat(Member("c0", "coordinator", 9, "http://c0", 1, {}))
     async with bench.client() as client:
-        expect(await client.post("/members/s0/drain?stay=true"), 202)
+        expect(await client.post("/members/s0/drain"), 202)
         assert (await bench.ledger.view()).draining == {"s0"}
-        assert await orders(bench, "s0") == ()
+        assert await orders(bench, "s0") == (), "the shard finds the mark; told twice it would leave at once"
         expect(await client.post("/members/s0/undrain"), 200)
         assert (await bench.ledger.view()).draining == frozenset()
-        expect(await client.post("/members/s0/drain"), 202)
-        assert await orders(bench, "s0") == ("drain",)
         expect(await client.post("/members/g0/drain"), 202)
         assert await orders(bench, "g0") == ("drain",)
-        expect(await client.post("/members/g0/drain?stay=true"), 400)
-        expect(await client.post("/members/s0/drain?stay=perhaps"), 400)
-        expect(await client.post("/members/c0/drain"), 409)
+        expect(await client.post("/members/c0/drain"), 202)
+        assert await orders(bench, "c0") == ("drain",)
         expect(await client.post("/members/g0/undrain"), 409)
         expect(await client.post("/members/nobody/drain"), 404)
 

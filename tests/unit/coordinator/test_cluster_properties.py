@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fake_cluster import FakeCluster, drive
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -13,6 +12,7 @@ from coordinator.cluster_state import ClusterSettings
 from coordinator.events import Assign, Evict, Instruction, Intend
 from coordinator.migration import MigrationSettings
 from perdure.ledger.ledger import ClusterView, LedgerRefused
+from tests.unit.coordinator.fake_cluster import FakeCluster, drive
 
 NAMES = ("s0", "s1", "s2", "s3", "s4")
 MOST, MOST_PER_PAIR = 4, 2
@@ -37,7 +37,7 @@ class ClusterMachine(RuleBasedStateMachine):
         if name not in self.cluster.view().members:
             self.cluster.join(name, state=state)
 
-    @rule(name=names, state=st.sampled_from(["ready", "draining"]), load=st.floats(0, 2) | st.none())
+    @rule(name=names, state=st.sampled_from(["ready", "draining"]), load=st.floats(0, 2000) | st.none())
     def say(self, name: str, state: str, load: float | None) -> None:
         if self.alive(name) and self.cluster.members[name].info["state"] != "draining":
             self.cluster.say(name, state=state, load=load)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fake_cluster import FakeCluster, drive
 
 from coordinator.cluster_state import ClusterSettings, ClusterState
 from coordinator.events import Assign, Cause, Elected, Evict, GatewayLost, Intend, StepDown, ViewRead
 from coordinator.failover import LivenessSettings
 from coordinator.migration import MigrationSettings, Phase, phase
+from tests.unit.coordinator.fake_cluster import FakeCluster, drive
 
 SHARDS = ("s0", "s1", "s2", "s3")
 
@@ -111,6 +111,24 @@ def test_a_joining_shard_gets_its_share_by_migrations_a_few_at_a_time() -> None:
     assert {assign.cause for assign in cluster.done(Assign)} == {Cause.START, Cause.MIGRATION}
 
 
+def test_migrations_are_bounded_between_two_shards() -> None:
+    cluster = running("s0")
+    cluster.join("s1")
+    assert len(cluster.step()) == 2
+    assert cluster.step() == []
+
+
+def test_a_zone_that_an_operator_moved_is_not_moved_back_for_balance() -> None:
+    one_at_a_time = ClusterSettings(settle_ms=0, migration=MigrationSettings(most=1))
+    cluster = running("s0", "s1", columns=4, rows=1, settings=one_at_a_time)
+    zone = next(zone for zone in (1, 2) if cluster.owner(zone) == "s0")
+    drive(cluster.ledger.intend(cluster.view().term, zone, "s1"))
+    cluster.follow()
+    cluster.settle()
+    assert cluster.owner(zone) == "s1"
+    assert cluster.counts() == {"s0": 2, "s1": 2}, "another zone went the other way"
+
+
 def test_migrations_are_bounded_in_all() -> None:
     settings = ClusterSettings(settle_ms=0, migration=MigrationSettings(most=3, most_per_pair=2))
     cluster = running("s0", "s1", "s2", settings=settings)
@@ -138,7 +156,7 @@ def test_without_rebalancing_a_joining_shard_gets_nothing() -> None:
 def test_a_loaded_shard_gives_zones_away_and_they_do_not_come_back_at_once() -> None:
     cluster = running("s0", "s1")
     hot = sorted(cluster.owners()["s0"])[:4]
-    cluster.say("s0", load={str(zone): 0.2 for zone in hot})
+    cluster.say("s0", load={str(zone): 200 for zone in hot})
     for _ in range(300):
         cluster.pass_ms(100)
         cluster.follow()
@@ -162,7 +180,7 @@ def test_a_wild_load_breaks_nothing(load: object) -> None:
     view = cluster.view()
     view.members["s0"] = member
     cluster.leader.state.handle(ViewRead(cluster.now_ms + 10, view))
-    assert all(0 <= share <= 16 for share in cluster.leader.state.loads().values())
+    assert all(0 <= share <= 1e6 for share in cluster.leader.state.loads().values())
 
 
 # --- suspicion ----------------------------------------------------------------------------------------------------
@@ -356,6 +374,43 @@ def test_zones_are_given_anew_when_their_owner_left_and_another_process_came_und
     assert cluster.step() == []
 
 
+def test_zones_that_their_owner_says_it_does_not_run_are_given_anew_by_a_new_leader() -> None:
+    """All left in order, and a shard came back under its name before any coordinator looked."""
+    cluster = running("s0")
+    cluster.depart("s0")
+    cluster.join("s0")
+    cluster.say("s0", stale={str(zone): route.epoch for zone, route in cluster.view().zones.items()})
+    cluster.elect(cluster.coordinator("c1"))
+    cluster.step()
+    assert {route.epoch for route in cluster.view().zones.values()} == {2}
+    assert cluster.step() == []
+
+
+def test_a_zone_that_its_owner_never_begins_to_run_is_given_anew_less_and_less_often() -> None:
+    cluster = running("s0", columns=1, rows=2)
+    cluster.say("s0", load={"1": 1})
+    cluster.pass_ms(4_900)
+    assert cluster.view().zones[0].epoch == 1
+    cluster.pass_ms(200)
+    assert cluster.view().zones[0].epoch == 2
+    cluster.pass_ms(9_900)
+    assert cluster.view().zones[0].epoch == 2
+    cluster.pass_ms(200)
+    assert cluster.view().zones[0].epoch == 3
+    assert cluster.view().zones[1].epoch == 1
+    cluster.say("s0", load={"0": 1, "1": 1})
+    cluster.pass_ms(60_000)
+    assert cluster.view().zones[0].epoch == 3
+
+
+def test_a_zone_that_its_owner_stopped_for_a_reason_is_left_with_it() -> None:
+    cluster = running("s0", "s1", columns=1, rows=2)
+    cluster.say("s0", load={}, failed={str(zone): "1: hash differs" for zone in cluster.owners()["s0"]})
+    before = cluster.view().zones
+    cluster.pass_ms(60_000)
+    assert cluster.view().zones == before
+
+
 # --- migration and takeover of the leader ---------------------------------------------------------------------------
 
 
@@ -397,10 +452,11 @@ def test_a_migration_is_withdrawn_when_its_time_is_over() -> None:
     assert cluster.owner(zone) == "s0"
 
 
-def test_a_new_leader_gives_a_migration_its_full_time() -> None:
+@pytest.mark.parametrize("again", [True, False])
+def test_a_new_leader_gives_a_migration_its_full_time(again: bool) -> None:
     cluster, zone = migrating()
     cluster.pass_ms(9_000)
-    cluster.elect(cluster.coordinator("c1"))
+    cluster.elect(cluster.leader if again else cluster.coordinator("c1"))
     cluster.pass_ms(9_000)
     assert cluster.view().zones[zone].successor == "s1"
     cluster.pass_ms(1_500)

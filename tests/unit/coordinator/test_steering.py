@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-from admin_bench import WORLD, AdminBench, make_settings
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from coordinator.service import CoordinatorService
-from coordinator.settings import DEVELOPMENT_ADMIN_TOKEN, CoordinatorSettings
+from coordinator.settings import DEVELOPMENT_ADMIN_TOKEN
 from coordinator.steering import Turn
 from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable, Member
 from perdure.ledger.memory_ledger import MemoryLedger, MemoryStore
+from tests.unit.coordinator.admin_bench import WORLD, AdminBench, make_settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -75,7 +76,7 @@ async def test_an_old_leader_that_wakes_up_changes_nothing(monkeypatch: pytest.M
 
     async def stale() -> object:
         monkeypatch.undo()
-        return type(view)(**{f: getattr(view, f) for f in view.__slots__} | {"suspects": {"s0": 1}})
+        return replace(view, suspects={"s0": 1})
 
     monkeypatch.setattr(old.steering, "_renewed_ms", old.steering.now_ms())
     monkeypatch.setattr(old.ledger, "view", stale)
@@ -161,7 +162,7 @@ async def until(ledger: MemoryLedger, condition: Callable[[Any], bool]) -> Any:
 async def test_a_service_leads_assigns_answers_and_leaves() -> None:
     store = MemoryStore()
     ledger = MemoryLedger(store)
-    service = CoordinatorService(make_settings(heartbeat_ms=20, poll_ms=20), MemoryLedger(store), lambda order: None)
+    service = CoordinatorService(make_settings(heartbeat_ms=20, poll_ms=20), MemoryLedger(store))
     await ledger.init_world(WORLD)
     await ledger.heartbeat(Member("s0", "shard", 1, "unix:/s0", 1, {"state": "ready"}))
     running = asyncio.create_task(service.run())
@@ -183,7 +184,7 @@ async def test_a_hint_is_followed_at_once_and_not_at_the_next_poll() -> None:
     store = MemoryStore()
     ledger = MemoryLedger(store)
     settings = make_settings(poll_ms=5000, leader_lease_ms=60_000, lease_ms=60_000, gateway_lease_ms=60_000)
-    service = CoordinatorService(settings, MemoryLedger(store), lambda order: None)
+    service = CoordinatorService(settings, MemoryLedger(store))
     await ledger.init_world(WORLD)
     running = asyncio.create_task(service.run())
     await until(ledger, lambda view: view.leader == "c0")
@@ -196,21 +197,20 @@ async def test_a_hint_is_followed_at_once_and_not_at_the_next_poll() -> None:
     await asyncio.wait_for(running, 5)
 
 
-async def test_orders_are_handed_on() -> None:
+async def test_a_drained_coordinator_leaves() -> None:
     store = MemoryStore()
     ledger = MemoryLedger(store)
-    taken: list[str] = []
-    service = CoordinatorService(make_settings(heartbeat_ms=20), MemoryLedger(store), taken.append)
+    service = CoordinatorService(make_settings(heartbeat_ms=20), MemoryLedger(store))
     running = asyncio.create_task(service.run())
-    await until(ledger, lambda view: "c0" in view.members)
-    await ledger.order("c0", "pause 10")
-    await until(ledger, lambda view: taken == ["pause 10"])
-    service.stop()
+    await until(ledger, lambda view: "c0" in view.members and view.leader == "c0")
+    await ledger.order("c0", "drain")
     await asyncio.wait_for(running, 5)
+    view = await ledger.view()
+    assert (view.leader, view.members) == ("", {})
 
 
 async def test_a_bug_in_a_loop_ends_the_service_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
-    service = CoordinatorService(make_settings(), MemoryLedger(), lambda order: None)
+    service = CoordinatorService(make_settings(), MemoryLedger())
 
     async def broken() -> Turn:
         raise RuntimeError("a bug")
@@ -241,6 +241,6 @@ async def test_settings_that_cannot_be_meant_are_refused(values: dict[str, objec
 async def test_the_admin_token_may_stand_in_a_file_and_is_not_shown(tmp_path: Any) -> None:
     file = tmp_path / "token"
     file.write_text("t" * 40 + "\n")
-    found = CoordinatorSettings(development=False, secret="x" * 40, admin_token_file=str(file))
+    found = make_settings(development=False, secret="x" * 40, admin_token_file=str(file))
     assert found.admin_token == "t" * 40
     assert "t" * 40 not in repr(found)

@@ -20,6 +20,10 @@ from tests.unit.gateway.shard_double import SECRET, PlayerTruth, ShardDouble, Zo
 BOUND_S = 10.0
 
 
+def settings_of(**given: Any) -> GatewaySettings:
+    return GatewaySettings(**given)
+
+
 async def eventually(condition: Callable[[], Any], what: str = "", bound_s: float = BOUND_S) -> None:
     """Wait until `condition()` holds; fail after `bound_s`."""
     loop = asyncio.get_running_loop()
@@ -62,7 +66,7 @@ class Cluster:
 
     async def add_gateway(self, **settings: Any) -> GatewayService:
         given = {"host": "127.0.0.1", "port": 0, "secret": SECRET, "development": True, "heartbeat_ms": 20, **self._settings, **settings}
-        gateway = GatewayService(GatewaySettings(**given), self.ledger)
+        gateway = GatewayService(settings_of(**given), self.ledger)
         await gateway.start()
         self.gateways.append(gateway)
         async with asyncio.timeout(BOUND_S):

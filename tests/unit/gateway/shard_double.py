@@ -181,9 +181,7 @@ class ShardDouble:
             entry = unpack_entry(data)
             player = truth.players.get(entry.player)
             if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE):
-                truth.players[entry.player] = PlayerTruth(
-                    entry.player, entry.session, entry.gateway, entry.slot, entry.hop, entry.last_seq
-                )
+                truth.players[entry.player] = PlayerTruth(entry.player, entry.session, entry.gateway, entry.slot, entry.hop, entry.last_seq)
             elif player is None:
                 continue
             elif entry.kind is EntryKind.ATTACH:
@@ -241,7 +239,14 @@ class ShardDouble:
         return parts.frame(zone=zone, epoch=self.owned[zone][1], tick=truth.tick, flags=flags, ack=player.last_seq, me=me)
 
     def send_release(
-        self, gateway: int, zone: int, entries: list[tuple[int, int, int, int, bytes]], *, epoch: int = 0, tick: int = 0, generation: int = 0
+        self,
+        gateway: int,
+        zone: int,
+        entries: list[tuple[int, int, int, int, bytes]],
+        *,
+        epoch: int = 0,
+        tick: int = 0,
+        generation: int = 0,
     ) -> None:
         """Send (slot, hop, ack, flags, frame) entries; the stamp is the zone's own where it is not given."""
         truth = self.truths[zone]

@@ -22,6 +22,7 @@ from perdure.wire.opcodes import CLOSE_REASONS, Close
 from perdure.wire.tokens import make_token
 from tests.unit.gateway.cluster_double import Cluster, cluster, eventually
 from tests.unit.gateway.shard_double import SECRET
+from tests.unit.wire.naive_snapshot import packed
 
 pytestmark = pytest.mark.asyncio
 
@@ -77,10 +78,10 @@ HELLOS: dict[str, tuple[Callable[[Cluster], bytes], Close]] = {
     "a resume token never given": (lambda c: encode_hello(resume="eve." + "a" * 43), Close.BAD_RESUME),
     "a resume token of no form": (lambda c: encode_hello(resume="eve"), Close.BAD_RESUME),
     "another schema": (lambda c: encode_hello(token=c.token("eve"), schema="0" * 16), Close.WRONG_SCHEMA),
-    "another protocol": (lambda c: msgpack.packb([1, {"protocol": 99, "token": c.token("eve")}]), Close.WRONG_PROTOCOL),
+    "another protocol": (lambda c: packed([1, {"protocol": 99, "token": c.token("eve")}]), Close.WRONG_PROTOCOL),
     "garbage": (lambda c: b"\xde\xad\xbe\xef" * 20, Close.BAD_HELLO),
     "a command first": (lambda c: encode_command(1, 1, [0, 0, 0]), Close.BAD_HELLO),
-    "an unknown field": (lambda c: msgpack.packb([1, {"protocol": 1, "token": "t", "admin": True}]), Close.BAD_HELLO),
+    "an unknown field": (lambda c: packed([1, {"protocol": 1, "token": "t", "admin": True}]), Close.BAD_HELLO),
     "deep nesting": (lambda c: b"\x91" * 10_000, Close.BAD_HELLO),
 }
 
@@ -103,7 +104,7 @@ MESSAGES: dict[str, tuple[bytes | str, Close]] = {
     "a command out of range": (encode_command(1, 1, [2, 0, 0]), Close.BAD_COMMAND),
     "a command with NaN": (encode_command(1, 2, [float("nan")]), Close.BAD_COMMAND),
     "a command of unknown kind": (encode_command(1, 77, []), Close.BAD_COMMAND),
-    "a command with a string": (msgpack.packb([2, 1, 1, "x", 0, 0]), Close.BAD_MESSAGE),
+    "a command with a string": (packed([2, 1, 1, "x", 0, 0]), Close.BAD_MESSAGE),
     "a 10 MB message": (b"x" * 10_000_000, Close.MESSAGE_TOO_BIG),
     "a message of 16 KiB and a byte": (b"x" * (16 * 1024 + 1), Close.MESSAGE_TOO_BIG),
 }
@@ -256,7 +257,7 @@ async def test_silence_is_pinged_and_then_closed() -> None:
 async def get(url: str) -> tuple[int, str, bytes]:
     def fetch() -> tuple[int, str, bytes]:
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(url, timeout=5) as answer:
                 return answer.status, answer.headers["Content-Type"], answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.headers["Content-Type"], error.read()

@@ -115,7 +115,7 @@ def listen(chunks: list[bytes], *, fast: bool) -> tuple[list[Any], list[bytes], 
         transport.written.clear()
         for chunk in chunks:
             if not fast:
-                connection._boundary = False  # noqa: SLF001
+                connection._boundary = False
             connection.data_received(chunk)
         return connection.session.heard, transport.written, protocol.state, endpoint.counters.fast_frames_in  # type: ignore[return-value]
 

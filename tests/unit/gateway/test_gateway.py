@@ -15,14 +15,13 @@ from websockets.asyncio.client import connect
 
 from gateway.service import EXIT_USAGE, GatewayService, serve_gateway
 from gateway.session import SessionState
-from gateway.settings import GatewaySettings
 from perdure.client import ClientClosed, run_bots
 from perdure.ledger.ledger import EnterAnswer, EnterRequest, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.wire.client_messages import encode_hello
 from perdure.wire.identifiers import LOBBY, player_key
 from perdure.wire.opcodes import Close, Notice, SnapshotFlag
-from tests.unit.gateway.cluster_double import cluster, eventually
+from tests.unit.gateway.cluster_double import cluster, eventually, settings_of
 from tests.unit.gateway.shard_double import SECRET, PlayerTruth
 
 pytestmark = pytest.mark.asyncio
@@ -84,9 +83,7 @@ async def test_a_link_that_breaks_while_the_shard_lives_is_redialled_without_sus
 
 async def test_a_shard_of_another_secret_gets_no_commands() -> None:
     async with cluster(hz=0) as c:
-        stranger = GatewayService(
-            GatewaySettings(host="127.0.0.1", port=0, secret="y" * 40, heartbeat_ms=20, lease_ms=1000), c.ledger
-        )
+        stranger = GatewayService(settings_of(host="127.0.0.1", port=0, secret="y" * 40, heartbeat_ms=20, lease_ms=1000), c.ledger)
         await stranger.start()
         await eventually(lambda: stranger.counters.releases == 0 and len(stranger.links) == 2, "dialling")
         assert stranger.links.up == 0
@@ -157,7 +154,7 @@ async def test_a_player_crosses_to_another_zone_and_its_commands_follow() -> Non
         anna = await connecting
         anna.send_command("steer", mx=1)
         await eventually(lambda: len(shard.received) == 1, "the command")
-        shard._waiting.clear()  # noqa: SLF001  # it arrives too late for the last tick here
+        shard._waiting.clear()  # it arrives too late for the last tick here
         other = 1 - home
         player = c.truths[home].players.pop(key)
         entry = (player.slot, player.hop, player.last_seq, int(SnapshotFlag.MOVED), shard.frame(home, player, 0))
@@ -222,7 +219,7 @@ async def test_many_logins_of_one_player_at_once_leave_one_session() -> None:
         urls = [c.gateway.url, other.url]
         clients = [c.client("anna") for _ in range(8)]
         for k, client in enumerate(clients):
-            client._urls = [urls[k % 2]]  # noqa: SLF001
+            client._urls = [urls[k % 2]]
         await asyncio.gather(*(client.connect() for client in clients), return_exceptions=True)
         await eventually(lambda: len(c.gateway.fanout) + len(other.fanout) == 1, "one session")
         await eventually(lambda: sum(client.ended is None for client in clients) == 1, "one client")
@@ -251,7 +248,7 @@ async def test_resume_continues_and_rotates_the_token() -> None:
 async def test_a_broken_socket_detaches_the_player_and_keeps_it_in_the_world() -> None:
     async with cluster() as c:
         anna = await c.client("anna").connect()
-        anna._reconnect = False  # noqa: SLF001
+        anna._reconnect = False
         anna.drop_socket()
         await eventually(lambda: c.player("anna").gateway == -1, "the detach")
         assert len(c.gateway.fanout) == 0
@@ -318,7 +315,7 @@ class Flaky(MemoryLedger):
 
 def make_flaky(c: Any) -> Flaky:
     flaky = Flaky(c.ledger.store)
-    c.gateway.admission._ledger = flaky  # noqa: SLF001
+    c.gateway.admission._ledger = flaky
     return flaky
 
 
@@ -329,7 +326,7 @@ async def test_lost_replies_of_a_resume_do_not_lock_the_player_out(lost: int) ->
         async with c.client("anna") as anna:
             await anna.command("steer", mx=1)
             flaky.lose_replies = lost
-            anna._token = None  # noqa: SLF001  # it has nothing but its resume token
+            anna._token = None  # it has nothing but its resume token
             anna.drop_socket()
             await eventually(lambda: anna.connected and anna.stats.reconnects == 1, "the resume")
             assert await anna.command("steer", mx=1) == 2
@@ -428,7 +425,7 @@ async def test_a_reader_that_never_reads_is_closed() -> None:
         c.shards["shard-a"].filler = 2000
         raw, _ = await slow_socket(c, "slow")
         await eventually(lambda: c.gateway.counters.closes[Close.SLOW_READER] == 1, "the close")
-        await eventually(lambda: len(c.gateway.endpoint._connections) == 1, "the socket's end")  # noqa: SLF001
+        await eventually(lambda: len(c.gateway.endpoint._connections) == 1, "the socket's end")
         assert c.player("slow").gateway in (-1, c.gateway.membership.number)
         await eventually(lambda: c.player("slow").gateway == -1, "the detach")
         assert witness.stats.closes == []
@@ -443,7 +440,7 @@ async def test_shutdown_sends_everyone_away_to_another_gateway() -> None:
         other = await c.add_gateway()
         clients = [c.client(f"p{k}") for k in range(10)]
         for client in clients:
-            client._urls = [c.gateways[0].url, other.url]  # noqa: SLF001
+            client._urls = [c.gateways[0].url, other.url]
             await client.connect()
             await client.command("steer", mx=1)
         leaving = c.gateways.pop(0)
@@ -472,7 +469,7 @@ async def test_a_gateway_that_was_taken_for_lost_begins_anew() -> None:
 
 async def test_a_taken_port_is_one_clear_line_and_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:
     with sockets.create_server(("127.0.0.1", 0)) as taken:
-        settings = GatewaySettings(host="127.0.0.1", port=taken.getsockname()[1], secret=SECRET, name="twice")
+        settings = settings_of(host="127.0.0.1", port=taken.getsockname()[1], secret=SECRET, name="twice")
         assert await serve_gateway(settings, MemoryLedger()) == EXIT_USAGE
     printed = capsys.readouterr().out.strip()
     assert len(printed.splitlines()) == 1
@@ -508,10 +505,10 @@ async def test_sigterm_ends_with_zero() -> None:
 
 async def test_readiness_follows_the_world_and_the_links() -> None:
     ledger = MemoryLedger()
-    gateway = GatewayService(GatewaySettings(port=0, development=True, heartbeat_ms=20), ledger)
+    gateway = GatewayService(settings_of(port=0, development=True, heartbeat_ms=20), ledger)
     await gateway.start()
     try:
-        assert gateway._readiness() == "waiting for the ledger and the world"  # noqa: SLF001
+        assert gateway._readiness() == "waiting for the ledger and the world"
         anna_socket = await connect(gateway.url, compression=None, proxy=None)
         await anna_socket.send(encode_hello(token="t"))
         await anna_socket.wait_closed()
@@ -520,7 +517,7 @@ async def test_readiness_follows_the_world_and_the_links() -> None:
 
         await ledger.init_world(world_of())
         await gateway.wait_ready()
-        assert gateway._readiness() == "no shard is linked"  # noqa: SLF001
+        assert gateway._readiness() == "no shard is linked"
     finally:
         await gateway.stop()
 
@@ -550,5 +547,3 @@ async def test_bots_play_through_a_failover_without_a_drop() -> None:
             applied = [seq for seq, _, _ in c.player(bot.name).applied]
             assert applied == list(range(1, len(applied) + 1))
             assert len(applied) >= len(bot.acknowledged)
-
-

@@ -7,10 +7,13 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.metrics import GatewayCounters
 from gateway.routing import Route
 from gateway.session import (
+    MAX_LEARNED,
     ROW_HEAD,
     TRANSITIONS,
     Admit,
@@ -29,7 +32,7 @@ from gateway.session import (
 from perdure.wire.client_messages import encode_command, encode_hello, encode_leave, encode_ping
 from perdure.wire.link import COMMAND_HEADER, command_dtype
 from perdure.wire.opcodes import Close, Notice, ServerOp, SnapshotFlag
-from tests.unit.wire.naive_snapshot import TOY
+from tests.unit.wire.naive_snapshot import TOY, packed
 
 KEYFRAME, GONE, MOVED = int(SnapshotFlag.KEYFRAME), int(SnapshotFlag.GONE), int(SnapshotFlag.MOVED)
 
@@ -168,8 +171,8 @@ def test_hello_asks_for_admission_and_the_answer_is_a_welcome() -> None:
         (encode_leave(), Close.BAD_HELLO),
         (b"\xff\xff\xff", Close.BAD_HELLO),
         (b"", Close.BAD_HELLO),
-        (msgpack.packb([1, {"protocol": 1}]), Close.BAD_HELLO),
-        (msgpack.packb([1, {"protocol": 2, "token": "t"}]), Close.WRONG_PROTOCOL),
+        (packed([1, {"protocol": 1}]), Close.BAD_HELLO),
+        (packed([1, {"protocol": 2, "token": "t"}]), Close.WRONG_PROTOCOL),
         (encode_hello(token="t", schema="0" * 16), Close.WRONG_SCHEMA),
     ],
 )
@@ -247,11 +250,13 @@ def test_a_command_that_breaks_the_schema_closes(kind: int, values: list[Any]) -
     assert bench.closed() is Close.BAD_COMMAND
 
 
-@pytest.mark.parametrize("message", [[2, 0, 1, 0, 0, 0], [2, -1, 1, 0, 0, 0], [2, 1 << 32, 1, 0, 0, 0], [2, 1.0, 1, 0, 0, 0], [2, 1, True, 0, 0, 0]])
+@pytest.mark.parametrize(
+    "message", [[2, 0, 1, 0, 0, 0], [2, -1, 1, 0, 0, 0], [2, 1 << 32, 1, 0, 0, 0], [2, 1.0, 1, 0, 0, 0], [2, 1, True, 0, 0, 0]]
+)
 def test_a_command_whose_head_is_no_number_closes(message: list[Any]) -> None:
     bench = Bench()
     bench.play()
-    bench.say(msgpack.packb(message))
+    bench.say(packed(message))
     assert bench.closed() is Close.BAD_MESSAGE
 
 
@@ -576,3 +581,62 @@ def test_a_broken_link_is_no_death() -> None:
 def test_every_close_text_fits_a_close_frame(code: Close) -> None:
     assert len(close_text(code, "ä" * 200).encode()) <= 123
     assert close_text(code)
+
+
+# --- learned commands -------------------------------------------------------------------------------------------------
+
+
+def encodings(value: Any) -> list[bytes]:
+    """A few msgpack encodings of one number, the usual one first."""
+    out = [packed(value)]
+    if type(value) is int and 0 <= value < 256:
+        out += [
+            b"\xcc" + bytes((value,)),
+            b"\xcd" + value.to_bytes(2, "big"),
+            b"\xce" + value.to_bytes(4, "big"),
+            b"\xd3" + value.to_bytes(8, "big"),
+        ]
+    return out
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 4),  # how the number is encoded
+            st.sampled_from([1, 1, 1, 2, 3, True]),
+            st.lists(st.one_of(st.sampled_from([-1, 0, 1, 1, True]), st.sampled_from([0.5, 1.0, 2, 9.5])), min_size=0, max_size=4),
+            st.booleans(),  # array 16
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_a_learned_command_has_the_row_of_a_decoded_one(course: list[tuple[int, int, list[Any], bool]]) -> None:
+    """Whatever was learned before, each command gives the same row or the same close as on a fresh gateway."""
+    rules = WorldRules(TOY, SessionLimits(commands_per_second=1000))
+    for how, kind, values, wide in course:
+        outcomes = []
+        for own_rules in (rules, WorldRules(TOY, SessionLimits(commands_per_second=1000))):
+            bench = Bench()
+            bench.rules = own_rules
+            bench.session = Session(own_rules, bench.written.append, bench.counters)
+            bench.play()
+            seq = encodings(1)[how]
+            count = 3 + len(values)
+            head = b"\xdc" + count.to_bytes(2, "big") if wide else bytes((0x90 + count,))
+            row = bench.say(head + b"\x02" + seq + b"".join(packed(value) for value in [kind, *values]))
+            outcomes.append((row, bench.session.closed_code))
+        assert outcomes[0] == outcomes[1]
+        fault = None if kind in (1, 2) and type(kind) is int else "kind"
+        if fault is None:
+            fault = TOY.commands[kind - 1].fault(values)
+        assert (outcomes[0][0] is None) == (fault is not None)
+
+
+def test_what_is_learned_is_bounded() -> None:
+    bench = Bench(commands_per_second=1e6)
+    route = bench.play()
+    for k in range(MAX_LEARNED + 100):
+        assert bench.command(kind=2, values=[k / (MAX_LEARNED + 100)]) is not None
+        bench.frame(route, ack=bench.seq)
+        assert len(bench.rules.learned) <= MAX_LEARNED

@@ -48,7 +48,9 @@ def test_a_token_without_the_right_claims_is_invalid(claims: dict[str, object]) 
         check_token(SECRET, jwt.encode(claims, SECRET, algorithm="HS256"))
 
 
-@pytest.mark.parametrize("token", ["", "a.b.c", "x" * 3000, jwt.encode({"sub": "anna", "aud": "perdure", "exp": 1 << 40}, None, algorithm="none")])
+@pytest.mark.parametrize(
+    "token", ["", "a.b.c", "x" * 3000, jwt.encode({"sub": "anna", "aud": "perdure", "exp": 1 << 40}, None, algorithm="none")]
+)
 def test_garbage_and_unsigned_tokens_are_invalid(token: str) -> None:
     with pytest.raises(TokenInvalid):
         check_token(SECRET, token)
@@ -67,7 +69,9 @@ def test_a_resume_token_names_its_player_and_is_random() -> None:
     assert len(hash_resume(resume)) == 64
 
 
-@pytest.mark.parametrize("resume", ["", "anna", "anna.short", "an na." + "a" * 43, "anna." + "a" * 44, "anna." + "ä" * 43, "anna." + "a" * 43 + "\n"])
+@pytest.mark.parametrize(
+    "resume", ["", "anna", "anna.short", "an na." + "a" * 43, "anna." + "a" * 44, "anna." + "ä" * 43, "anna." + "a" * 43 + "\n"]
+)
 def test_what_has_not_the_form_of_a_resume_token_is_refused(resume: str) -> None:
     with pytest.raises(TokenInvalid):
         split_resume(resume)

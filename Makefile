@@ -1,0 +1,70 @@
+# Perdure. `make` or `make help` lists the verbs; every verb sets up first, and a second set-up takes no time.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.perdure-setup
+ARGS ?=
+
+# JOBS: test processes; one file's tests stay in one process. NAME: a bench.
+JOBS ?= auto
+NAME ?=
+
+.PHONY: help setup up test check format bench compose-test images lock clean
+
+help: ## list the verbs
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with the locked packages and the command perdure
+	@:
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "perdure needs Python 3.11 or later: install python3, or say make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "perdure needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'): say make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "this Python cannot make virtual environments: install the package python3-venv" >&2; exit 2; }
+	@[[ -x $(BIN)/python ]] || { echo "setup: making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "setup: installing the locked packages (a minute or two the first time)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on --require-hashes -r requirements-dev.lock
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+	@echo "setup: done"
+
+up: setup ## run a world on this machine, with bots; Ctrl-C ends it (ARGS="--shards 2")
+	@$(BIN)/perdure up $(ARGS)
+
+test: setup ## run the tests (ARGS="-k gateway")
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+check: setup ## ruff, pyright, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/pyright
+
+format: setup ## let ruff mend and format what it can
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+bench: setup ## run one bench (NAME=failover)
+	@[[ -n "$(NAME)" ]] || { echo "say which: make bench NAME=failover" >&2; $(BIN)/perdure bench --help; exit 2; }
+	@$(BIN)/perdure bench $(NAME) $(ARGS)
+
+compose-test: setup ## run the cluster in containers and break it (needs a container engine)
+	@$(BIN)/python -m pytest -m compose tests/faults/test_compose.py $(ARGS)
+
+images: ## build the container image
+	@docker compose build
+
+lock: setup ## make the lock files anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --upgrade $(LOCK_OPTIONS) pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --upgrade $(LOCK_OPTIONS) --all-extras -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --system-certs
+
+clean: ## remove .venv and every cache
+	@rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
