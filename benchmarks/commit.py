@@ -33,8 +33,7 @@ class _Zones:
     """The chains of some zones; makes the commits of the next tick."""
 
     def __init__(self, zones: list[int]) -> None:
-        start: tuple[int, str] = (0, "")
-        self._heads = dict.fromkeys(zones, start)
+        self._heads: dict[int, tuple[int, str]] = dict.fromkeys(zones, (0, ""))
         self._record = bytes(range(256)) * (RECORD_BYTES // 256 + 1)
 
     def tick(self) -> list[Commit]:

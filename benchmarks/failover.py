@@ -26,7 +26,7 @@ def run(kills: int = 20, bots: int = 100, shards: int = 4, seed: int = 1) -> dic
 async def _run(kills: int, bots: int, shards: int, seed: int) -> dict[str, Any]:
     choose = random.Random(seed)
     happened: list[tuple[float, set[str]]] = []
-    async with playing(bots, shards=shards) as game:
+    async with playing(bots, shards=shards, settings={"migration_rest_ms": "1000"}) as game:  # so that a shard is soon worth killing again
         with console.status("") as status:
             for number in range(kills):
                 view, owner_of = await game.owners()

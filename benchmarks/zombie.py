@@ -22,7 +22,7 @@ def run(rounds: int = 5, bots: int = 100, shards: int = 4, stopped_s: float = 5.
 async def _run(rounds: int, bots: int, shards: int, stopped_s: float, seed: int) -> dict[str, Any]:
     choose = random.Random(seed)
     happened: list[tuple[float, float, set[str]]] = []
-    async with playing(bots, shards=shards) as game:
+    async with playing(bots, shards=shards, settings={"migration_rest_ms": "1000"}) as game:
         with console.status("") as status:
             for number in range(rounds):
                 view, owner_of = await game.owners()

@@ -41,13 +41,13 @@ FOLLOW_EVERY_S = 0.05
 EXIT_OK, EXIT_FAULT = 0, 2
 
 
-def run(settings: ShardSettings) -> int:
-    """Run a shard until it is told to stop; return the process's exit code."""
+def run(settings: ShardSettings, program: Program | None = None) -> int:
+    """Run a shard until it is told to stop; return the process's exit code. `program`: the game, where it is loaded already."""
     import uvloop
 
     configure_logging(settings.log_level, settings.log_format)
     try:
-        return uvloop.run(_main(settings))
+        return uvloop.run(_main(settings, program))
     except (GameError, LedgerError, OSError, ValueError) as error:
         log.error("shard_failed", why=_one_line(error, settings))
         return EXIT_FAULT
@@ -59,8 +59,8 @@ def _one_line(error: Exception, settings: ShardSettings) -> str:
     return " ".join(str(error).split())
 
 
-async def _main(settings: ShardSettings) -> int:
-    program = compile_program(load_game(settings.game))
+async def _main(settings: ShardSettings, program: Program | None) -> int:
+    program = program or compile_program(load_game(settings.game))
     ledger = await RedisLedger.connect(settings.redis_url, settings.world, commit_deadline_s=settings.commit_deadline_ms / 1000)
     try:
         shard = ShardService(settings, program, ledger)
@@ -208,7 +208,7 @@ class ShardService:
             "state": "draining" if self._draining else self.state, "build": f"{self.program.build:016x}", "pid": os.getpid(),
             "host": socket.gethostname(), "load": {str(n): zone.player_count() + 1 for n, zone in zones.items()},
             "players": {str(n): zone.player_count() for n, zone in zones.items()}, "failed": {str(n): why for n, why in self.failed.items()},
-            "paused": self.ticks.paused,
+            "stale": {str(n): epoch for n, epoch in self._stale.items()}, "paused": self.ticks.paused,
         }  # fmt: skip
 
     async def _on_evicted(self) -> None:
@@ -224,12 +224,11 @@ class ShardService:
         self._wake.set()
 
     def _drain(self) -> None:
-        if self._draining:
-            self._stop.set()  # asked twice: leave now
-            return
-        log.info("draining", zones=len(self.ticks.zones))
-        self._draining = True
-        self._wake.set()
+        """Leave once the zones are gone. Asked again, by whatever way, it changes nothing."""
+        if not self._draining:
+            log.info("draining", zones=len(self.ticks.zones))
+            self._draining = True
+            self._wake.set()
 
     # --- routes ---------------------------------------------------------------------------------------------------
     async def _hints(self) -> None:

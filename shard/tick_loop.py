@@ -51,6 +51,7 @@ class TickLoop:
         self._keyframes: list[tuple[int, list[int]]] = []
         self._linked: list[int] = []
         self._side_tasks: dict[int, asyncio.Task[None]] = {}
+        self._ticking = False
         self.stopping = False
         self.paused = False
         self.ticked = 0
@@ -97,9 +98,9 @@ class TickLoop:
         self._metrics.zones.set(len(self.zones))
 
     def remove(self, number: int) -> None:
-        """Stop running a zone: it belongs to another owner."""
+        """Stop running a zone: it belongs to another owner. In the middle of a tick it is left to its thread; nothing of it is released."""
         zone = self.zones.pop(number, None)
-        if zone is not None and zone.phase is not Phase.DROPPED:
+        if zone is not None and not self._ticking and zone.phase is not Phase.DROPPED:
             zone.drop()
         self._metrics.zones.set(len(self.zones))
 
@@ -118,7 +119,11 @@ class TickLoop:
             if now - due > self._interval_s:
                 due = now
             due += self._interval_s
-            await self._tick()
+            self._ticking = True
+            try:
+                await self._tick()
+            finally:
+                self._ticking = False
             if now - collected > COLLECT_EVERY_S and due - time.monotonic() > 0.010:
                 gc.collect(1)  # the collector is off during ticks; what little garbage has cycles goes here
                 collected = now
@@ -149,6 +154,8 @@ class TickLoop:
 
     async def _in_threads(self, function: Callable[[Zone], Any], zones: list[Zone]) -> list[Any]:
         """Apply `function` to every zone, in one task a thread (a task a zone would cost more than most zones' work)."""
+        if not zones:
+            return []
         loop = asyncio.get_running_loop()
         share = -(-len(zones) // self._threads)
         parts = [zones[at : at + share] for at in range(0, len(zones), share)]
@@ -159,7 +166,8 @@ class TickLoop:
         if commit is not None:
             return True
         log.error("zone_stopped", zone=zone.zone, tick=zone.tick, why=str(fault), mend="the rules failed; see perdure log and perdure replay")
-        self.remove(zone.zone)
+        if self.zones.get(zone.zone) is zone:
+            self.remove(zone.zone)
         return False
 
     # --- commit and release ---------------------------------------------------------------------------------------
@@ -195,8 +203,8 @@ class TickLoop:
 
     def _answered(self, zone: Zone, answer: CommitAnswer, frames: list[tuple[int, bytes]]) -> None:
         self._metrics.answers.labels(answer.status).inc()
-        if zone.phase is Phase.DROPPED:
-            return
+        if self.zones.get(zone.zone) is not zone:
+            return  # it was taken away meanwhile: its new owner replays what was committed, and releases that
         zone.committed(answer)
         if answer.status is CommitStatus.OK:
             self._metrics.ticks.inc()

@@ -32,12 +32,13 @@ def main(arguments: list[str]) -> int:
     from shard.warmup import warm
 
     try:
-        warm(compile_program(load_game(arguments[0])))
+        program = compile_program(load_game(arguments[0]))
+        warm(program)
     except GameError as error:
         _say({"fault": str(error)})
         return 2
     _say({"ready": round(time.monotonic() - started, 3)})
-    return _Nursery().serve()
+    return _Nursery(program).serve()
 
 
 def _say(event: dict[str, Any]) -> None:
@@ -46,7 +47,8 @@ def _say(event: dict[str, Any]) -> None:
 
 
 class _Nursery:
-    def __init__(self) -> None:
+    def __init__(self, program: Any) -> None:
+        self._program = program
         self._children: dict[int, str] = {}
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -85,7 +87,7 @@ class _Nursery:
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
-            _become_shard(order, (self._wake_read, self._wake_write))
+            _become_shard(order, (self._wake_read, self._wake_write), self._program)
         self._children[pid] = order["name"]
         _say({"started": order["name"], "pid": pid})
 
@@ -94,7 +96,7 @@ def _noted(number: int, frame: FrameType | None) -> None:
     """The wakeup descriptor carries the signal; nothing is done inside the handler."""
 
 
-def _become_shard(order: dict[str, Any], pipes: tuple[int, int]) -> None:
+def _become_shard(order: dict[str, Any], pipes: tuple[int, int], program: Any) -> None:
     """In the child: a shard process from here on; never returns."""
     code = 2
     try:
@@ -113,7 +115,7 @@ def _become_shard(order: dict[str, Any], pipes: tuple[int, int]) -> None:
         from shard.service import run
         from shard.settings import ShardSettings
 
-        code = run(ShardSettings(name=order["name"], **order["settings"]))
+        code = run(ShardSettings(name=order["name"], **order["settings"]), program)  # not what the files have become since
     finally:
         sys.stderr.flush()
         os._exit(code)

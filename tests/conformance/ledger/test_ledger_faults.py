@@ -344,14 +344,34 @@ def methods(lab: Lab) -> dict[str, Callable[[], Awaitable[Any]]]:
     }
 
 
-async def restore(raw: redis.asyncio.Redis, dump: dict[bytes, bytes], world: str) -> None:
-    """Bring the keys of a world back to what a dump holds, as far as they differ."""
+async def restore(raw: redis.asyncio.Redis, dump: dict[bytes, bytes], world: str) -> dict[bytes, bytes]:
+    """Bring the keys of a world back to what a dump holds, as far as they differ; returns the dump as it then is.
+
+    The values are the same, but a restored set may stand in another order.
+    """
     now = await dump_keys(raw, world)
+    pipeline = raw.pipeline(transaction=False)
     for name in now.keys() - dump.keys():
-        await raw.delete(name)
-    for name, value in dump.items():
-        if now.get(name) != value:
-            await raw.restore(name, 0, value, replace=True)
+        pipeline.delete(name)
+    changed = [name for name, value in dump.items() if now.get(name) != value]
+    for name in changed:
+        pipeline.restore(name, 0, dump[name], replace=True)
+    for name in changed:
+        pipeline.dump(name)
+    answers = await pipeline.execute()
+    return {**dump, **dict(zip(changed, answers[len(answers) - len(changed) :], strict=True))}
+
+
+async def spoil(raw: redis.asyncio.Redis, place: bytes, kind: bytes | str) -> bytes:
+    """Put a value of another type under a key; returns its dump."""
+    pipeline = raw.pipeline(transaction=False)
+    pipeline.delete(place)
+    if kind == b"string":
+        pipeline.rpush(place, "wrong")
+    else:
+        pipeline.set(place, "wrong")
+    pipeline.dump(place)
+    return (await pipeline.execute())[-1]
 
 
 async def test_a_key_of_a_wrong_type_is_refused_before_anything_is_written(redis_lab: Lab) -> None:
@@ -364,15 +384,10 @@ async def test_a_key_of_a_wrong_type_is_refused_before_anything_is_written(redis
     missing = {suffix for suffix, _ in keys.SUFFIXES.values() if not any(name.startswith(suffix) for name in names)}
     assert missing == {":channel:"}, f"no key of these kinds to spoil: {missing}"
     refused: dict[str, list[str]] = {}
+    kinds = {place: await lab.raw.type(place) for place in places}
     for method, call in methods(lab).items():
         for place in places:
-            kind = await lab.raw.type(place)
-            await lab.raw.delete(place)
-            if kind == b"string":
-                await lab.raw.rpush(place, "wrong")  # type: ignore[misc]
-            else:
-                await lab.raw.set(place, "wrong")
-            spoilt = {**good, place: await lab.raw.dump(place)}
+            spoilt = {**good, place: await spoil(lab.raw, place, kinds[place])}
             try:
                 answer = await call()
             except LedgerRefused:
@@ -382,18 +397,14 @@ async def test_a_key_of_a_wrong_type_is_refused_before_anything_is_written(redis
             if failed:
                 refused.setdefault(method, []).append(place.decode().removeprefix(keys.base(lab.world)))
                 assert await dump_keys(lab.raw, lab.world) == spoilt, f"{method} wrote before it refused {place.decode()}"
-                await lab.raw.restore(place, 0, good[place], replace=True)
-                good[place] = await lab.raw.dump(place) or b""  # a restored set may stand in another order
-            else:
-                await restore(lab.raw, good, lab.world)
-                good = await dump_keys(lab.raw, lab.world)
+            good = await restore(lab.raw, good, lab.world)
     assert set(refused) == set(methods(lab)), "every method reads some key"
     # What each writes, at least: a smaller figure means that a check was taken out.
     for method, least in {"commit": 11, "enter": 6, "evict": 5, "reseed": 7}.items():
         assert len(refused[method]) >= least, refused[method]
     # And with nothing spoilt, all of them go through.
     for method, call in methods(lab).items():
-        await restore(lab.raw, good, lab.world)
+        good = await restore(lab.raw, good, lab.world)
         try:
             answer = await call()
         except LedgerError as error:
@@ -430,7 +441,6 @@ async def test_damaged_content_is_refused_before_anything_is_written(
     spoilt = await dump_keys(lab.raw, lab.world)
     refused = []
     for method, call in methods(lab).items():
-        before = await dump_keys(lab.raw, lab.world)
         try:
             answer = await call()
         except LedgerRefused as error:
@@ -440,8 +450,8 @@ async def test_damaged_content_is_refused_before_anything_is_written(
             failed = method == "commit" and answer[0].status is not CommitStatus.OK
         if failed:
             refused.append(method)
-            assert await dump_keys(lab.raw, lab.world) == before, f"{method} wrote before it refused"
-        await restore(lab.raw, spoilt, lab.world)
+            assert await dump_keys(lab.raw, lab.world) == spoilt, f"{method} wrote before it refused"
+        spoilt = await restore(lab.raw, spoilt, lab.world)
     assert refused
 
 

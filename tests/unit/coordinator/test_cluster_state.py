@@ -244,6 +244,16 @@ def test_zones_are_never_left_with_a_suspect_that_the_leader_did_not_live_to_tak
     assert "s2" not in cluster.counts()
 
 
+def test_a_new_leader_does_not_wait_to_settle_while_zones_run() -> None:
+    cluster = FakeCluster(settings=ClusterSettings(settle_ms=300))
+    cluster.join(*SHARDS)
+    cluster.pass_ms(500)
+    cluster.suspect("s2")
+    cluster.elect(cluster.coordinator("c1"))
+    cluster.step()
+    assert "s2" not in cluster.counts()
+
+
 def test_a_failover_that_was_half_done_is_finished_by_the_next_leader() -> None:
     cluster = running()
     cluster.suspect("s2")
