@@ -342,7 +342,7 @@ class Session:
             newest = self.acked
         if seq <= newest:
             return None  # already applied, or already waiting: a resend by the client
-        if seq != newest + 1 and self.last_seq >= 0:
+        if seq != newest + 1:
             return self._refuse(seq, "sequence", f"the next command's number is {newest + 1}")
         pending = self.pending
         if len(pending) >= rules.limits.max_pending:

@@ -202,10 +202,10 @@ def grid_shape(game: Game, width: float, height: float) -> tuple[int, int]:
 
 # --- source -------------------------------------------------------------------------------------------------------
 
-ENCODER_FIELDS = (
-    "state mapped ring handles mark levels flat ordered cell_start enter_bytes update_bytes scratch views sights viewers "
-    "owner_bytes owner_sent events event_bytes entries groups out"
-).split()
+ENCODER_FIELDS = [
+    "state", "mapped", "ring", "handles", "mark", "levels", "flat", "ordered", "cell_start", "enter_bytes", "update_bytes", "scratch",
+    "views", "sights", "viewers", "owner_bytes", "owner_sent", "events", "event_bytes", "entries", "groups", "out",
+]  # fmt: skip
 
 HEADER = '''"""Generated from game {name!r}; do not edit. See shard/program.py."""
 
@@ -238,7 +238,10 @@ def _tuple(name: str, fields: list[str]) -> str:
 
 def _tuples(game: Game) -> str:
     text = ""
-    zone = ["meta", "floats", "counters", "players", "players_words", "player_index", "inputs", "commands", "out", "totals", "totals_words", "scratch"]
+    zone = [
+        "meta", "floats", "counters", "players", "players_words", "player_index", "inputs", "commands", "out", "totals", "totals_words",
+        "scratch",
+    ]  # fmt: skip
     world = ["tick", "dt", "seed", "zone", "id_base", "x0", "y0", "x1", "y1", "width", "height", "counters", "totals"]
     for e in game.entities:
         text += _tuple(f"Table_{e.name}", ["rows", "ghosts", "spawned", "spawned_words", "count", "capacity"])
@@ -310,18 +313,20 @@ def mark_resumed(player, e):
 def _apply_inputs(game: Game) -> str:
     index, avatar = _avatar(game)
     a = avatar
-    resume = f"                if player.row >= 0:\n                    game_resume(w, z.{a}_rows[player.row])\n" if "resume" in game.hooks else ""
-    join = f"        game_join(w, row, e.arrival >= 0)\n" if "join" in game.hooks else ""
+    resume = f"                if player.row >= 0:\n                    game_resume(w, z.{a}_rows[player.row])\n"
+    resume = resume if "resume" in game.hooks else ""
+    join = "        game_join(w, row, e.arrival >= 0)\n" if "join" in game.hooks else ""
     owned, _, arrivals, _ = table_parts(game.entities[index])
     others = ""
     for t, e in enumerate(game.entities):
+        owned_e, _, arrivals_e, _ = table_parts(e)
         others += f"""
         if e.kind == KIND_ARRIVE and e.player == 0 and e.type == {t}:
             n = meta[META_TABLE_ROWS + {t}]
-            if n >= {table_parts(e)[0]}:
+            if n >= {owned_e}:
                 refuse(z, k, e.origin)
             else:
-                meta[META_TABLE_ROWS + {t}] = append_row(z.{e.name}_words[: {table_parts(e)[0]}], n, z.{e.name}_words, {table_parts(e)[2]} + e.arrival)
+                meta[META_TABLE_ROWS + {t}] = append_row(z.{e.name}_words[:{owned_e}], n, z.{e.name}_words, {arrivals_e} + e.arrival)
                 z.{e.name}_rows[n].dead = 0
                 z.{e.name}_rows[n].player = -1"""
     return f'''
@@ -330,7 +335,11 @@ def enter_player(z, w, k):
     """A player joins from the lobby or arrives over a border: a place in the player table, and its avatar's row."""
     meta, e = z.meta, z.inputs[k]
     n = meta[META_TABLE_ROWS + {index}]
-    place = np.int64(-1)
+    place = np.int64(find_player(z.players, z.player_index, e.player))
+    if place >= 0:  # here already (the ledger went back in time and gave the entry twice): one player has one body
+        if e.session > z.players[place].session:
+            mark_resumed(z.players[place], e)
+        return
     if n < {owned}:
         place = np.int64(add_player(z.players, meta[META_PLAYERS_HIGH], z.player_index, e.player))
     if place < 0:
@@ -394,16 +403,17 @@ def apply_inputs(z, w):
 
 
 def _apply_commands(game: Game) -> str:
-    index, a = _avatar(game)
+    index, _ = _avatar(game)
     clear, apply = "", ""
     for c in game.commands:
         names = "".join(f"\n        c_{c.name}.{f.name} = 0" for f in c.fields)
         clear += f"        c_{c.name} = z.{c.name}_given[i]\n        c_{c.name}.given = 0{names}\n"
     schema = game.schema()
     for c in schema.commands:
+        offsets = {f.name: place[1] for f, place in zip(c.fields, (c.payload.fields or {}).values(), strict=True)}
         apply += f"        if kind == {c.kind}:\n            c_{c.name} = z.{c.name}_given[i]\n            c_{c.name}.given = 1\n"
         for f in c.fields:
-            offset = layout.COMMAND_PAYLOAD_BYTE + (c.payload.fields or {})[f.name][1]
+            offset = layout.COMMAND_PAYLOAD_BYTE + offsets[f.name]
             apply += _read_field(f"c_{c.name}.{f.name}", f, offset)
     return f'''
 @kernel
@@ -439,14 +449,12 @@ def _read_field(target: str, f: FieldSchema, offset: int) -> str:
 
 
 def _emigrate(game: Game) -> str:
-    index, _ = _avatar(game)
     text = '''
 @kernel
 def zone_at(z, x, y):
     meta, f = z.meta, z.floats
-    column = min(max(np.int64(np.floor(x * meta[META_COLUMNS] / f[FLOAT_WIDTH])), 0), meta[META_COLUMNS] - 1)
-    row = min(max(np.int64(np.floor(y * meta[META_ROWS] / f[FLOAT_HEIGHT])), 0), meta[META_ROWS] - 1)
-    return row * meta[META_COLUMNS] + column
+    column = cut_at(x * meta[META_COLUMNS] / f[FLOAT_WIDTH], meta[META_COLUMNS])
+    return cut_at(y * meta[META_ROWS] / f[FLOAT_HEIGHT], meta[META_ROWS]) * meta[META_COLUMNS] + column
 
 
 @kernel
@@ -474,11 +482,12 @@ def emigrate_{e.name}(z):
     h = f[FLOAT_HYSTERESIS]
     for i in range(meta[META_TABLE_ROWS + {t}]):
         row = z.{e.name}_rows[i]
-        if row.dead != 0 and row.player >= 0:
+        if row.dead == DEAD_DESPAWNED and row.player >= 0:
             row.dead = 0  # an avatar with a player is not despawned: its player would have no body
         if row.dead != 0:
             continue
-        if row.x >= f[FLOAT_X0] - h and row.x < f[FLOAT_X1] + h and row.y >= f[FLOAT_Y0] - h and row.y < f[FLOAT_Y1] + h:
+        beyond = row.x < f[FLOAT_X0] - h or row.x >= f[FLOAT_X1] + h or row.y < f[FLOAT_Y0] - h or row.y >= f[FLOAT_Y1] + h
+        if not beyond:  # a place that is no number is beyond nothing
             continue
         target = zone_at(z, row.x, row.y)
         if target != meta[META_ZONE] and meta[META_OUT] < len(z.out):
@@ -490,7 +499,7 @@ def emigrate_{e.name}(z):
 
 def _logouts(game: Game) -> str:
     index, a = _avatar(game)
-    leave = f"        game_leave(w, row)\n" if "leave" in game.hooks else ""
+    leave = "        game_leave(w, row)\n" if "leave" in game.hooks else ""
     return f'''
 @kernel
 def logouts(z, w):
@@ -524,8 +533,9 @@ def _step(game: Game) -> str:
     start = "    if meta[META_TICK] == 1:\n        game_start(w)\n" if "start" in game.hooks else ""
     merge = "".join(
         f"    for k in range(meta[META_COUNTS + {2 * t}]):\n"
-        f"        meta[META_TABLE_ROWS + {t}] = append_row(z.{e.name}_words[: {table_parts(e)[0]}], meta[META_TABLE_ROWS + {t}], z.{e.name}_words, "
-        f"{table_parts(e)[1]} + k)\n"
+        f"        n = meta[META_TABLE_ROWS + {t}]\n"
+        f"        n = append_row(z.{e.name}_words[: {table_parts(e)[0]}], n, z.{e.name}_words, {table_parts(e)[1]} + k)\n"
+        f"        meta[META_TABLE_ROWS + {t}] = n\n"
         for t, e in enumerate(game.entities)
     )
     emigrate = "".join(f"    emigrate_{e.name}(z)\n" for e in game.entities)
@@ -567,22 +577,25 @@ def _encode(game: Game) -> str:
     _, a = _avatar(game)
     text = ""
     for e in schema.entities:
-        text += _encode_entity(e.name, e.index, e.public, e.mask_bytes)
+        text += _encode_entity(e.name, e.index, e.public, e.mask_bytes, e.avatar)
     text += _encode_events(schema, len(game.entities))
     event_rows = "".join(f", z.{v.name}_rows" for v in game.events)
     text += _encode_owner(schema.avatar.owner)
     flatten = ""
     for t, e in enumerate(game.entities):
         arrays = "e.state, e.mapped, e.ring, e.handles, e.levels, e.flat, e.enter_bytes, e.update_bytes"
-        owned, ghosts, _, _ = table_parts(e)
-        flatten += f"    n = flatten_{e.name}({arrays}, meta[META_TICK], z.{e.name}_rows, 0, meta[META_TABLE_ROWS + {t}], n)\n"
-        flatten += f"    n = flatten_{e.name}({arrays}, meta[META_TICK], z.{e.name}_rows, {owned}, meta[META_TABLE_GHOSTS + {t}], n)\n"
+        owned, _, _, _ = table_parts(e)
+        own = ", e.sights" if e.options["avatar"] else ""
+        for first, count in ((0, f"meta[META_TABLE_ROWS + {t}]"), (owned, f"meta[META_TABLE_GHOSTS + {t}]")):
+            flatten += f"    n = flatten_{e.name}({arrays}, meta[META_TICK], z.{e.name}_rows, {first}, {count}, n{own})\n"
     return text + f'''
 @kernel
 def encode(z, e):
     """Encode every entity once, find what each viewer sees, and make the frames (see shard.kernels.encode)."""
     meta, f = z.meta, z.floats
     begin_handles(e.state, e.mapped)
+    for p in range(meta[META_PLAYERS_HIGH]):
+        e.sights[p].flat = -1
     n = 0
 {flatten}    e.state[ENC_FLAT] = n
     end_handles(e.state, e.mapped, e.ring, e.handles, meta[META_TICK])
@@ -602,7 +615,9 @@ def more_frames(z, e):
 '''
 
 
-def _encode_entity(name: str, index: int, public: tuple[FieldSchema, ...], mask_bytes: int) -> str:
+def _encode_entity(name: str, index: int, public: tuple[FieldSchema, ...], mask_bytes: int, avatar: bool) -> str:
+    sights = ", sights" if avatar else ""
+    own = "        if row.player >= 0 and first == 0:\n            sights[row.player].flat = n\n" if avatar else ""
     levels = "".join(f"        now[{k}] = {_level(f, 'row')}\n" for k, f in enumerate(public))
     enter = "".join(f"        at = put_level(enter_bytes, at, now[{k}], {f.wire_bytes})\n" for k, f in enumerate(public))
     update = "".join(
@@ -615,7 +630,7 @@ def _encode_entity(name: str, index: int, public: tuple[FieldSchema, ...], mask_
     clear = "".join(f"        update_bytes[start + 2 + {k}] = np.uint8(0)\n" for k in range(mask_bytes))
     return f'''
 @kernel
-def flatten_{name}(state, mapped, ring, handles, levels, flat, enter_bytes, update_bytes, tick, rows, first, count, n):
+def flatten_{name}(state, mapped, ring, handles, levels, flat, enter_bytes, update_bytes, tick, rows, first, count, n{sights}):
     now = levels[len(levels) - 1]
     for i in range(first, first + count):
         row = rows[i]
@@ -628,7 +643,7 @@ def flatten_{name}(state, mapped, ring, handles, levels, flat, enter_bytes, upda
         one.x = row.x
         one.y = row.y
         one.handle = handle
-{levels}        start = n * state[ENC_ENTER_STRIDE]
+{own}{levels}        start = n * state[ENC_ENTER_STRIDE]
         at = put_enter_header(enter_bytes, start, handle, {index}, row.id)
 {enter}        one.enter_length = at - start
         start = n * state[ENC_UPDATE_STRIDE]

@@ -6,12 +6,18 @@ prints the generated program instead.
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
 import sys
+import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
+from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
-from perdure.game.contract import GameError
+from perdure.game.contract import Game, GameError
 from perdure.game.loading import load_game
 from perdure.wire.entries import Entry, EntryKind
 from perdure.wire.identifiers import WorldGrid
@@ -20,8 +26,19 @@ from shard.zone import Zone
 
 
 def warm(program: Program) -> float:
-    """Run one zone of a throw-away world for a few ticks, every kernel included; return the seconds that it took."""
+    """Run one zone of a throw-away world for a few ticks, every kernel included; return the seconds that it took.
+
+    Raises GameError, with file, line and the compiler's reason, where the game's rules do not compile.
+    """
     started = time.monotonic()
+    try:
+        _run(program)
+    except (NumbaError, UnsupportedBytecodeError, NotImplementedError, KeyError) as error:
+        raise GameError(compile_fault(program.game, error)) from error
+    return time.monotonic() - started
+
+
+def _run(program: Program) -> None:
     zone = Zone(program, 0, WorldGrid(*program.game.world_size, 1, 1), 0)
     zone.recovered(1, 1)
     zone.page = (Entry(EntryKind.JOIN, player=1, session=1, gateway=1, slot=1).pack(),)
@@ -36,7 +53,45 @@ def warm(program: Program) -> float:
     program.more_frames(zone.arrays, zone.encoder)
     other = Zone(program, 0, WorldGrid(*program.game.world_size, 1, 1), 0)
     other.restore(zone.checkpoint())
-    return time.monotonic() - started
+
+
+_PLACES = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)|(?:at|from) (?P<at>\S+) \((?P<number>\d+)\)')
+_MAX_REASON = 240
+
+
+def compile_fault(game: Game, error: Exception) -> str:
+    """Return one line, "file:line: reason", for an error of the compiler in a game's rules.
+
+    The place is the innermost one in the game's own files that the compiler names. A field that a row has not is a bare
+    KeyError there: its place is the first mention of the field that the checks before compiling could not follow.
+    """
+    functions = [inspect.unwrap(function) for function in game.hook_sources]
+    files = {Path(inspect.getsourcefile(function) or "?").resolve() for function in functions}
+    if isinstance(error, KeyError):
+        name = str(error.args[0]) if error.args else "?"
+        for function in functions:
+            source, start = inspect.getsourcelines(function)
+            for node in ast.walk(ast.parse(textwrap.dedent("".join(source)))):
+                if isinstance(node, ast.Attribute) and node.attr == name:
+                    return f"{inspect.getsourcefile(function)}:{start + node.lineno - 1}: no row here has a field {name!r}"
+    place = f"{inspect.getsourcefile(game.hook_sources[0])}:{inspect.getsourcelines(game.hook_sources[0])[1]}"
+    for found in _PLACES.finditer(str(error)):
+        path = Path(found["file"] or found["at"])
+        if path.resolve() in files:
+            place = f"{path.resolve()}:{found['line'] or found['number']}"
+            break
+    return f"{place}: the rules do not compile: {_reason(str(error))}"
+
+
+def _reason(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines()]
+    meant = [line for line in lines if line and not line.startswith(("Failed in ", "File ", "During: "))]
+    text = meant[0] if meant else "the compiler gives no reason"
+    signature = next((line.removeprefix(">>> ") for line in meant if line.startswith(">>> ")), "")
+    if "due to \"" in text:  # a call with wrong arguments: the line before it holds every type of the world
+        text = text.rpartition("due to \"")[2].rstrip('".')
+    text = re.sub(r" Raised from \S+( \(\d+\))?$", "", text)
+    return (f"{text} {signature}" if signature else text)[:_MAX_REASON]
 
 
 def main(arguments: list[str]) -> int:
@@ -44,13 +99,14 @@ def main(arguments: list[str]) -> int:
     paths = [a for a in arguments if not a.startswith("-")]
     try:
         program = compile_program(load_game(paths[0] if paths else "games/arena"))
+        if "--source" in arguments:
+            print(program.source)
+            return 0
+        took_s = warm(program)
     except GameError as error:
         print(error, file=sys.stderr)
         return 2
-    if "--source" in arguments:
-        print(program.source)
-        return 0
-    print(f"{program.game.name}: kernels ready after {warm(program):.1f} s (build {program.build:016x})")
+    print(f"{program.game.name}: kernels ready after {took_s:.1f} s (build {program.build:016x})")
     return 0
 
 

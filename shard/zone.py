@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
+from zlib import crc32
 
 import msgpack
 import numpy as np
@@ -25,7 +26,8 @@ from shard.kernels import layout
 from shard.program import Program, encoder_arrays, table_parts, words_of, zone_arrays
 
 PENDING_PER_PLAYER = 64
-CHECKPOINT_MAGIC = b"PRDC\x01"
+CHECKPOINT_MAGIC = b"PRDC\x02"
+"""Then the CRC-32 of the rest (4 bytes, little endian), then the image as msgpack."""
 
 
 class Phase(StrEnum):
@@ -123,8 +125,12 @@ class Zone:
     def _move(self, event: str) -> None:
         target = TRANSITIONS.get((self.phase, event))
         if target is None:
-            raise ZoneError(f"zone {self.zone} at tick {self.tick}: {event!r} is not possible while {self.phase}")
+            raise ZoneError(f"zone {self.zone} at tick {self.tick}: {str(event)!r} is not possible while {self.phase}")
         self.phase = target
+
+    def _must_be(self, phase: Phase, event: str) -> None:
+        if self.phase is not phase:
+            raise ZoneError(f"zone {self.zone} at tick {self.tick}: {event!r} is not possible while {self.phase}")
 
     def recovered(self, generation: int, epoch: int) -> None:
         """The log is replayed to its end: this owner runs on, at (generation, epoch)."""
@@ -194,9 +200,11 @@ class Zone:
         self._move("reseeded")
         self.generation, self.epoch = generation, epoch
         self._owed = self._sent
+        self.encoder = None  # the refused tick's frames were never released: everyone gets a full snapshot
 
     def replay(self, data: bytes, page: tuple[bytes, ...]) -> None:
         """Run a logged record again; `page` is what its commit returned, for the tick after. Raises ZoneError on any difference."""
+        self._must_be(Phase.RECOVERING, "replay")
         record = unpack_record(data)
         if record.tick != self.tick + 1:
             raise ZoneError(f"zone {self.zone}: the log goes from tick {self.tick} to {record.tick}; a record is missing")
@@ -214,6 +222,7 @@ class Zone:
             )
         self.digest = chain_digest(self.digest, data)
         self.page = page
+        self._owed = ()  # this record's commit took along what a checkpoint between a refused tick and it still owed
 
     def _run(self) -> None:
         self._read_page()
@@ -236,11 +245,14 @@ class Zone:
                     at = table_parts(entity)[2] + arrival
                     getattr(self.arrays, f"{entity.name}_words")[at] = words_of(np.ascontiguousarray(row[:1]))[0]
                     arrivals[kind] += 1
+                elif entry.kind is EntryKind.ARRIVE:
+                    raise ValueError("it brings no row")
             except (ValueError, IndexError):
                 self.bad_entries += 1
                 continue
             inputs[count] = (
-                entry.player, entry.kind, kind, entry.session, entry.gateway, entry.slot, entry.hop, entry.last_seq, arrival, entry.origin, 0,
+                entry.player, entry.kind, kind, entry.session, entry.gateway, entry.slot, entry.hop, entry.last_seq, arrival,
+                entry.origin, 0,
             )  # fmt: skip
             self._entries.append(data)
             count += 1
@@ -300,7 +312,8 @@ class Zone:
         meta = self.arrays.meta
         sections = {"players": self.players, "totals": self.totals}
         for index, entity in enumerate(self.program.game.entities):
-            sections[f"rows:{entity.name}"] = np.asarray(getattr(self.arrays, f"{entity.name}_rows")[: meta[layout.META_TABLE_ROWS + index]])
+            rows = getattr(self.arrays, f"{entity.name}_rows")
+            sections[f"rows:{entity.name}"] = np.asarray(rows[: meta[layout.META_TABLE_ROWS + index]])
         return sections
 
     def checkpoint(self) -> bytes:
@@ -311,22 +324,35 @@ class Zone:
             "zone": self.zone, "tick": self.tick, "digest": self.digest, "hash": self.state_hash, "build": self.program.build,
             "schema": self.program.schema.hash, "counters": self.arrays.counters.tolist(), "page": list(self.page),
             "sections": {name: pack_rows(rows) for name, rows in self._sections().items()},
+            "owed": [(t.target, t.player, t.entry) for t in (self._sent if self.phase is Phase.FROZEN else self._owed)],
         }  # fmt: skip
-        return CHECKPOINT_MAGIC + msgpack.packb(image)
+        body = bytes(msgpack.packb(image) or b"")
+        return CHECKPOINT_MAGIC + crc32(body).to_bytes(4, "little") + body
 
     def restore(self, blob: bytes) -> None:
-        """Become what `checkpoint` wrote. Raises ZoneError where the blob is damaged, another zone's, or does not hash to its hash."""
+        """Become what `checkpoint` wrote. Raises ZoneError where the blob is damaged, another zone's, or does not hash to its hash.
+
+        A zone that has raised is half restored: make a new one for the older checkpoint.
+        """
+        self._must_be(Phase.RECOVERING, "restore")
         if blob[: len(CHECKPOINT_MAGIC)] != CHECKPOINT_MAGIC:
             raise ZoneError(f"zone {self.zone}: its checkpoint is no checkpoint of this version: it starts with {blob[:5]!r}")
+        body = blob[len(CHECKPOINT_MAGIC) + 4 :]
         try:
-            image = msgpack.unpackb(blob[len(CHECKPOINT_MAGIC) :])
+            if int.from_bytes(blob[len(CHECKPOINT_MAGIC) : len(CHECKPOINT_MAGIC) + 4], "little") != crc32(body):
+                raise ValueError(f"{len(body)} bytes that do not have their checksum")
+            image = msgpack.unpackb(body)
             self._restore_sections(image)
+            self.digest, self.page = image["digest"], tuple(image["page"])
+            self._owed = tuple(Transfer(target, player, entry) for target, player, entry in image["owed"])
         except (ValueError, KeyError, TypeError) as error:
             raise ZoneError(f"zone {self.zone}: its checkpoint is damaged ({error}); the older one is used if there is one") from error
-        self.digest, self.page = image["digest"], tuple(image["page"])
         self.state_hash = int(self.program.module.state_hash(self.arrays))
-        if image["schema"] == self.program.schema.hash and image["build"] == self.program.build and self.state_hash != image["hash"]:
-            raise ZoneError(f"zone {self.zone} tick {image['tick']}: its checkpoint hashes to {self.state_hash:016x}, not {image['hash']:016x}")
+        same_build = image["schema"] == self.program.schema.hash and image["build"] == self.program.build
+        if same_build and self.tick > 0 and self.state_hash != image["hash"]:
+            raise ZoneError(
+                f"zone {self.zone} tick {image['tick']}: its checkpoint hashes to {self.state_hash:016x}, not {image['hash']:016x}"
+            )
 
     def _restore_sections(self, image: dict[str, Any]) -> None:
         if image["zone"] != self.zone:

@@ -110,7 +110,7 @@ class LocalCluster:
             nursing = asyncio.ensure_future(self._start_nursery())
             await asyncio.get_running_loop().run_in_executor(None, self.server.start)
             for index in range(self.coordinators):
-                self._spawn("coordinator", f"coordinator-{index + 1}", {"expected_shards": str(self.shards)})
+                self.start_coordinator(f"coordinator-{index + 1}")
             for index in range(self.gateways):
                 self.start_gateway(f"gateway-{index + 1}", self.port + index if self.port else 0)
             self._ledger = await RedisLedger.connect(self.redis_url, self.world)
@@ -127,11 +127,11 @@ class LocalCluster:
             raise
 
     async def _start_nursery(self) -> None:
-        self._nursery = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "perdure.cli.shard_nursery", self.game,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(self.log_of("nursery"), "ab"),  # noqa: SIM115
-            env={**os.environ, "PYTHONUNBUFFERED": "1"}, start_new_session=True,
-        )  # fmt: skip
+        with open(self.log_of("nursery"), "ab") as log:
+            self._nursery = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "perdure.cli.shard_nursery", self.game, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"}, start_new_session=True,
+            )  # fmt: skip
         self._reader = asyncio.get_running_loop().create_task(self._read_nursery(self._nursery))
         await self._nursery_ready.wait()
         if self._nursery_fault:
@@ -186,6 +186,10 @@ class LocalCluster:
     def start_gateway(self, name: str, port: int = 0) -> None:
         """Start a gateway; its URL is known when it is ready (`wait_ready`)."""
         self._spawn("gateway", name, {"port": str(port)})
+
+    def start_coordinator(self, name: str) -> None:
+        """Start a coordinator; it leads, or stands by."""
+        self._spawn("coordinator", name, {"expected_shards": str(self.shards)})
 
     def _spawn(self, role: str, name: str, settings: dict[str, str]) -> None:
         environment = self.environment() | {f"PERDURE_{key.upper()}": value for key, value in settings.items()} | {"PERDURE_NAME": name}

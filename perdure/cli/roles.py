@@ -10,8 +10,6 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from perdure.runtime.telemetry import configure_logging
-
 
 def main(arguments: list[str]) -> int:
     """Parse a role's settings and run it."""
@@ -19,7 +17,6 @@ def main(arguments: list[str]) -> int:
     settings = parse_settings(_settings_class(role), role, arguments[1:])
     if settings is None:
         return 2
-    configure_logging(settings.log_level, settings.log_format)
     # Until the role listens for signals itself: the first process of a container has no default action for SIGTERM.
     signal.signal(signal.SIGTERM, _end)
     if role == "gateway":

@@ -7,6 +7,7 @@ leaves alone (the compiler has the last word). Called by `Game.check`.
 from __future__ import annotations
 
 import ast
+import builtins
 import difflib
 import inspect
 import textwrap
@@ -46,7 +47,7 @@ def _check(game: Game, function: Callable[..., Any], roles: list[_Kind]) -> None
     tree = ast.parse(textwrap.dedent("".join(source))).body[0]
     if not isinstance(tree, ast.FunctionDef):
         return
-    checker = _Checker(game, file, start - 1)
+    checker = _Checker(game, file, start - 1, _names_in_reach(function, tree))
     for index, argument in enumerate(tree.args.args):
         if index < len(roles):
             checker.names[argument.arg] = roles[index]
@@ -58,9 +59,18 @@ def _check(game: Game, function: Callable[..., Any], roles: list[_Kind]) -> None
     checker.visit(tree)
 
 
+def _names_in_reach(function: Callable[..., Any], tree: ast.AST) -> set[str]:
+    """Return every name that could mean something in a function: its own, those of its module, and Python's."""
+    own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    own |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    code = function.__code__
+    return own | {*code.co_varnames, *code.co_freevars, *function.__globals__, *dir(builtins)}
+
+
 class _Checker(ast.NodeVisitor):
-    def __init__(self, game: Game, file: str, offset: int) -> None:
-        self.game, self.file, self.offset = game, file, offset
+    def __init__(self, game: Game, file: str, offset: int, reach: set[str]) -> None:
+        self.game, self.file, self.offset, self.reach = game, file, offset, reach
         self.entities = {e.name: e for e in game.entities}
         self.commands = {c.name: c for c in game.commands}
         self.events = {v.name: v for v in game.events}
@@ -77,6 +87,9 @@ class _Checker(ast.NodeVisitor):
                 element = {"rows": "row", "ghosts": "ghost", "commands": "command"}.get(over.what) if over else None
                 pairs = [(node.target, _Kind(element, over.of) if over and element else None)]
             for target, kind in pairs:
+                for part in ast.walk(target) if isinstance(target, ast.Tuple | ast.List) else ():
+                    if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                        self.names[part.id] = None
                 if isinstance(target, ast.Name):
                     known = self.names.get(target.id, kind)
                     self.names[target.id] = kind if known == kind else None
@@ -114,6 +127,18 @@ class _Checker(ast.NodeVisitor):
             if of.what == "ghost" and isinstance(node.ctx, ast.Store):
                 self.fail(node, f"{node.attr!r} of a ghost is written; ghosts are read-only copies of a neighbour's rows")
         self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Name) and node.func.id == "despawn" and node.args:
+            of = self.kind(node.args[0])
+            if of and of.what == "ghost":
+                self.fail(node, "a ghost is despawned; ghosts are read-only copies of a neighbour's rows")
+        self.generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if isinstance(node.ctx, ast.Load) and node.id not in self.reach:
+            near = difflib.get_close_matches(node.id, sorted(self.reach - set(dir(builtins))), 1)
+            self.fail(node, f"the name {node.id!r} is not defined{f'; did you mean {near[0]!r}?' if near else ''}")
 
     def allowed(self, of: _Kind) -> set[str] | None:
         from perdure.game.contract import RESERVED

@@ -6,8 +6,10 @@ resume, start). Nothing here compiles or runs rules; `perdure.game.loading` turn
 
 from __future__ import annotations
 
+import ast
 import inspect
 import keyword
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,12 +88,11 @@ class Declared:
 def _field_lines(cls: type) -> tuple[str, int, dict[str, int]]:
     file = inspect.getsourcefile(cls) or "?"
     source, start = inspect.getsourcelines(cls)
+    tree = ast.parse(textwrap.dedent("".join(source)))
     lines: dict[str, int] = {}
-    for offset, text in enumerate(source):
-        for part in text.split(";"):
-            name = part.split(":")[-2].split()[-1] if part.count(":") and part.split(":")[-2].split() else ""
-            if name.isidentifier():
-                lines.setdefault(name, start + offset)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            lines.setdefault(node.target.id, start + node.lineno - 1)
     return file, start, lines
 
 

@@ -69,11 +69,28 @@ def perdure_sources() -> list[Path]:
     return [PACKAGE_ROOT / "game" / "jit.py", PACKAGE_ROOT / "game" / "rules.py", *(shard / "kernels").glob("*.py")]
 
 
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+def generator_sources() -> list[Path]:
+    """Return every file of ours that has a say in what a game's functions are compiled for: `perdure_sources` and the generator.
+
+    The cache of a game's functions is keyed by these: its entries name the generated module, whose name is the build stamp.
+    """
+    return [*{*perdure_sources(), *(PACKAGE_ROOT / "game").glob("*.py"), PACKAGE_ROOT.parent / "shard" / "program.py"}]
+
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 def kernel(function: F) -> F:
     """Compile a function the deterministic way (njit, nogil, cached)."""
+    return cast(F, numba.njit(cache=True, **_OPTIONS)(function))
+
+
+def part_of_program(function: F) -> F:
+    """As `kernel`, without a cache of its own: for what takes a program's tuples (the world, the encoder's arrays).
+
+    Their types name the generated module, so a cache that several programs share could not be read once one of them is gone.
+    The compiled code is in the cache of the program that calls it.
+    """
     return cast(F, numba.njit(**_OPTIONS)(function))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from perdure.game.jit import kernel
+from perdure.game.jit import kernel, part_of_program
 
 COUNT_SPAWNED = 0
 COUNT_SPAWN_FAILED = 1
@@ -32,7 +32,7 @@ def mix64(value: Any) -> Any:
     return value ^ (value >> _S31)
 
 
-@kernel
+@part_of_program
 def rand(w: Any, who: Any, salt: Any) -> Any:
     """Return a float64 in [0, 1), a pure function of (seed, tick, who, salt).
 
@@ -44,13 +44,13 @@ def rand(w: Any, who: Any, salt: Any) -> Any:
     return np.float64(state >> _S11) * _UNIT
 
 
-@kernel
+@part_of_program
 def rand_int(w: Any, who: Any, salt: Any, n: Any) -> Any:
     """Return an integer from 0 to n - 1 (see `rand`)."""
     return np.int64(rand(w, who, salt) * n)
 
 
-@kernel
+@part_of_program
 def spawn(w: Any, table: Any) -> Any:
     """Make a new entity and return its row, all zero but for its id; it joins the table when the tick is over.
 
@@ -72,7 +72,7 @@ def spawn(w: Any, table: Any) -> Any:
     return row
 
 
-@kernel
+@part_of_program
 def room(table: Any) -> Any:
     """Return how many entities may still be spawned into a table in this tick."""
     free = table.capacity - len(table.rows) - table.count[COUNT_SPAWNED]
@@ -80,13 +80,13 @@ def room(table: Any) -> Any:
     return max(min(free, buffer), 0)
 
 
-@kernel
+@part_of_program
 def despawn(row: Any) -> None:
     """Remove an entity when the tick is over; until then it stays in its table with `row.dead` set."""
     row.dead = 1
 
 
-@kernel
+@part_of_program
 def emit(w: Any, events: Any, x: Any, y: Any) -> Any:
     """Tell everyone within the event's radius of (x, y); return the event's row to fill in. Past the buffer, dropped."""
     at = events.count[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from perdure.game.jit import kernel
+from perdure.game.jit import kernel, part_of_program
 from shard.kernels.layout import (
     ENC_COLUMNS,
     ENC_ENTER_STRIDE,
@@ -42,9 +42,11 @@ from shard.kernels.layout import (
     SCRATCH_UPDATES,
     SCRATCH_VISIBLE,
 )
+from shard.kernels.state import cut_at
 
 _ENVELOPE = 64
-"""Bytes of a snapshot beside its five byte strings, at most."""
+"""Bytes of a snapshot beside what its five byte strings hold, at most."""
+_BIN16_BYTES, _BIN32_BYTES = 3, 5
 
 # --- handles ------------------------------------------------------------------------------------------------------
 
@@ -142,9 +144,7 @@ def put_enter_header(data: Any, at: Any, handle: Any, kind: Any, entity: Any) ->
 
 @kernel
 def _cell(x: Any, y: Any, x0: Any, y0: Any, size: Any, columns: Any, rows: Any) -> Any:
-    column = min(max(np.int64(np.floor((x - x0) / size)), 0), columns - 1)
-    row = min(max(np.int64(np.floor((y - y0) / size)), 0), rows - 1)
-    return row * columns + column
+    return cut_at((y - y0) / size, rows) * columns + cut_at((x - x0) / size, columns)
 
 
 @kernel
@@ -175,19 +175,27 @@ def sort_into_cells(state: Any, flat: Any, cell_start: Any, ordered: Any, x0: An
 
 
 @kernel
-def visible_from(state: Any, cell_start: Any, ordered: Any, visible: Any, x: Any, y: Any, radius: Any, x0: Any, y0: Any, size: Any) -> Any:
-    """Write the flat indices within `radius` (<= size) of (x, y) into `visible`, in grid order; return how many (bounded)."""
+def visible_from(
+    state: Any, cell_start: Any, ordered: Any, visible: Any, own: Any, x: Any, y: Any, radius: Any, x0: Any, y0: Any, size: Any
+) -> Any:
+    """Write the flat indices within `radius` (<= size) of (x, y) into `visible`, in grid order; return how many (bounded).
+
+    The viewer's own avatar (`own`, or -1) always comes first: it is in sight however crowded the place is.
+    """
     columns, rows = state[ENC_COLUMNS], state[ENC_ROWS]
     middle = _cell(x, y, x0, y0, size, columns, rows)
     column, row = middle % columns, middle // columns
     reach = radius * radius
     limit = len(visible)
     found = 0
+    if own >= 0:
+        visible[0] = own
+        found = 1
     left, right = max(column - 1, 0), min(column + 1, columns - 1)
     for r in range(max(row - 1, 0), min(row + 2, rows)):
         for k in range(cell_start[r * columns + left], cell_start[r * columns + right + 1]):
             dx, dy = ordered[k].x - x, ordered[k].y - y
-            if dx * dx + dy * dy <= reach and found < limit:
+            if dx * dx + dy * dy <= reach and found < limit and ordered[k].flat != own:
                 visible[found] = ordered[k].flat
                 found += 1
     return found
@@ -281,7 +289,7 @@ def _put_frame_header(out: Any, start: Any, end: Any) -> Any:
     return begin
 
 
-@kernel
+@part_of_program
 def make_frames(e: Any, zone: Any, tick: Any, x0: Any, y0: Any, size: Any, radius: Any) -> None:
     """Make every viewer's frame, from e.state[ENC_NEXT_VIEWER] on, into e.out; stop where the next one might not fit.
 
@@ -294,10 +302,11 @@ def make_frames(e: Any, zone: Any, tick: Any, x0: Any, y0: Any, size: Any, radiu
     visible = e.scratch[SCRATCH_VISIBLE]
     while viewer < state[ENC_VIEWERS]:
         who = e.viewers[viewer]
-        found = visible_from(state, e.cell_start, e.ordered, visible, who.x, who.y, radius, x0, y0, size)
         place = who.place
+        own = np.int64(e.sights[place].flat)
+        found = visible_from(state, e.cell_start, e.ordered, visible, own, who.x, who.y, radius, x0, y0, size)
         had = e.sights[place].count
-        worst = _ENVELOPE + FRAME_HEADER_ROOM + found * state[ENC_ENTER_STRIDE] + 2 * had
+        worst = _ENVELOPE + FRAME_HEADER_ROOM + found * max(state[ENC_ENTER_STRIDE], state[ENC_UPDATE_STRIDE]) + 2 * had
         worst += state[ENC_EVENTS] * state[ENC_EVENT_STRIDE] + state[ENC_OWNER_STRIDE]
         if at + worst > len(out):
             break
@@ -317,17 +326,18 @@ def make_frames(e: Any, zone: Any, tick: Any, x0: Any, y0: Any, size: Any, radiu
         state[ENC_ENTERS] += enters
         state[ENC_UPDATES] += updates
         state[ENC_LEAVES] += leaves
+        head = _BIN16_BYTES if worst < 65536 else _BIN32_BYTES
         start = at + (4 if worst < 65536 else FRAME_HEADER_ROOM)
         end = _put_head(out, start, zone, state[ENC_EPOCH], tick, np.int64(who.flags), np.int64(who.ack), who.me)
-        end = _put_records(out, end, e.scratch[SCRATCH_ENTERS], enters, e.enter_bytes, state[ENC_ENTER_STRIDE], e.flat, True)
-        end = _put_records(out, end, e.scratch[SCRATCH_UPDATES], updates, e.update_bytes, state[ENC_UPDATE_STRIDE], e.flat, False)
-        end = _put_leaves(out, end, e.scratch[SCRATCH_LEAVES], leaves)
+        end = _put_records(out, end, e.scratch[SCRATCH_ENTERS], enters, e.enter_bytes, state[ENC_ENTER_STRIDE], e.flat, True, head)
+        end = _put_records(out, end, e.scratch[SCRATCH_UPDATES], updates, e.update_bytes, state[ENC_UPDATE_STRIDE], e.flat, False, head)
+        end = _put_leaves(out, end, e.scratch[SCRATCH_LEAVES], leaves, head)
         mark = end
-        end = _put_events(state[ENC_EVENTS], state[ENC_EVENT_STRIDE], e.events, e.event_bytes, out, end + 3, who.x, who.y)
-        put_tagged(out, mark, 0xC5, end - mark - 3, 2)
+        end = _put_events(state[ENC_EVENTS], state[ENC_EVENT_STRIDE], e.events, e.event_bytes, out, end + head, who.x, who.y)
+        _put_bin_head(out, mark, end, head)
         mark = end
-        end = put_bytes(out, end + 3, e.owner_bytes, viewer * state[ENC_OWNER_STRIDE], np.int64(who.owner_length))
-        put_tagged(out, mark, 0xC5, end - mark - 3, 2)
+        end = put_bytes(out, end + head, e.owner_bytes, viewer * state[ENC_OWNER_STRIDE], np.int64(who.owner_length))
+        _put_bin_head(out, mark, end, head)
         begin = _put_frame_header(out, start, end)
         # close the gap that a shorter header leaves (tiny frames only), so that a gateway's part is one piece
         length = end - begin
@@ -363,25 +373,34 @@ def _put_head(out: Any, at: Any, zone: Any, epoch: Any, tick: Any, flags: Any, a
 
 
 @kernel
-def _put_records(out: Any, at: Any, chosen: Any, count: Any, source: Any, stride: Any, flat: Any, enters: Any) -> Any:
+def _put_bin_head(out: Any, mark: Any, end: Any, head: Any) -> None:
+    """Write the msgpack head (bin 16 or bin 32, by its length `head`) of the byte string that ends at `end`."""
+    if head == _BIN16_BYTES:
+        put_tagged(out, mark, 0xC5, end - mark - head, 2)
+    else:
+        put_tagged(out, mark, 0xC6, end - mark - head, 4)
+
+
+@kernel
+def _put_records(out: Any, at: Any, chosen: Any, count: Any, source: Any, stride: Any, flat: Any, enters: Any, head: Any) -> Any:
     """Write one byte string of records: those of the chosen flat entities, one behind the other."""
     mark = at
-    at += 3
+    at += head
     for k in range(count):
         index = np.int64(chosen[k])
         length = np.int64(flat[index].enter_length if enters else flat[index].update_length)
         at = put_bytes(out, at, source, index * stride, length)
-    put_tagged(out, mark, 0xC5, at - mark - 3, 2)
+    _put_bin_head(out, mark, at, head)
     return at
 
 
 @kernel
-def _put_leaves(out: Any, at: Any, leaves: Any, count: Any) -> Any:
+def _put_leaves(out: Any, at: Any, leaves: Any, count: Any, head: Any) -> Any:
     mark = at
-    at += 3
+    at += head
     for k in range(count):
         at = put_level(out, at, np.int64(leaves[k]), 2)
-    put_tagged(out, mark, 0xC5, at - mark - 3, 2)
+    _put_bin_head(out, mark, at, head)
     return at
 
 

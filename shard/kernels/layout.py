@@ -82,7 +82,9 @@ ENC_EVENT_STRIDE = 18
 ENC_OWNER_STRIDE = 19
 ENC_LENGTH = 20
 
-FLAT = np.dtype([("x", "<f8"), ("y", "<f8"), ("handle", "<i4"), ("enter_length", "<i4"), ("update_length", "<i4"), ("cell", "<i4")], align=True)
+FLAT = np.dtype(
+    [("x", "<f8"), ("y", "<f8"), ("handle", "<i4"), ("enter_length", "<i4"), ("update_length", "<i4"), ("cell", "<i4")], align=True
+)
 """An entity that may be seen this tick; its records stand at index * stride in enter_bytes and update_bytes."""
 
 SORTED = np.dtype([("x", "<f8"), ("y", "<f8"), ("flat", "<i8")], align=True)
@@ -94,8 +96,13 @@ HANDLE = np.dtype([("born", "<i8"), ("stamp", "<i8")], align=True)
 MAPPED = np.dtype([("entity", "<i8"), ("handle", "<i8")], align=True)
 """A place of the open-addressing map from entity id to handle; entity 0 is empty."""
 
-VIEW = np.dtype([("key", "<i8"), ("session", "<i8"), ("gateway", "<i8"), ("hop", "<i8"), ("count", "<i4"), ("force", "<i4")], align=True)
-"""What the last frame of a player's place was made for, how many handles it shows, and whether a keyframe was asked for."""
+VIEW = np.dtype(
+    [("key", "<i8"), ("session", "<i8"), ("gateway", "<i8"), ("hop", "<i8"), ("count", "<i4"), ("force", "<i4"),
+     ("flat", "<i4"), ("pad", "<i4")],
+    align=True,
+)  # fmt: skip
+"""What the last frame of a player's place was made for, how many handles it shows, whether a keyframe was asked for, and the
+flat index of the player's own avatar in this tick (or -1)."""
 
 VIEWER = np.dtype(
     [("x", "<f8"), ("y", "<f8"), ("me", "<i8"), ("place", "<i4"), ("flags", "<i4"), ("gateway", "<u4"), ("slot", "<u4"), ("hop", "<u4"),

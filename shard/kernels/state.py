@@ -75,6 +75,19 @@ def hash_start(tick: Any) -> Any:
     return hash_value(_HASH_SEED, np.uint64(tick))
 
 
+@kernel
+def cut_at(place: Any, count: Any) -> Any:
+    """Return the whole part of a place along an axis of `count` cells, cut to 0 .. count - 1; what is no number is 0.
+
+    A float too large for an integer converts differently on different processors, so it is never converted.
+    """
+    if not place > 0.0:
+        return np.int64(0)
+    if place >= count:
+        return np.int64(count - 1)
+    return np.int64(place)
+
+
 # --- the player table ---------------------------------------------------------------------------------------------
 
 
@@ -172,7 +185,10 @@ def read_signed(data: Any, row: Any, at: Any, size: Any) -> Any:
 
 @kernel
 def gather(players: Any, index: Any, pending: Any, count: Any, best: Any, chosen: Any) -> Any:
-    """Choose for each player its lowest pending command above the last one applied; one a tick, so speed cannot be bought.
+    """Choose for each player the pending command that is next, last_seq + 1; one a tick, so speed cannot be bought.
+
+    A later number waits until those before it are here: where a command was dropped (its zone had just moved), none behind
+    it may be applied and acknowledged in its place; the gateway sends all of them again with the new owner's first frame.
 
     pending: uint8[capacity, row bytes], `count` rows. best: int32[players], scratch. chosen: uint8, receives the rows, in
     the order of the player table. Rows that are still to come stay in `pending`, compacted; rows of players who are
@@ -183,12 +199,7 @@ def gather(players: Any, index: Any, pending: Any, count: Any, best: Any, chosen
         best[p] = -1
     for i in range(count):
         p = find_player(players, index, read_i64(pending, i, 0))
-        if p < 0 or players[p].departed != 0:
-            continue
-        seq = read_bits(pending, i, 8, 4)
-        if seq <= np.int64(players[p].last_seq):
-            continue
-        if best[p] < 0 or seq < read_bits(pending, best[p], 8, 4):
+        if p >= 0 and players[p].departed == 0 and best[p] < 0 and read_bits(pending, i, 8, 4) == np.int64(players[p].last_seq) + 1:
             best[p] = i
     taken = 0
     for p in range(len(best)):
@@ -202,8 +213,8 @@ def gather(players: Any, index: Any, pending: Any, count: Any, best: Any, chosen
         p = find_player(players, index, read_i64(pending, i, 0))
         if p < 0 or players[p].departed != 0:
             continue
-        seq = read_bits(pending, i, 8, 4)
-        if seq <= np.int64(players[p].last_seq) or seq == read_bits(chosen, best[p], 8, 4):
+        applied = np.int64(players[p].last_seq) + (1 if best[p] >= 0 else 0)
+        if read_bits(pending, i, 8, 4) <= applied:
             continue
         if kept != i:
             for k in range(pending.shape[1]):

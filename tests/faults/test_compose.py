@@ -1,0 +1,123 @@
+"""The cluster in containers: built, scaled, killed and scaled again under bots that play from outside; no socket drops.
+
+Needs a container engine; run by `make compose-test`. Containers, network and volume are this test's own (a project name of
+its own) and are gone afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from perdure.client.bots import BotsReport, run_bots
+from perdure.runtime.settings import DEVELOPMENT_SECRET
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = f"perdure-test-{os.getpid()}"
+PORTS = "18480-18489"
+BOTS = 20
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(1500)]
+
+
+def compose(*arguments: str, timeout_s: float = 900) -> str:
+    """Run docker compose for this test's project; return what it printed."""
+    done = subprocess.run(
+        ["docker", "compose", "--project-name", PROJECT, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PERDURE_GATEWAY_PORTS": PORTS, "PERDURE_TAG": "test"},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )
+    assert done.returncode == 0, f"docker compose {' '.join(arguments)}: {done.stderr[-3000:]}"
+    return done.stdout
+
+
+def containers(service: str) -> list[dict[str, str]]:
+    lines = compose("ps", "--all", "--format", "json", service).splitlines()
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def wait_until(what: str, condition: Callable[[], bool], deadline_s: float = 240.0) -> None:
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"after {deadline_s:.0f} s still not: {what}\n{compose('ps', '--all')}\n{compose('logs', '--tail', '15')[-6000:]}")
+        time.sleep(1.0)
+
+
+def status() -> dict[str, list[dict[str, object]]]:
+    return json.loads(compose("exec", "-T", "coordinator", "python", "-m", "perdure", "status", "--json"))
+
+
+def shards_at_work(count: int) -> bool:
+    """Whether exactly `count` shards are ready, and every zone is run by one of them, none on its way."""
+    found = status()
+    ready = {m["name"] for m in found["members"] if m["kind"] == "shard" and m.get("state") == "ready" and not m["draining"]}
+    zones = found["zones"]
+    return len(ready) == count and len(zones) == 16 and all(z["owner"] in ready and not z["successor"] for z in zones)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Four shards, up and healthy; yields the gateway's websocket URL."""
+    if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True).returncode:
+        pytest.skip("no container engine runs here")
+    try:
+        compose("up", "--build", "--detach", "--scale", "shard=4")
+        wait_until("four shards run all zones", lambda: _answers() and shards_at_work(4))
+        host_port = compose("port", "gateway", "8080").strip()
+        yield f"ws://{host_port}/ws"
+    finally:
+        compose("down", "--volumes", "--timeout", "20")
+
+
+def _answers() -> bool:
+    try:
+        status()
+    except (AssertionError, ValueError):
+        return False
+    return True
+
+
+async def test_players_go_on_while_shards_are_killed_and_scaled(cluster: str) -> None:
+    stop, entered = asyncio.Event(), asyncio.Event()
+    bots = asyncio.ensure_future(run_bots(cluster, DEVELOPMENT_SECRET, BOTS, "outside", stop=stop, all_entered=entered))
+    await asyncio.wait({asyncio.ensure_future(entered.wait()), bots}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        await asyncio.to_thread(_break_things)
+    finally:
+        stop.set()
+    report: BotsReport = await bots
+    assert all(bot.entered for bot in report.bots), [bot.error for bot in report.bots]
+    assert report.socket_drops == 0, [end for bot in report.bots for end in bot.socket_drops]
+    assert report.acknowledged_lost == 0
+    assert all(bot.acknowledged for bot in report.bots)
+    assert report.longest_gap_s < 5.0, f"a player saw nothing for {report.longest_gap_s:.1f} s"
+
+
+def _break_things() -> None:
+    victim = next(c["Name"] for c in containers("shard") if c["State"] == "running")
+    subprocess.run(["docker", "kill", victim], check=True, capture_output=True)
+    wait_until("its zones run on the others", lambda: len(status()["zones"]) == 16 and _all_owned())
+    compose("up", "--detach", "--no-recreate", "--scale", "shard=4")
+    wait_until("four shards again", lambda: shards_at_work(4))
+    compose("up", "--detach", "--no-recreate", "--scale", "shard=2")
+    wait_until("two shards run everything", lambda: shards_at_work(2))
+    compose("up", "--detach", "--no-recreate", "--scale", "shard=5")
+    wait_until("five shards", lambda: shards_at_work(5))
+
+
+def _all_owned() -> bool:
+    found = status()
+    alive = {m["name"] for m in found["members"] if m["kind"] == "shard"}
+    return all(zone["owner"] in alive for zone in found["zones"])
