@@ -7,7 +7,7 @@ RUN python3 -m venv /opt/perdure \
 FROM python:3.13-slim-trixie AS base
 ENV PATH=/opt/perdure/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    PERDURE_CACHE_DIR=/var/cache/perdure NUMBA_CACHE_DIR=/var/cache/perdure/numba
+    PERDURE_CACHE_DIR=/var/cache/perdure
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin perdure \
  && install -d -o perdure -g perdure -m 0700 /var/cache/perdure
 COPY --from=packages /opt/perdure /opt/perdure

@@ -36,7 +36,8 @@ def run(rounds: int = 5, cold: int = 1, shards: int = 4) -> dict[str, Any]:
             cold_s.append(_start(shards, {"PERDURE_CACHE_DIR": cache}))
     return {
         "warm_s_median": round(median(warm), 2), "warm_s_max": round(max(warm), 2),
-        "cold_s_median": round(median(cold_s), 2) if cold_s else None, "rounds": rounds, "shards": shards, "bar_warm_s": BAR_WARM_S, "passed": median(warm) <= BAR_WARM_S,
+        "cold_s_median": round(median(cold_s), 2) if cold_s else None, "rounds": rounds,
+        "shards": shards, "bar_warm_s": BAR_WARM_S, "passed": median(warm) <= BAR_WARM_S,
     }  # fmt: skip
 
 

@@ -43,7 +43,9 @@ async def _run(rounds: int, bots: int, shards: int, stopped_s: float, seed: int)
                 happened.append((started, time.monotonic(), affected))
                 await game.until(
                     "it has zones again and none is moving",
-                    lambda v, back=victim: any(r.owner == back for r in v.zones.values()) and not any(r.successor for r in v.zones.values()),
+                    lambda v, back=victim: (
+                        any(r.owner == back for r in v.zones.values()) and not any(r.successor for r in v.zones.values())
+                    ),
                 )
     assert game.report is not None
     reports = {bot.name: bot for bot in game.report.bots}

@@ -108,9 +108,7 @@ class MigrationBook:
                 found.append(Intend(route.zone, "", str(sight)))
         return found
 
-    def start(
-        self, now_ms: float, version: int, seen: Survey, strategy: AllocationStrategy, costs: Mapping[int, float]
-    ) -> list[Intend]:
+    def start(self, now_ms: float, version: int, seen: Survey, strategy: AllocationStrategy, costs: Mapping[int, float]) -> list[Intend]:
         """Return the moves that begin now: zones of leaving shards first; else what levels the load."""
         if not seen.eligible or seen.orphans:
             return []

@@ -152,7 +152,7 @@ class CoordinatorService:
     async def _beat_once(self, membership: Membership) -> None:
         try:
             await membership.beat()
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             log.warning("the ledger does not answer yet", error=str(error))
 
     def _info(self) -> dict[str, object]:

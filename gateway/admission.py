@@ -17,7 +17,7 @@ import structlog
 from gateway.fanout import Fanout
 from gateway.routing import RoutingTable
 from gateway.session import Session, SessionState
-from perdure.ledger.ledger import EnterRequest, EnterStatus, Ledger, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import EnterRequest, EnterStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
 from perdure.wire.client_messages import Hello
 from perdure.wire.identifiers import LOBBY, player_key
 from perdure.wire.opcodes import Close, SnapshotFlag
@@ -286,7 +286,7 @@ class Admission:
         for session in sessions:
             try:
                 record = await self._ledger.player(session.key)
-            except LedgerUnavailable:
+            except LedgerError:
                 return  # nobody hears anything now; the next sweep asks again
             if session.state in (SessionState.CLOSED, SessionState.ENTERING):
                 continue

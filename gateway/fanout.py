@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink, Route
 from gateway.session import Session, SessionState
-from perdure.wire.client_messages import notice_frame
 from perdure.wire.link import RELEASE_ENTRY, RELEASE_STRUCT, unpack_release
 from perdure.wire.opcodes import Notice, SnapshotFlag
 
@@ -140,10 +139,9 @@ class Fanout:
     def zone_notice(self, zone: int, notice: int) -> None:
         """Relay a shard's notice to everyone in the zone."""
         known = Notice(notice)
-        frame = notice_frame(known, zone, NOTICE_TEXT[known])
         for session in self._sessions.values():
             if session.zone == zone:
-                session.write(frame)
+                session.noticed(known, zone, NOTICE_TEXT[known])
 
     def link_lost(self, link: CommandLink) -> None:
         """Every session that was served by `link` waits for the next owner from now on."""

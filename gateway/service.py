@@ -99,13 +99,15 @@ class GatewayService:
 
     async def _join(self) -> None:
         """Register, wait for the world, then follow."""
+        told = False
         while True:
             try:
                 await self.membership.beat()
                 world = await self.ledger.world()
-            except LedgerUnavailable as error:
-                log.warning("ledger_silent", error=str(error))
-                world = None
+            except LedgerError as error:
+                if not told:
+                    log.warning("ledger_silent", error=str(error))
+                told, world = True, None
             if world is not None:
                 break
             await asyncio.sleep(WORLD_POLL_S)
@@ -169,7 +171,7 @@ class GatewayService:
             self._view_wanted.clear()
             try:
                 view = await self.ledger.view()
-            except LedgerUnavailable:
+            except LedgerError:
                 await asyncio.sleep(RETRY_S)
                 self._view_wanted.set()
                 continue
@@ -195,7 +197,7 @@ class GatewayService:
                         self._view_wanted.set()
                         if message == b"resync" and channel == own_channel:
                             await self.admission.verify(list(self.fanout.sessions()))
-            except LedgerUnavailable as error:
+            except LedgerError as error:
                 log.warning("hints_lost", error=str(error))
             await asyncio.sleep(RETRY_S)
 

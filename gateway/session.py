@@ -224,6 +224,7 @@ class Session:
         "last_seq",
         "muted",
         "name",
+        "paused",
         "pending",
         "route",
         "session",
@@ -251,6 +252,8 @@ class Session:
         self.pending: deque[tuple[int, bytes]] = deque()
         self.muted = False
         """Snapshots are dropped until a keyframe comes."""
+        self.paused = False
+        """The client was told that its zone is paused, and not yet that it goes on."""
         self.congested = False
         """The socket's buffer is over its limit: not even a keyframe is written."""
         self.fresh = False
@@ -480,6 +483,9 @@ class Session:
                 return False
         if self._owner and self._owner != route.link.name and hop == self.hop and route.zone == self.zone:
             self.write(notice_frame(Notice.FAILED_OVER, route.zone, f"zone {route.zone} runs on another server now"))
+        if self.paused:
+            # The zone that said so was left, or lost its owner, before it could say that it goes on.
+            self.noticed(Notice.RESUMED, route.zone, "the world goes on")
         self._go(SessionEvent.ROUTED)
         self.route, self.hop, self.zone, self._owner = route, hop, route.zone, route.link.name
         self.acknowledge(ack)
@@ -502,6 +508,11 @@ class Session:
                 return False
             self.muted = False
         return True
+
+    def noticed(self, notice: Notice, zone: int, text: str) -> None:
+        """Tell the client what its zone says, and remember whether it stands paused."""
+        self.paused = notice is Notice.PAUSED
+        self.write(notice_frame(notice, zone, text))
 
     def departed(self, flags: int) -> None:
         """The frame just handled said MOVED or GONE."""

@@ -178,5 +178,3 @@ class Link(asyncio.Protocol):
             if why != "the shard stops":
                 log.warning("link_ended", gateway=self.name or "unknown", why=why)
             self._transport.abort()
-
-

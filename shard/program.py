@@ -92,10 +92,20 @@ def _import(name: str, path: Path) -> ModuleType:
 # --- arrays -------------------------------------------------------------------------------------------------------
 
 
+class PlainRow(np.record):  # pyright: ignore[reportIncompatibleVariableOverride]
+    """A row where the rules run as plain Python: its fields are attributes there too, and numbers are Python's.
+
+    NumPy's own small integers would wrap around (u8 0 - 1 is 255) where compiled code widens them first.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        return value.item() if isinstance(value, np.generic) else value
+
+
 def _rows(count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Zeroed rows; as a recarray where the rules run as plain Python, so that rows have attributes there too."""
-    array = np.zeros(count, dtype)
-    return array.view(np.recarray) if JIT_DISABLED else array
+    """Return zeroed rows."""
+    return np.zeros(count, np.dtype((PlainRow, dtype)) if JIT_DISABLED else dtype)
 
 
 def words_of(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:

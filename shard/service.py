@@ -126,11 +126,15 @@ class ShardService:
         await self._register(membership)
         membership.start()
         await loop.run_in_executor(self.ticks.executor, warm, self.program)
-        self.state = "ready"
-        await membership.beat()
+        # Before anyone counts on us: this takes a second where the heap is large and the machine busy.
         gc.collect()
         gc.freeze()
         gc.disable()
+        self.state = "ready"
+        try:
+            await membership.beat()
+        except LedgerError as error:
+            log.warning("ledger_silent", why=str(error))  # the next heartbeat says it
         log.info("ready", name=self.name, address=address, game=self.program.game.name, build=f"{self.program.build:016x}")
         tasks = [
             loop.create_task(self.ticks.run(), name="ticks"), loop.create_task(self._routes(), name="routes"),
@@ -207,7 +211,8 @@ class ShardService:
         return {
             "state": "draining" if self._draining else self.state, "build": f"{self.program.build:016x}", "pid": os.getpid(),
             "host": socket.gethostname(), "load": {str(n): zone.player_count() + 1 for n, zone in zones.items()},
-            "players": {str(n): zone.player_count() for n, zone in zones.items()}, "failed": {str(n): why for n, why in self.failed.items()},
+            "players": {str(n): zone.player_count() for n, zone in zones.items()},
+            "failed": {str(n): why for n, why in self.failed.items()},
             "stale": {str(n): epoch for n, epoch in self._stale.items()}, "paused": self.ticks.paused,
         }  # fmt: skip
 

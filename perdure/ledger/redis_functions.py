@@ -67,5 +67,3 @@ async def ensure_library(client: redis.asyncio.Redis) -> bool:
             return False
     await client.execute_command("FUNCTION", "LOAD", "REPLACE", library_source())
     return True
-
-

@@ -221,6 +221,8 @@ class RedisLedger(Ledger):
         except OSError as error:
             raise LedgerUnavailable(f"no answer from {self.where}: {error}") from error
         except RedisError as error:
+            if _code(error) in _UNAVAILABLE:
+                raise LedgerUnavailable(_explain(self.where, error)) from error
             raise LedgerRefused(_explain(self.where, error)) from error
 
     async def _run(self, *command: str | bytes | int) -> Any:

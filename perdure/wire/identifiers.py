@@ -47,7 +47,7 @@ class WorldGrid:
     rows: int
 
     def __post_init__(self) -> None:
-        if not (1 <= self.columns and 1 <= self.rows and self.columns * self.rows <= MAX_ZONES):
+        if not (self.columns >= 1 and self.rows >= 1 and self.columns * self.rows <= MAX_ZONES):
             raise ValueError(f"zones must be 1x1 up to {MAX_ZONES} zones in all, not {self.columns}x{self.rows}")
 
     @property

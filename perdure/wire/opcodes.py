@@ -88,10 +88,18 @@ CLOSE_REASONS: dict[Close, CloseReason] = {
         CloseReason(Close.BAD_TOKEN, "bad token", "the token's signature or content is wrong", "fetch a new token", False),
         CloseReason(Close.TOKEN_EXPIRED, "token expired", "the token is too old", "fetch a new token", False),
         CloseReason(Close.BAD_RESUME, "bad resume token", "it was used before, or never given", "log in by token", False),
-        CloseReason(Close.WRONG_SCHEMA, "wrong schema", "the client was built for other entity types", "update the client, or send no schema hash", False),
+        CloseReason(
+            Close.WRONG_SCHEMA,
+            "wrong schema",
+            "the client was built for other entity types",
+            "update the client, or send no schema hash",
+            False,
+        ),
         CloseReason(Close.WRONG_PROTOCOL, "wrong protocol", "the protocol version is not spoken here", "update the client", False),
         CloseReason(Close.BAD_MESSAGE, "bad message", "a message is not msgpack of a known shape", "see PROTOCOL.md", False),
-        CloseReason(Close.BAD_COMMAND, "bad command", "unknown kind, wrong types, or a value out of range", "obey the schema's ranges", False),
+        CloseReason(
+            Close.BAD_COMMAND, "bad command", "unknown kind, wrong types, or a value out of range", "obey the schema's ranges", False
+        ),
         CloseReason(Close.TOO_FAST, "too fast", "more messages a second than allowed, for too long", "send less", True),
         CloseReason(Close.TAKEN_OVER, "taken over", "the same player logged in elsewhere", "do not reconnect by itself", False),
         CloseReason(Close.SLOW_READER, "slow reader", "snapshots were not read for too long", "resume when there is bandwidth", True),

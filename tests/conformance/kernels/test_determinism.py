@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-
 @functools.cache
 def hashes(game: str, ticks: int, *environment: tuple[str, str]) -> list[str]:
     process = subprocess.run(
@@ -25,7 +24,7 @@ def hashes(game: str, ticks: int, *environment: tuple[str, str]) -> list[str]:
     return process.stdout.splitlines()
 
 
-@pytest.mark.parametrize(("game", "ticks"), [("arena", 150), ("tag", 200)])
+@pytest.mark.parametrize(("game", "ticks"), [("arena", 100), ("tag", 200)])
 def test_plain_python_gives_the_same_states(game: str, ticks: int) -> None:
     compiled = hashes(game, 400)
     assert len(set(compiled)) == len(compiled) == 80
