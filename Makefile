@@ -37,7 +37,7 @@ up: setup ## run a world on this machine, with bots; Ctrl-C ends it (ARGS="--sha
 	@$(BIN)/perdure up $(ARGS)
 
 test: setup ## run the tests (ARGS="-k gateway")
-	@for game in games/arena games/tag.py; do $(BIN)/python -m shard.warmup $$game; done  # once, not once a test process
+	@for game in games/arena games/tag.py tests/data/*.py; do $(BIN)/python -m shard.warmup $$game; done  # once, not once a test process
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: setup ## ruff, pyright, import-linter

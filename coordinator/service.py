@@ -22,7 +22,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.presence_feed import PresenceFeed
 from coordinator.settings import CoordinatorSettings
 from coordinator.steering import Steering, Turn
-from perdure.ledger.ledger import ROUTES_CHANNEL, SUSPECT_CHANNEL, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import ROUTES_CHANNEL, SUSPECT_CHANNEL, Ledger, LedgerError, LedgerUnavailable
 from perdure.ledger.membership import Membership
 from perdure.ledger.redis_ledger import RedisLedger
 from perdure.runtime.telemetry import configure_logging
@@ -32,6 +32,8 @@ MIN_TURN_GAP_S = 0.01
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 CALL_DEADLINE_S = 2.0
 LEAVE_DEADLINE_S = 2.0
+LEDGER_START_WAIT_S = 5.0
+"""All parts of a cluster may be started at once, so the ledger gets so long to come up; past it, whoever started us is told."""
 EXIT_OK, EXIT_FAULT = 0, 2
 
 log = structlog.get_logger("coordinator")
@@ -171,7 +173,7 @@ def run(settings: CoordinatorSettings) -> int:
     configure_logging(settings.log_level, settings.log_format)
     try:
         uvloop.run(_main(settings))
-    except (LedgerRefused, OSError) as error:
+    except (LedgerError, OSError) as error:
         log.error("coordinator failed", why=" ".join(str(error).split()), mend="see the message; start it again")
         return EXIT_FAULT
     return EXIT_OK
@@ -198,15 +200,14 @@ async def _main(settings: CoordinatorSettings) -> None:
 
 
 async def _connect(settings: CoordinatorSettings, name: str, stopping: asyncio.Event) -> Ledger | None:
-    """Connect, however long the server takes to come up. None where the end was asked for before."""
-    pause_s, told = FIRST_PAUSE_S, False
+    """Connect; the server gets LEDGER_START_WAIT_S to come up. None where the end was asked for before."""
+    pause_s, deadline_s = FIRST_PAUSE_S, time.monotonic() + LEDGER_START_WAIT_S
     while not stopping.is_set():
         try:
             return await RedisLedger.connect(settings.redis_url, settings.world, name=name, call_deadline_s=CALL_DEADLINE_S)
-        except LedgerUnavailable as error:
-            if not told:
-                log.warning("waiting for the ledger", error=str(error))
-                told = True
+        except LedgerUnavailable:
+            if time.monotonic() >= deadline_s:
+                raise
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
     return None

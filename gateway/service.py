@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import time
 
 import structlog
 import uvloop
@@ -37,7 +38,9 @@ log = structlog.get_logger("gateway")
 LEDGER_SILENCE_S = 3.0
 WORLD_POLL_S = 0.1
 RETRY_S = 0.2
-EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+LEDGER_START_WAIT_S = 5.0
+"""All parts of a cluster may be started at once, so the ledger gets so long to come up; past it, whoever started us is told."""
+EXIT_OK, EXIT_USAGE = 0, 2
 
 
 class GatewayService:
@@ -276,16 +279,17 @@ async def serve_gateway(settings: GatewaySettings, ledger: Ledger) -> int:
 async def _main(settings: GatewaySettings) -> int:
     from perdure.ledger.redis_ledger import RedisLedger  # here, so that tests of this module need no Redis
 
+    deadline_s = time.monotonic() + LEDGER_START_WAIT_S
     while True:
         try:
             ledger = await RedisLedger.connect(settings.redis_url, settings.world)
             break
-        except LedgerUnavailable as error:
-            log.warning("ledger_silent", error=str(error), url=settings.redis_url)
-            await asyncio.sleep(1.0)
         except LedgerError as error:
-            log.error("ledger_refused", error=str(error))
-            return EXIT_FAILED
+            if isinstance(error, LedgerUnavailable) and time.monotonic() < deadline_s:
+                await asyncio.sleep(RETRY_S)
+                continue
+            log.error("gateway_failed", why=" ".join(str(error).split()), mend="start the ledger, or mend PERDURE_REDIS_URL")
+            return EXIT_USAGE
     try:
         return await serve_gateway(settings, ledger)
     finally:
@@ -293,7 +297,7 @@ async def _main(settings: GatewaySettings) -> int:
 
 
 def run(settings: GatewaySettings) -> int:
-    """Run a gateway to its end; return the exit code (0 stopped, 1 failed, 2 cannot listen)."""
+    """Run a gateway to its end; return the exit code (0 stopped, 2 could not run)."""
     configure_logging(settings.log_level, settings.log_format)
     try:
         return uvloop.run(_main(settings))

@@ -20,12 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from perdure.game.contract import Declared, Game, row_dtype
-from perdure.game.jit import JIT_DISABLED, cache_root, perdure_sources, sources_digest, use_cache
+from perdure.game.jit import JIT_DISABLED, cache_in, cache_root, perdure_sources, sources_digest
 from perdure.game.loading import LoadedGame
 from perdure.game.schema import FieldSchema, Schema
 from perdure.wire.link import RELEASE_ENTRY
-from shard.kernels import layout
+from shard.kernels import encode, layout, state
 
+KERNELS = (encode, state)
+"""Imported here, before any program: so they are compiled into the cache that all programs share."""
 SPAWN_BUFFER = 512
 OUT_CAPACITY = 512
 INPUT_CAPACITY = 256
@@ -68,14 +70,15 @@ def compile_program(loaded: LoadedGame) -> Program:
     build = sources_digest([*perdure_sources(), *loaded.files], source)
     name = f"perdure_program_{game.name}_{build:016x}"
     folder = cache_root() / "programs" / f"{build:016x}"
-    use_cache(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.py"
     if not path.exists() or path.read_text() != source:
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
         with os.fdopen(handle, "w") as out:
             out.write(source)
         os.replace(temporary, path)
-    module = sys.modules.get(name) or _import(name, path)
+    with cache_in(folder):
+        module = sys.modules.get(name) or _import(name, path)
     return Program(game, game.schema(), build, module, source)
 
 
@@ -425,7 +428,7 @@ def _apply_commands(game: Game) -> str:
         for f in c.fields:
             offset = layout.COMMAND_PAYLOAD_BYTE + offsets[f.name]
             apply += _read_field(f"c_{c.name}.{f.name}", f, offset)
-    return f'''
+    return f"""
 @kernel
 def apply_commands(z):
     meta = z.meta
@@ -442,7 +445,7 @@ def apply_commands(z):
             continue
         kind = z.commands[k, COMMAND_KIND_BYTE]
 {apply}
-'''
+"""
 
 
 def _read_field(target: str, f: FieldSchema, offset: int) -> str:
@@ -459,7 +462,7 @@ def _read_field(target: str, f: FieldSchema, offset: int) -> str:
 
 
 def _emigrate(game: Game) -> str:
-    text = '''
+    text = """
 @kernel
 def zone_at(z, x, y):
     meta, f = z.meta, z.floats
@@ -482,7 +485,7 @@ def depart(z, kind, target, table, i, place):
     if place >= 0:
         z.players[place].departed = 1
 
-'''
+"""
     for t, e in enumerate(game.entities):
         text += f'''
 @kernel
@@ -598,7 +601,9 @@ def _encode(game: Game) -> str:
         own = ", e.sights" if e.options["avatar"] else ""
         for first, count in ((0, f"meta[META_TABLE_ROWS + {t}]"), (owned, f"meta[META_TABLE_GHOSTS + {t}]")):
             flatten += f"    n = flatten_{e.name}({arrays}, meta[META_TICK], z.{e.name}_rows, {first}, {count}, n{own})\n"
-    return text + f'''
+    return (
+        text
+        + f'''
 @kernel
 def encode(z, e):
     """Encode every entity once, find what each viewer sees, and make the frames (see shard.kernels.encode)."""
@@ -623,6 +628,7 @@ def more_frames(z, e):
     radius = f[FLOAT_INTEREST]
     make_frames(e, meta[META_ZONE], meta[META_TICK], f[FLOAT_X0] - radius, f[FLOAT_Y0] - radius, radius, radius)
 '''
+    )
 
 
 def _encode_entity(name: str, index: int, public: tuple[FieldSchema, ...], mask_bytes: int, avatar: bool) -> str:
@@ -638,7 +644,7 @@ def _encode_entity(name: str, index: int, public: tuple[FieldSchema, ...], mask_
         for k, f in enumerate(public)
     )
     clear = "".join(f"        update_bytes[start + 2 + {k}] = np.uint8(0)\n" for k in range(mask_bytes))
-    return f'''
+    return f"""
 @kernel
 def flatten_{name}(state, mapped, ring, handles, levels, flat, enter_bytes, update_bytes, tick, rows, first, count, n{sights}):
     now = levels[len(levels) - 1]
@@ -662,7 +668,7 @@ def flatten_{name}(state, mapped, ring, handles, levels, flat, enter_bytes, upda
 {update}        one.update_length = at - start if at > start + {2 + mask_bytes} else 0
         n += 1
     return n
-'''
+"""
 
 
 def _level(f: FieldSchema, row: str) -> str:

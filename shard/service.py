@@ -60,9 +60,12 @@ def _one_line(error: Exception, settings: ShardSettings) -> str:
 
 
 async def _main(settings: ShardSettings, program: Program | None) -> int:
-    program = program or compile_program(load_game(settings.game))
+    loaded = None if program is not None else load_game(settings.game)
     ledger = await RedisLedger.connect(settings.redis_url, settings.world, commit_deadline_s=settings.commit_deadline_ms / 1000)
     try:
+        if loaded is not None:
+            program = compile_program(loaded)  # the long part, once it is known that the rest is in order
+        assert program is not None
         shard = ShardService(settings, program, ledger)
         return await shard.serve()
     finally:

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
 from perdure.game.contract import Game, GameError
 from perdure.game.loading import load_game
@@ -30,6 +29,10 @@ def warm(program: Program) -> float:
 
     Raises GameError, with file, line and the compiler's reason, where the game's rules do not compile.
     """
+    # Not at the top, where it would come before perdure.game.jit: that sets the environment that numba reads when it is imported,
+    # and kernels compiled without it are for this very CPU, so no other process would find them in the cache.
+    from numba.core.errors import NumbaError, UnsupportedBytecodeError
+
     started = time.monotonic()
     try:
         _run(program)
@@ -88,8 +91,8 @@ def _reason(message: str) -> str:
     meant = [line for line in lines if line and not line.startswith(("Failed in ", "File ", "During: "))]
     text = meant[0] if meant else "the compiler gives no reason"
     signature = next((line.removeprefix(">>> ") for line in meant if line.startswith(">>> ")), "")
-    if "due to \"" in text:  # a call with wrong arguments: the line before it holds every type of the world
-        text = text.rpartition("due to \"")[2].rstrip('".')
+    if 'due to "' in text:  # a call with wrong arguments: the line before it holds every type of the world
+        text = text.rpartition('due to "')[2].rstrip('".')
     text = re.sub(r" Raised from \S+( \(\d+\))?$", "", text)
     return (f"{text} {signature}" if signature else text)[:_MAX_REASON]
 

@@ -174,9 +174,7 @@ class Zone:
         self._move("step")
         chosen = 0
         if self._pending_count:
-            chosen, self._pending_count = self.program.module.gather_commands(
-                self.arrays, self._pending, self._pending_count, self._best
-            )
+            chosen, self._pending_count = self.program.module.gather_commands(self.arrays, self._pending, self._pending_count, self._best)
         commands = self.arrays.commands[:chosen].tobytes()
         self.arrays.meta[layout.META_COMMANDS] = chosen
         self._run()

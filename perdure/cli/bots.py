@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     made.add_argument("count", type=int, help="how many")
     made.add_argument("--url", action="append", default=[], help="gateway (ws://host:port/ws), once for each; empty: of `perdure up`")
     made.add_argument("--seconds", type=float, default=0, help="how long; 0: until Ctrl-C")
-    made.add_argument("--prefix", default="bot", help="names are PREFIX-1, PREFIX-2, ...")
+    made.add_argument("--prefix", default="bot", help="names are PREFIX0, PREFIX1, ...")
     made.add_argument("--commands-hz", type=float, default=10.0, help="commands a second of each bot")
     made.add_argument("--quiet", action="store_true", help="print no report")
     options = made.parse_args(arguments[1:])

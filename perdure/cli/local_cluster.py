@@ -209,16 +209,19 @@ class LocalCluster:
             self._raise_if_ended()
             world = world or await self.ledger.world()
             view = await self.ledger.view()
-            ready = {m.name: m for m in view.members.values() if m.info.get("state") == "ready"}
+            # By pid: after a crash the ledger still lists the processes of the run before, for a while.
+            ready = {
+                m.name: m for m in view.members.values() if m.info.get("state") == "ready" and m.info.get("pid") == self.pids.get(m.name)
+            }
             of_kind = [sum(m.kind == kind for m in ready.values()) for kind in ("shard", "gateway")]
             self.gateway_urls = {m.name: str(m.info.get("url", "")) for m in ready.values() if m.kind == "gateway"}
             self.admin_urls = {m.name: str(m.info.get("admin", "")) for m in view.members.values() if m.kind == "coordinator"}
             zones = world.columns * world.rows if world else -1
-            running = [z for z, route in view.zones.items() if route.owner in ready and view.ticks.get(z, 0) > ticks.get(z, 0)]
+            if not ticks and len(view.ticks) == zones:
+                ticks = dict(view.ticks)  # of an earlier run, perhaps: only what comes on top is a sign of life
+            running = [z for z, route in view.zones.items() if route.owner in ready and view.ticks[z] > ticks.get(z, view.ticks[z])]
             if of_kind[0] >= shards and of_kind[1] >= gateways and len(running) == zones:
                 return view
-            if not ticks and len(view.ticks) == zones:
-                ticks = dict.fromkeys(view.ticks, 0)
             if time.monotonic() > deadline:
                 found = f"{of_kind[0]} of {shards} shards and {of_kind[1]} of {gateways} gateways are ready"
                 raise ClusterFault(f"after {deadline_s:.0f} s: {found}, {len(running)} of {zones} zones run; logs are in {self.folder}")

@@ -11,7 +11,8 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -57,10 +58,15 @@ def sources_digest(files: Iterable[Path], *texts: str) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def use_cache(folder: Path) -> None:
-    """Direct Numba's cache to `folder` for every function decorated from now on."""
+@contextmanager
+def cache_in(folder: Path) -> Iterator[None]:
+    """Direct Numba's cache to `folder` for every function that is decorated meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
-    config.CACHE_DIR = str(folder)
+    before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
 
 
 def perdure_sources() -> list[Path]:
@@ -95,4 +101,6 @@ def part_of_program(function: F) -> F:
 
 
 if not config.CACHE_DIR:
-    use_cache(cache_root() / "kernels" / f"{sources_digest(perdure_sources()):016x}")
+    _kernels = cache_root() / "kernels" / f"{sources_digest(perdure_sources()):016x}"
+    _kernels.mkdir(parents=True, exist_ok=True)
+    config.CACHE_DIR = str(_kernels)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.game.contract import Game, GameError
-from perdure.game.jit import JIT_DISABLED, cache_root, generator_sources, sources_digest, use_cache
+from perdure.game.jit import cache_in, cache_root, generator_sources, sources_digest
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,8 @@ def load_game(path: str | Path) -> LoadedGame:
     files = tuple(sorted(file.parent.rglob("*.py"))) if file.name == "__init__.py" else (file,)
     name = f"perdure_games_{file.parent.name if file.name == '__init__.py' else file.stem}_{sources_digest(files):016x}"
     if name not in sys.modules:
-        if not JIT_DISABLED:
-            use_cache(cache_root() / "games" / f"{sources_digest([*generator_sources(), *files]):016x}")
-        _run(name, file)
+        with cache_in(cache_root() / "games" / f"{sources_digest([*generator_sources(), *files]):016x}"):
+            _run(name, file)
     module = sys.modules[name]
     games = [(variable, value) for variable, value in vars(module).items() if isinstance(value, Game)]
     if len(games) != 1:

@@ -148,9 +148,7 @@ class Crowd:
     async def __aenter__(self) -> Self:
         try:
             await asyncio.gather(*(player.client.connect() for player in self.players))
-            self._tasks = [
-                asyncio.ensure_future(player.wander(self.stop, random.Random(k))) for k, player in enumerate(self.players)
-            ]
+            self._tasks = [asyncio.ensure_future(player.wander(self.stop, random.Random(k))) for k, player in enumerate(self.players)]
             await self.plays_on()
         except BaseException:
             await self._close()
@@ -159,9 +157,9 @@ class Crowd:
 
     async def plays_on(self, commands: int = 5, deadline_s: float = 30.0) -> None:
         """Return once everybody had so many more commands applied, and saw it."""
-        before = [player.client.protocol.acked for player in self.players]
-        for player, acked in zip(self.players, before, strict=True):
-            await player.until("more of its commands applied", lambda p=player, a=acked: p.client.protocol.acked >= a + commands, deadline_s)
+        wanted = [player.client.protocol.acked + commands for player in self.players]
+        for player, seq in zip(self.players, wanted, strict=True):
+            await player.until(f"command {seq} applied", lambda p=player, s=seq: p.client.protocol.acked >= s, deadline_s)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
@@ -223,10 +221,15 @@ class Lab:
             await asyncio.sleep(0.02)
 
     async def zones_run_by(self, names: set[str], deadline_s: float = 30.0) -> ClusterView:
-        """Wait until exactly these shards have all zones between them, each of them some, and none is on its way."""
+        """Wait until exactly these shards run all zones between them, each of them some, and none is on its way."""
+
+        def runs(view: ClusterView, route: ZoneRoute) -> bool:
+            owner = view.members.get(route.owner)
+            at_work = owner.info.get("load") if owner is not None else None
+            return isinstance(at_work, dict) and str(route.zone) in at_work and not route.successor
 
         def spread(view: ClusterView) -> bool:
-            return {r.owner for r in view.zones.values()} == names and not any(r.successor for r in view.zones.values())
+            return {r.owner for r in view.zones.values()} == names and all(runs(view, r) for r in view.zones.values())
 
         return await self.until(f"all zones run by {sorted(names)}, none on its way", spread, deadline_s)
 
@@ -243,19 +246,27 @@ class Lab:
 
     async def one_body_each(self, names: list[str]) -> None:
         """Replay every zone's log (each state hash is compared) and find each player, who stands still, in exactly one of them."""
-        program = paces()
-        places: dict[int, list[int]] = {player_key(name): [] for name in names}
+        deadline = time.monotonic() + 15.0
+        while True:
+            online = {p.name: p.place for p in await self.cluster.ledger.online()}
+            bodies = await self._bodies(names)
+            wrong = {name: (zones, online.get(name)) for name, zones in bodies.items() if zones != [online.get(name)]}
+            if not wrong:
+                return
+            # Who crossed a border a moment ago is in an inbox.
+            assert time.monotonic() < deadline, f"(zones that have a body of it, zone that the ledger says): {wrong}"
+
+    async def _bodies(self, names: list[str]) -> dict[str, list[int]]:
+        keys = {player_key(name): name for name in names}
+        bodies: dict[str, list[int]] = {name: [] for name in names}
         for zone in range(GRID.zones):
-            report, replayed = await replay_zone(self.cluster.ledger, program, zone)
+            report, replayed = await replay_zone(self.cluster.ledger, paces(), zone)
             assert report.fault == ""
             assert replayed is not None
-            for row in replayed.players:
-                if int(row["key"]) in places and not row["departed"]:
-                    places[int(row["key"])].append(zone)
-        online = {p.player: p.place for p in await self.cluster.ledger.online()}
-        for name in names:
-            key = player_key(name)
-            assert places[key] == [online[key]], f"{name} has bodies in zones {places[key]}, the ledger says {online[key]}"
+            for key, departed in zip(replayed.players["key"].tolist(), replayed.players["departed"].tolist(), strict=True):
+                if key in keys and not departed:
+                    bodies[keys[key]].append(zone)
+        return bodies
 
     async def heal(self) -> None:
         """Start who is missing, end who is too many, and wait until all are at work."""
@@ -283,6 +294,10 @@ class Lab:
         await self.until("all members are there again", whole)
         await self.zones_run_by(set(wanted))
         await cluster.wait_ready(SHARDS, GATEWAYS)
+
+    def losses(self) -> int:
+        """Return how many members the coordinators have taken for lost so far."""
+        return sum(self.log(f"coordinator-{k}").count("member lost") for k in (1, 2))
 
     def log(self, name: str) -> str:
         return self.cluster.log_of(name).read_text(errors="replace")

@@ -18,7 +18,7 @@ from shard.program import compile_program
 from shard.replay import replay_zone
 from tests.faults.crowd_lab import Arena, Crowd
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_a_keyframe_comes_when_it_is_asked_for_and_when_the_socket_is_another() 
     world.check_view("one")
 
 
-CROWD = '''
+CROWD = """
 from perdure import Game, f32, i16, q, rand, u8, u32
 
 game = Game("crowd", world=(512, 512), interest=128, max_visible=8)
@@ -130,7 +130,7 @@ def tick(w):
         ant.c = w.tick * 1000
         ant.e = w.tick
         ant.i = w.tick // 3
-'''
+"""
 
 
 def test_a_crowd_past_max_visible_always_holds_oneself(tmp_path: Path) -> None:

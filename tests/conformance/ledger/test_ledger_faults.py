@@ -278,6 +278,7 @@ async def test_each_function_is_documented_and_registered(redis_lab: Lab) -> Non
 
 # --- keys of a wrong type or content (hazard 2) -----------------------------------------------------------------------
 
+
 async def populate(lab: Lab) -> None:
     """A world in which every kind of key exists, and every method below has something to write."""
     ledger = lab.ledger

@@ -441,5 +441,3 @@ async def test_a_reseed_from_behind_is_refused_and_writes_nothing(lab: Lab, call
         await lab.commit(0)
     answer = await lab.unchanged(lab.ledger.reseed(0, *caller, "", b"blob", blob_digest(b"blob")))
     assert isinstance(answer, LedgerRefused) and "ahead of" in str(answer)
-
-

@@ -101,9 +101,7 @@ async def test_an_outage_is_told_once_and_the_world_goes_on(monkeypatch: pytest.
 
 @pytest.mark.parametrize("method", ["assign", "evict"])
 @pytest.mark.parametrize("error", [LedgerUnavailable("gone"), LedgerRefused("no")])
-async def test_a_takeover_that_fails_midway_is_finished_later(
-    method: str, error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_takeover_that_fails_midway_is_finished_later(method: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = AdminBench()
     await bench.start("s0", "s1")
     await bench.ledger.suspect("s0", 100, "g0")

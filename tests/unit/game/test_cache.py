@@ -15,9 +15,12 @@ SCRIPT = """
 import json, sys
 from perdure.game.loading import load_game
 from shard.program import compile_program
-from shard.warmup import warm
+from perdure.wire.identifiers import WorldGrid
+from shard.zone import Zone
 program = compile_program(load_game(sys.argv[1]))
-warm(program)
+zone = Zone(program, 0, WorldGrid(64, 64, 1, 1), 1)
+zone.recovered(1, 1)
+zone.step()
 stats = program.module.step.stats
 print(json.dumps([f"{program.build:016x}", sum(stats.cache_hits.values()), sum(stats.cache_misses.values())]))
 """
@@ -34,7 +37,7 @@ def compile_in_a_process(game: Path, cache: Path) -> tuple[str, int, int]:
     return build, hits, misses
 
 
-TINY = '''
+TINY = """
 from perdure import Game, emit, f64, q, rand, spawn, u32
 
 game = Game("tiny", world=(64, 64), interest=32)
@@ -56,7 +59,7 @@ def tick(w):
     for man in w.man.rows:
         man.x = rand(w, man.id, 1) * 64.0
         emit(w, w.hop, man.x, man.y)
-'''
+"""
 
 
 @pytest.mark.timeout(300)

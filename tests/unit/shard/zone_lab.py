@@ -27,6 +27,7 @@ from perdure.wire.link import FrameReader, LinkType, unpack_release
 from perdure.wire.opcodes import SnapshotFlag
 from shard.kernels import layout
 from shard.program import Program, compile_program
+from shard.warmup import warm
 from shard.zone import Zone
 
 T = TypeVar("T")
@@ -38,6 +39,13 @@ def program(game: str = "tag") -> Program:
     """Return a game's program; `game` is a name in games/, or a path."""
     path = GAMES / game
     return compile_program(load_game(path if path.exists() or path.with_suffix(".py").exists() else game))
+
+
+@functools.cache
+def warm_program(game: str) -> Program:
+    """As `program`, with everything compiled: for tests that wait with a deadline."""
+    warm(program(game))
+    return program(game)
 
 
 def now(work: Coroutine[Any, Any, T]) -> T:

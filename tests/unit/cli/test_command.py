@@ -1,0 +1,127 @@
+"""The command `perdure`: verbs, help with every default, and one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from perdure.cli import VERBS, main
+from perdure.cli.roles import parse_settings
+from perdure.wire.tokens import check_token
+
+SECRET = "a secret of at least thirty-two characters"
+
+
+@pytest.fixture(autouse=True)
+def no_cluster_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith("PERDURE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run a verb; return exit code, standard output and standard error."""
+    try:
+        code = main(list(arguments))
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, verb, "--help")
+    assert code == 0 and err == ""
+    assert out.startswith(f"usage: perdure {verb}")
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "help")
+    assert code == 0 and all(f"  {verb} " in out for verb in VERBS)
+    assert run(capsys)[0] == 2
+    assert run(capsys, "--version")[1].startswith("perdure ")
+
+
+@pytest.mark.parametrize("role", ["gateway", "shard", "coordinator"])
+def test_help_of_a_role_shows_every_setting_with_its_default(role: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = getattr(importlib.import_module(f"{role}.settings"), f"{role.capitalize()}Settings")
+    text = " ".join(run(capsys, role, "--help")[1].split())
+    for name in settings.model_fields:
+        option = f"--{name.replace('_', '-')}"
+        assert option in text or name in ("secret", "admin_token"), f"{option} is missing"
+    assert text.count("(default") >= len(settings.model_fields) - 2
+    assert "--secret " not in text, "secrets are not for the command line"
+
+
+@pytest.mark.parametrize("role", ["gateway", "shard", "coordinator"])
+def test_a_wrong_setting_is_one_line(role: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERDURE_LEASE_MS", "soon")
+    code, out, err = run(capsys, role, "--development")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith(f"perdure {role}: lease_ms: ")
+
+
+@pytest.mark.parametrize("role", ["gateway", "shard", "coordinator"])
+def test_an_insecure_secret_is_refused_outside_development(role: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, role)
+    assert code == 2 and len(err.splitlines()) == 1 and "PERDURE_SECRET" in err
+
+
+def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gateway.settings import GatewaySettings
+
+    monkeypatch.setenv("PERDURE_PORT", "7000")
+    monkeypatch.setenv("PERDURE_DEVELOPMENT", "1")
+    assert parse_settings(GatewaySettings, "gateway", []).port == 7000
+    assert parse_settings(GatewaySettings, "gateway", ["--port", "7001"]).port == 7001
+
+
+def test_an_unknown_verb_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "fly")
+    assert code == 2 and len(err.splitlines()) == 1 and "fly" in err
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("kill", "shard-1"), ("migrate", "3", "shard-1"), ("log", "0"), ("token", "ann")])
+def test_without_a_cluster_the_line_says_how_to_get_one(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2 and len(err.splitlines()) == 1 and "perdure up" in err
+
+
+def test_a_ledger_that_is_away_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "status", "--redis-url", "unix:///nowhere/ledger.sock")
+    assert code == 2 and len(err.splitlines()) == 1 and "/nowhere/ledger.sock" in err
+
+
+def test_token_is_one_that_gateways_take(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERDURE_REDIS_URL", "unix:///unused.sock")
+    monkeypatch.setenv("PERDURE_SECRET", SECRET)
+    code, out, _ = run(capsys, "token", "ann")
+    assert code == 0 and check_token(SECRET, out.strip()) == "ann"
+    assert run(capsys, "token", "no spaces allowed")[0] == 2
+
+
+def test_up_refuses_what_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (["--zones", "4by4"], ["--shards", "0"], ["--bots", "-1"]):
+        code, _, err = run(capsys, "up", *wrong)
+        assert code == 2 and len(err.splitlines()) == 1
+
+
+def test_healthcheck_says_no_where_nobody_answers(capsys: pytest.CaptureFixture[str], free_port: int) -> None:
+    assert run(capsys, "healthcheck", f"http://127.0.0.1:{free_port}")[0] == 1
+    assert run(capsys, "healthcheck", "file:///etc/hostname")[0] == 2
+
+
+@pytest.fixture
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

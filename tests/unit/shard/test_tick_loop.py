@@ -1,0 +1,439 @@
+"""A shard's links and its tick loop, over real sockets and a ledger in memory that answers as it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import shard.link_server
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, EnterRequest, LedgerUnavailable
+from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.wire.identifiers import WorldGrid, player_key
+from perdure.wire.link import (
+    FrameReader,
+    LinkType,
+    Release,
+    link_proof,
+    pack_commands,
+    pack_frame,
+    pack_keyframes,
+    unpack_release,
+)
+from perdure.wire.opcodes import Notice, SnapshotFlag
+from shard.link_server import LinkServer
+from shard.metrics import ShardMetrics
+from shard.tick_loop import TickLoop
+from shard.zone import Phase, Zone
+from tests.unit.shard.zone_lab import command_row, warm_program
+
+SMALL = str(Path(__file__).resolve().parents[2] / "data" / "small_game.py")
+SECRET = b"a secret of the test"
+DEADLINE_S = 10.0
+
+
+async def until(true: Callable[[], Any], what: str = "") -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not true():
+            await asyncio.sleep(0.002)
+
+
+class TestedLedger(MemoryLedger):
+    """Answers a commit by what stands first in `script`; with nothing there, as usual.
+
+    "away": no answer, nothing written. "lost": written, but the answer is lost. A CommitStatus: that answer, nothing written.
+    """
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.script: list[str | CommitStatus] = []
+        self.calls: list[list[Commit]] = []
+        self.away = False
+
+    async def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
+        self.calls.append(list(commits))
+        told = "away" if self.away else self.script.pop(0) if self.script else ""
+        if told == "away":
+            raise LedgerUnavailable("nobody answers")
+        if isinstance(told, CommitStatus):
+            return [CommitAnswer(told, detail="as told") for _ in commits]
+        answers = await super().commit(commits)
+        if told == "lost":
+            raise LedgerUnavailable("the answer was lost")
+        return answers
+
+
+class Gateway:
+    """The other end of a link."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.frames: list[tuple[LinkType, bytes]] = []
+        self.nonce, self.ended = b"", False
+        self._task = asyncio.get_running_loop().create_task(self._read())
+
+    async def _read(self) -> None:
+        cut = FrameReader()
+        try:
+            while data := await self.reader.read(1 << 16):
+                self.frames.extend((kind, bytes(body)) for kind, body in cut.feed(data))
+        except ConnectionError:
+            self.frames.append((LinkType.BORDER, b"reset"))
+        self.ended = True
+
+    async def challenged(self) -> None:
+        await until(lambda: self.frames)
+        kind, body = self.frames.pop(0)
+        assert kind is LinkType.CHALLENGE
+        assert body[16:] == b"shard-1"
+        self.nonce = body[:16]
+
+    def hello(self, number: int = 7, secret: bytes = SECRET) -> None:
+        self.send(pack_frame(LinkType.HELLO, struct.pack("<I", number), link_proof(secret, self.nonce, number), b"gateway-7"))
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def releases(self) -> list[Release]:
+        return [unpack_release(memoryview(body)) for kind, body in self.frames if kind is LinkType.RELEASE]
+
+    def notices(self) -> list[tuple[int, int]]:
+        return [struct.unpack("<HB", body) for kind, body in self.frames if kind is LinkType.ZONE_NOTICE]
+
+    async def close(self) -> None:
+        self.writer.close()
+        self._task.cancel()
+
+
+class Shard:
+    """A tick loop and its link server, with zone 0 (and more) of the small game."""
+
+    def __init__(self, path: Path) -> None:
+        self.ledger = TestedLedger()
+        self.metrics = ShardMetrics()
+        self.program = warm_program(SMALL)
+        self.grid = WorldGrid(100, 100, 2, 1)
+        row_bytes = 16 + self.program.schema.command_payload_bytes
+        self.links = LinkServer(self, SECRET, "shard-1", row_bytes)
+        self.ticks = TickLoop(self.ledger, self.links, self.metrics, tick_hz=50, threads=1, checkpoint_s=0.2, paused_after_s=0.05)
+        self.address = f"unix:{path}/shard.sock"
+        self.gateways: list[Gateway] = []
+        self.task: asyncio.Task[None] | None = None
+
+    # the link server's host
+    def commands_arrived(self, zone: int, rows: npt.NDArray[np.uint8]) -> bool:
+        return self.ticks.commands_arrived(zone, rows)
+
+    def keyframes_wanted(self, zone: int, players: list[int]) -> None:
+        self.ticks.keyframes_wanted(zone, players)
+
+    def gateway_linked(self, gateway: int) -> None:
+        self.ticks.gateway_linked(gateway)
+
+    async def run(self, *zones: int) -> None:
+        term = (await self.ledger.elect("test", 100_000)).term
+        for number in zones:
+            epoch = await self.ledger.assign(term, number, "shard-1", 0)
+            zone = Zone(self.program, number, self.grid, 3)
+            zone.recovered(1, epoch)
+            self.ticks.add(zone)
+        self.task = asyncio.get_running_loop().create_task(self.ticks.run())
+
+    async def gateway(self, number: int = 7) -> Gateway:
+        gateway = await self.dial()
+        await gateway.challenged()
+        gateway.hello(number)
+        await until(lambda: number in self.links.links)
+        return gateway
+
+    async def dial(self) -> Gateway:
+        gateway = Gateway(*await asyncio.open_unix_connection(self.address[5:]))
+        self.gateways.append(gateway)
+        return gateway
+
+    async def join(self, name: str, gateway: int = 7, zone: int = 0) -> int:
+        key = player_key(name)
+        await self.ledger.enter(EnterRequest(key, name, gateway, 31, zone, 0, ""))
+        return key
+
+
+@asynccontextmanager
+async def shard_in(path: Path) -> AsyncIterator[Shard]:
+    under_test = Shard(path)
+    assert await under_test.links.listen(under_test.address) == under_test.address
+    try:
+        yield under_test
+    finally:
+        for gateway in under_test.gateways:
+            await gateway.close()
+        under_test.ticks.stopping = True
+        under_test.ledger.away = False
+        if under_test.task is not None:
+            await asyncio.wait_for(under_test.task, DEADLINE_S)
+        await under_test.ticks.close()
+        await under_test.links.close()
+
+
+# --- links --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_gateway_proves_itself_and_is_accepted(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        gateway = await shard_1.gateway()
+        await until(lambda: gateway.frames)
+        assert gateway.frames == [(LinkType.ACCEPT, b"")]
+
+
+async def test_a_wrong_secret_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr(shard.link_server.log, "warning", lambda event, **words: said.append((event, words)), raising=False)
+    async with shard_in(tmp_path) as shard_1:
+        gateway = await shard_1.dial()
+        await gateway.challenged()
+        gateway.hello(secret=b"another one")
+        await until(lambda: gateway.ended)
+        assert shard_1.links.links == {}
+        assert [event for event, _ in said] == ["link_ended"]
+        assert said[0][1]["why"] == "a gateway with another secret; set the same PERDURE_SECRET for all members"
+
+
+async def test_an_old_proof_does_not_serve_a_new_link(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        first = await shard_1.gateway()
+        second = await shard_1.dial()
+        await second.challenged()
+        assert second.nonce != first.nonce
+        second.nonce = first.nonce
+        second.hello()
+        await until(lambda: second.ended)
+        assert not first.ended
+
+
+BAD = {
+    "huge": struct.pack("<I", 1 << 30) + b"\4",
+    "empty": struct.pack("<I", 0),
+    "unknown type": pack_frame(LinkType.COMMANDS)[:4] + b"\x63",
+    "short commands": pack_frame(LinkType.COMMANDS, b"\0"),
+    "rows that are not there": pack_frame(LinkType.COMMANDS, struct.pack("<HH", 0, 9), bytes(30)),
+    "short keyframes": pack_frame(LinkType.KEYFRAMES, b"\0"),
+    "a shard's frame": pack_frame(LinkType.RELEASE, bytes(40)),
+    "a second hello": pack_frame(LinkType.HELLO, bytes(40)),
+}
+
+
+@pytest.mark.parametrize("data", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("proved", [False, True])
+async def test_garbage_ends_the_link_and_nothing_else(tmp_path: Path, data: bytes, proved: bool) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        other = await shard_1.gateway(9)
+        gateway = await (shard_1.gateway() if proved else shard_1.dial())
+        gateway.send(data)
+        await until(lambda: gateway.ended)
+        assert list(shard_1.links.links) == [9]
+        assert not other.ended
+
+
+async def test_the_same_gateway_again_replaces_its_link(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        first = await shard_1.gateway()
+        second = await shard_1.dial()
+        await second.challenged()
+        second.hello()
+        await until(lambda: first.ended)
+        await until(lambda: second.frames)
+        assert len(shard_1.links.links) == 1
+        assert shard_1.links.send(7, b"")
+        assert not second.ended
+
+
+async def test_a_link_past_the_limit_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard.link_server, "MAX_LINKS", 1)
+    async with shard_in(tmp_path) as shard_1:
+        first = await shard_1.gateway()
+        second = await shard_1.dial()
+        await until(lambda: second.ended)
+        assert not first.ended
+
+
+async def test_a_gateway_that_does_not_read_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard.link_server, "MAX_UNSENT_BYTES", 1 << 20)
+    async with shard_in(tmp_path) as shard_1:
+        gateway = await shard_1.gateway()
+        await gateway.close()
+        shard_1.gateways.clear()
+        reader, writer = await asyncio.open_unix_connection(shard_1.address[5:], limit=1024)
+        challenge = await reader.readexactly(4 + 1 + 16 + 7)
+        writer.write(pack_frame(LinkType.HELLO, struct.pack("<I", 8), link_proof(SECRET, challenge[5:21], 8), b"g"))
+        await until(lambda: 8 in shard_1.links.links)
+        for _ in range(100):
+            shard_1.links.send(8, bytes(1 << 18))
+        await until(lambda: 8 not in shard_1.links.links)
+        writer.close()
+
+
+async def test_a_socket_of_a_living_process_is_not_taken(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        second = LinkServer(shard_1, SECRET, "shard-2", 24)
+        with pytest.raises(OSError, match="another process listens"):
+            await second.listen(shard_1.address)
+        third = LinkServer(shard_1, SECRET, "shard-3", 24)
+        address = await third.listen("tcp:127.0.0.1:0", "shard-3.example")
+        assert address.startswith("tcp:shard-3.example:")
+        assert not address.endswith(":0")
+        await third.close()
+
+
+async def test_a_socket_that_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "left.sock"
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(path))
+    left.close()
+    server = LinkServer(Shard(tmp_path), SECRET, "shard-1", 24)
+    assert await server.listen(f"unix:{path}") == f"unix:{path}"
+    await server.close()
+
+
+# --- the tick loop ------------------------------------------------------------------------------------------------
+
+
+async def playing(shard_1: Shard, *zones: int) -> tuple[Gateway, int]:
+    """Run zones, with one player of one gateway in zone 0."""
+    await shard_1.run(*(zones or (0,)))
+    gateway = await shard_1.gateway()
+    key = await shard_1.join("one")
+    await until(gateway.releases)
+    return gateway, key
+
+
+async def test_commands_go_in_and_frames_come_out(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        gateway, key = await playing(shard_1)
+        assert gateway.releases()[0].entries["flags"].tolist() == [SnapshotFlag.KEYFRAME]
+        row = command_row(shard_1.program, key, 1, "add", n=4)
+        gateway.send(pack_commands(0, row.view(np.void)))
+        await until(lambda: gateway.releases()[-1].entries["ack"].tolist() == [1])
+        assert shard_1.ticks.zones[0].rows("man")["log"].tolist() == [4]
+        gateway.send(pack_commands(5, row.view(np.void)))  # a zone that does not run here
+        await until(lambda: shard_1.metrics.dropped_commands._value.get() == 1)
+        ticks = [release.tick for release in gateway.releases()]
+        assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+
+
+async def test_full_snapshots_come_when_wanted_and_with_a_new_link(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        gateway, key = await playing(shard_1)
+        await until(lambda: gateway.releases()[-1].entries["flags"].tolist() == [0])
+        seen = len(gateway.releases())
+        gateway.send(pack_keyframes(0, [key]))
+        await until(lambda: any(r.entries["flags"].tolist() == [SnapshotFlag.KEYFRAME] for r in gateway.releases()[seen:]))
+        again = await shard_1.gateway()
+        await until(again.releases)
+        await until(lambda: any(r.entries["flags"].tolist() == [SnapshotFlag.KEYFRAME] for r in again.releases()))
+
+
+async def test_too_many_commands_renew_the_link(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        gateway, key = await playing(shard_1)
+        rows = np.concatenate([command_row(shard_1.program, key, seq, "add", n=1) for seq in range(1, 400)])
+        gateway.send(pack_commands(0, rows.view(np.void)))
+        await until(lambda: gateway.ended)
+        again = await shard_1.gateway()
+        again.send(pack_commands(0, rows[:3].view(np.void)))
+        await until(lambda: again.releases() and again.releases()[-1].entries["ack"].tolist() == [3])
+
+
+async def test_nothing_leaves_before_its_commit_is_answered(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        gateway, _ = await playing(shard_1, 0, 1)
+        shard_1.ledger.away = True
+        await until(lambda: gateway.notices() == [(0, Notice.PAUSED), (1, Notice.PAUSED)])
+        released = len(gateway.releases())
+        tick = shard_1.ticks.zones[0].tick
+        calls = shard_1.ledger.calls
+        started = len(calls)
+        await until(lambda: len(calls) > started + 4)
+        assert calls[-1] == calls[-2] == calls[started], "identical bytes, again and again"
+        assert shard_1.ticks.zones[0].tick == tick, "one tick in flight, never more"
+        assert len(gateway.releases()) == released
+        assert max(release.tick for release in gateway.releases()) == tick - 1
+        shard_1.ledger.away = False
+        await until(lambda: len(gateway.notices()) == 4)
+        assert gateway.notices()[2:] == [(0, Notice.RESUMED), (1, Notice.RESUMED)]
+        await until(lambda: len(gateway.releases()) > released + 2)
+        ticks = [release.tick for release in gateway.releases()]
+        assert ticks == list(range(ticks[0], ticks[0] + len(ticks))), "no tick is left out, none comes twice"
+
+
+async def test_a_lost_answer_is_asked_for_again(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        await playing(shard_1)
+        shard_1.ledger.script = ["lost", "away", "lost"]
+        tick = shard_1.ticks.zones[0].tick
+        await until(lambda: shard_1.ticks.zones[0].tick > tick + 5)
+        log = await shard_1.ledger.read_log(0, 1)
+        assert [record.tick for record in log] == list(range(log[0].tick, log[0].tick + len(log)))
+        assert not shard_1.ledger.script
+
+
+@pytest.mark.parametrize("status", [CommitStatus.FENCED, CommitStatus.BROKEN])
+async def test_a_zone_of_another_owner_or_a_broken_one_stops_at_once(tmp_path: Path, status: CommitStatus) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        gateway, _ = await playing(shard_1)
+        zone = shard_1.ticks.zones[0]
+        shard_1.ledger.script = [status]
+        await until(lambda: not shard_1.ticks.zones)
+        assert zone.phase is Phase.DROPPED
+        stopped = zone.tick
+        ticked = shard_1.ticks.ticked
+        await until(lambda: shard_1.ticks.ticked > ticked + 3)
+        assert zone.tick == stopped
+        assert max(release.tick for release in gateway.releases()) < stopped
+
+
+async def test_a_ledger_that_went_back_is_given_the_zone_anew(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        gateway, key = await playing(shard_1)
+        gateway.send(pack_commands(0, command_row(shard_1.program, key, 1, "add", n=4).view(np.void)))
+        await until(lambda: gateway.releases()[-1].entries["ack"].tolist() == [1])
+        kept = shard_1.ledger.store.snapshot()
+        tick = shard_1.ticks.zones[0].tick
+        await until(lambda: shard_1.ticks.zones[0].tick > tick + 3)
+        shard_1.ledger.store.restore(kept)
+        await until(lambda: gateway.releases()[-1].generation == 2)
+        first = next(release for release in gateway.releases() if release.generation == 2)
+        before = max(release.tick for release in gateway.releases() if release.generation == 1)
+        assert first.tick > before, "what was shown is never taken back"
+        assert first.entries["flags"].tolist() == [SnapshotFlag.KEYFRAME]
+        assert first.epoch > 1 << 20
+        assert shard_1.ticks.zones[0].rows("man")["log"].tolist() == [4]
+
+
+async def test_checkpoints_are_made_while_it_runs(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        await playing(shard_1)
+        await until(lambda: shard_1.metrics.checkpoints._value.get() >= 2)
+        head = await shard_1.ledger.zone_head(0)
+        assert len(head.checkpoints) == 2
+
+
+async def test_a_zone_whose_rules_fail_stops_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        await playing(shard_1, 0, 1)
+
+        def fail() -> Commit:
+            raise ZeroDivisionError("the rules divide by zero")
+
+        monkeypatch.setattr(shard_1.ticks.zones[1], "step", fail)
+        await until(lambda: list(shard_1.ticks.zones) == [0])
+        tick = shard_1.ticks.zones[0].tick
+        await until(lambda: shard_1.ticks.zones[0].tick > tick + 3)
