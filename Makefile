@@ -38,7 +38,12 @@ up: setup ## run a world on this machine, with bots; Ctrl-C ends it (ARGS="--sha
 
 test: setup ## run the tests (ARGS="-k gateway")
 	@for game in games/arena games/tag.py tests/data/*.py; do $(BIN)/python -m shard.warmup $$game; done  # once, not once a test process
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore=tests/faults
+	@$(BIN)/python -m pytest tests/faults  # clusters of real processes: one at a time, with the machine to itself
+else
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+endif
 
 check: setup ## ruff, pyright, import-linter
 	@$(BIN)/ruff check .
