@@ -13,7 +13,10 @@ ARGS ?=
 JOBS ?= auto
 NAME ?=
 
-.PHONY: help setup up test check format bench compose-test images lock clean
+# Faults that every run of the tests injects; `make faults` injects all of them.
+QUICK_FAULTS := tests/faults/test_faults.py tests/faults/test_bad_input.py
+
+.PHONY: help setup up test faults check format bench compose-test images lock clean
 
 help: ## list the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,10 +43,13 @@ test: setup ## run the tests (ARGS="-k gateway")
 	@for game in games/arena games/tag.py tests/data/*.py; do $(BIN)/python -m shard.warmup $$game; done  # once, not once a test process
 ifeq ($(strip $(ARGS)),)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore=tests/faults
-	@$(BIN)/python -m pytest tests/faults  # clusters of real processes: one at a time, with the machine to itself
+	@$(BIN)/python -m pytest $(QUICK_FAULTS)  # clusters of real processes: one at a time, with the machine to itself
 else
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 endif
+
+faults: setup ## run every fault test on real processes (some minutes)
+	@$(BIN)/python -m pytest tests/faults $(ARGS)
 
 check: setup ## ruff, pyright, import-linter
 	@$(BIN)/ruff check .

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field, model_validator
 from pydantic_settings import CliSuppress
@@ -21,7 +20,7 @@ class CoordinatorSettings(CommonSettings):
 
     admin_host: str = Field("127.0.0.1", description="address that the admin API listens on; 0.0.0.0 for all")
     admin_port: int = Field(0, ge=0, le=65535, description="port of the admin API; 0 for any free one")
-    admin_token: Annotated[str, CliSuppress] = Field(
+    admin_token: CliSuppress[str] = Field(
         "", repr=False, description="bearer token of the admin API, 32 characters or more; by PERDURE_ADMIN_TOKEN, never in argv"
     )
     admin_token_file: str = Field("", description="file that holds the admin token, instead of PERDURE_ADMIN_TOKEN")

@@ -205,9 +205,10 @@ class Session:
     __slots__ = (
         "_command_due_s",
         "_counters",
-        "_death_high",
+        "_death_seq",
         "_deaths",
         "_lost_link",
+        "_lost_seq",
         "_other_due_s",
         "_owner",
         "_rules",
@@ -267,7 +268,8 @@ class Session:
         self._strike_due_s = 0.0
         self._other_due_s = 0.0
         self._deaths = 0
-        self._death_high = -1
+        self._death_seq = -1
+        self._lost_seq = -1
         self._lost_link: object | None = None
         self._owner = ""
 
@@ -533,25 +535,27 @@ class Session:
         route = self.route
         if route is None or route.link is not link:
             return
-        self._lost_link = link if self.pending and self.state is SessionState.PLAYING else None
+        self._lost_link = None
+        if self.pending and self.state is SessionState.PLAYING:
+            self._lost_link, self._lost_seq = link, self.pending[0][0]
         self.route = None
         self._go(SessionEvent.ROUTE_LOST)
 
     def shard_died(self, link: object) -> None:
-        """It is known that the shard behind `link` died. A session whose commands were in flight at too many such
-        deaths on end is put out, since one of them may be what kills (DESIGN, poison commands)."""
+        """It is known that the shard behind `link` died. A session that had the same command as its next in flight at too many
+        such deaths on end is put out, since that command may be what kills (hazard 13). One applied in between speaks for it."""
         if self._lost_link is not link or self.state is SessionState.CLOSED:
             return
         self._lost_link = None
         rules = self._rules
         if rules is None or not self.pending:
             return
-        self._deaths = self._deaths + 1 if self.pending[0][0] <= self._death_high else 1
-        self._death_high = self.pending[-1][0]
+        self._deaths = self._deaths + 1 if self._lost_seq == self._death_seq else 1
+        self._death_seq = self._lost_seq
         if self._deaths >= rules.limits.poison_deaths:
             self.instructions.append(Leave(self.key, self.session, kick=True))
             self.attached = False
-            self.close(Close.KICKED, "your commands were in flight when two servers died")
+            self.close(Close.KICKED, f"your command was in flight when {self._deaths} servers died")
 
     def ask_keyframe(self) -> None:
         """Ask for a full snapshot, if there is anyone to ask."""

@@ -15,7 +15,7 @@ from perdure.wire.identifiers import player_key
 _TEXT = {
     "kill": "End a member's process at once, by SIGKILL (development mode only).",
     "pause": "Stop a member's process for a while, by SIGSTOP (development mode only).",
-    "drain": "Move a shard's zones to the others, live; then it leaves and exits 0.",
+    "drain": "Move a shard's zones to the others, live, or send a gateway's players to another one; then it leaves and exits 0.",
     "migrate": "Move a zone to another shard, live.",
     "kick": "Put a player out.",
 }
@@ -55,8 +55,13 @@ async def _steer(verb: str, options: argparse.Namespace, ledger: Ledger) -> str:
     if options.name not in view.members:
         return f"no member is called {options.name}; there are {', '.join(sorted(view.members)) or 'none'}"
     try:
-        if verb == "drain":
+        kind = view.members[options.name].kind
+        if verb == "drain" and kind == "coordinator":
+            return f"{options.name} is a coordinator, which has nothing to drain: end its process, and a standby leads"
+        if verb == "drain" and kind == "shard":
             await ledger.set_draining(options.name, True)
+        elif verb == "drain":
+            await ledger.order(options.name, "drain")
         else:
             await ledger.order(options.name, "die" if verb == "kill" else f"pause {options.ms}")
     except LedgerRefused as error:

@@ -562,6 +562,19 @@ def test_deaths_with_progress_between_them_are_innocent() -> None:
     assert bench.session.state is SessionState.PLAYING
 
 
+def test_who_makes_progress_between_deaths_is_innocent_though_newer_commands_wait() -> None:
+    bench = Bench()
+    bench.play()
+    link = bench.link
+    for _ in range(8):
+        bench.command()
+    for epoch in range(2, 8):
+        die(bench, link)
+        link = LinkDouble(f"link{epoch}")
+        bench.frame(bench.route(epoch=epoch, link=link), ack=epoch - 1, flags=KEYFRAME)
+    assert bench.session.state is SessionState.PLAYING
+
+
 def test_a_broken_link_is_no_death() -> None:
     bench = Bench()
     bench.play()
