@@ -161,8 +161,9 @@ async def test_a_player_who_is_cut_off_while_crossing_is_in_one_place_afterwards
         while client.world.zone == zone:  # walk until just over a border, and lose the socket there
             me = client.world.me
             assert me is not None
-            to_right = me.x % (4096 / 3) > 4096 / 6
-            await client.command("steer", mx=1 if to_right and me.x < 2700 else -1, my=0, fire=False)
+            column = int(me.x // (4096 / 3))  # of three: towards the middle, and from the middle to the nearer side
+            to_right = column == 0 or (column == 1 and me.x > 2048)
+            await client.command("steer", mx=1 if to_right else -1, my=0, fire=False)
         client.drop_socket()
         await asyncio.wait_for(client.wait_until(lambda: client.stats.reconnects >= 1 and client.connected), 20)
         for _ in range(5):
