@@ -57,15 +57,23 @@ class Playing:
             await asyncio.sleep(0.02)
 
     def commands(self) -> dict[str, int]:
-        """Compare what bots were told is applied with what the logs hold."""
+        """Compare what bots were told is applied with what the logs held.
+
+        A command that no watched record holds is lost; where records went unwatched, it counts as unwatched instead.
+        """
         assert self.report is not None
-        lost = duplicated = acknowledged = 0
+        lost = missing = duplicated = acknowledged = 0
         for bot in self.report.bots:
             applied = self.watch.applied.get(player_key(bot.name), {})
             acknowledged += len(bot.acknowledged)
-            lost += sum(seq not in applied for seq in bot.acknowledged) + bot.acknowledged_lost
+            lost += bot.acknowledged_lost
+            missing += sum(seq not in applied for seq in bot.acknowledged)
             duplicated += sum(count > 1 for count in applied.values())
-        return {"commands_acknowledged": acknowledged, "commands_lost": lost, "commands_duplicated": duplicated}
+        unwatched = missing if self.watch.unwatched else 0
+        return {
+            "commands_acknowledged": acknowledged, "commands_lost": lost + missing - unwatched,
+            "commands_duplicated": duplicated, "commands_unwatched": unwatched,
+        }  # fmt: skip
 
     def verdict(self) -> dict[str, Any]:
         """The counts that must all be zero, beside how much was checked."""
@@ -78,7 +86,7 @@ class Playing:
             "stale_frames": sum(b.backward_ticks for b in self.report.bots),
             "gold_delta": self.audit.gold_delta, "gold_minted": self.audit.gold_minted,
             "replay_mismatches": len(self.audit.replay_mismatches), "log_faults": len(self.watch.faults),
-            "log_records": self.watch.records,
+            "log_records": self.watch.records, "log_unwatched": self.watch.unwatched,
         }  # fmt: skip
 
 
