@@ -16,7 +16,7 @@ import structlog
 
 from gateway.fanout import Fanout
 from gateway.routing import RoutingTable
-from gateway.session import Session, SessionState
+from gateway.session import NO_HOP, Session, SessionState
 from perdure.ledger.ledger import EnterRequest, EnterStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
 from perdure.wire.client_messages import Hello
 from perdure.wire.identifiers import LOBBY, player_key
@@ -293,5 +293,9 @@ class Admission:
             if record is None or record.presence.session > session.session:
                 session.taken_over()
             elif record.presence.place == LOBBY:
-                session.departed(int(SnapshotFlag.GONE))
+                if session.hop == NO_HOP and session.state is SessionState.WAITING:  # no zone ever spoke to it: its JOIN came back
+                    session.attached = False
+                    session.close(Close.FULL, "the zone that you would enter has no room left; try again later")
+                else:
+                    session.departed(int(SnapshotFlag.GONE))
             self._perform(session)

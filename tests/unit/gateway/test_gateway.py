@@ -289,6 +289,19 @@ async def test_a_lost_last_frame_of_a_logout_is_made_good() -> None:
         await leaving
 
 
+async def test_a_player_whom_a_full_zone_sends_back_to_the_lobby_is_told() -> None:
+    async with cluster(hz=0) as c:
+        connecting = asyncio.ensure_future(c.client("anna").connect())
+        await eventually(lambda: c.gateway.counters.logins == 1, "the login")
+        known = c.ledger.store.data.players[player_key("anna")]
+        known.place = LOBBY  # the zone had no row for her, and gave the JOIN back
+        await c.gateway.admission.verify(list(c.gateway.fanout.sessions()))
+        await eventually(lambda: len(c.gateway.fanout) == 0, "the end of the session")
+        assert c.gateway.counters.closes[Close.FULL] == 1
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+
+
 # --- the ledger away ----------------------------------------------------------------------------------------------------
 
 
