@@ -8,6 +8,7 @@ Never looks into a snapshot and never decides who owns a zone. Called by service
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
@@ -161,6 +162,16 @@ class LinkConnection(asyncio.Protocol):
             self._transport.abort()
 
 
+def _gone(error: Exception, *, had_link: bool) -> bool:
+    """Whether a failed dial says that the process is gone. The first redial follows the loss at once, so this is the fastest
+    sign of a death that there is: nobody listens; or, where there was a link, the name is not known any more (a container's
+    name goes with it). A host that cannot be reached may be our own network: that is left to the heartbeats.
+    """
+    if isinstance(error, socket.gaierror):
+        return had_link and error.errno == socket.EAI_NONAME
+    return isinstance(error, ConnectionRefusedError | FileNotFoundError)
+
+
 class ShardLink:
     """The link to one member: dials, redials, and reports a port that refuses."""
 
@@ -202,20 +213,17 @@ class ShardLink:
                 await asyncio.sleep(delay_s)
             try:
                 connection = await self._dial()
-            except (ConnectionRefusedError, FileNotFoundError) as error:
-                # Nobody listens: the process is gone. The first redial follows the loss at once, so this is the
-                # fastest sign of a death that there is.
+            except (OSError, TimeoutError, ValueError) as error:
                 failures += 1
-                if lost is not None:
+                gone = _gone(error, had_link=lost is not None)
+                if lost is not None and gone:
                     self._links.sink.shard_died(lost)
                     lost = None
                 if failures == 1:
-                    log.warning("shard_refuses", shard=self.member.name, address=self.member.address, error=str(error))
-                await self._links.report(self.member)
-            except (OSError, TimeoutError, ValueError) as error:
-                failures += 1
-                if failures == 1:
-                    log.warning("link_failed", shard=self.member.name, address=self.member.address, error=repr(error))
+                    event = "shard_refuses" if gone else "link_failed"
+                    log.warning(event, shard=self.member.name, address=self.member.address, error=repr(error))
+                if gone:
+                    await self._links.report(self.member)
             else:
                 failures, delay_s, lost = 0, 0.0, None
                 self.connection = connection
