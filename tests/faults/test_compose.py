@@ -105,6 +105,7 @@ async def test_players_go_on_while_shards_are_killed_and_scaled(cluster: str) ->
     assert all(bot.acknowledged for bot in report.bots)
     when, gap = max((gap for bot in report.bots for gap in bot.gaps), key=lambda g: g[1])
     during = next((name for start, name in reversed(phases) if start <= when), "the start")
+    print(f"longest gap {gap:.2f} s, while: {during}")
     assert gap < 5.0, f"a player saw nothing for {gap:.1f} s, while: {during}\n{logs[-20000:]}"
 
 
