@@ -59,7 +59,8 @@ class Playing:
     def commands(self) -> dict[str, int]:
         """Compare what bots were told is applied with what the logs held.
 
-        A command that no watched record holds is lost; where records went unwatched, it counts as unwatched instead.
+        A command that no watched record holds is lost; where records went unwatched, it counts as unwatched
+        instead, and the run does not pass: it proves too little, and says so.
         """
         assert self.report is not None
         lost = missing = duplicated = acknowledged = 0
@@ -90,8 +91,8 @@ class Playing:
         }  # fmt: skip
 
 
-ZEROES = ("sockets_dropped", "players_lost", "players_duplicated", "commands_lost", "commands_duplicated", "stale_frames", "gold_delta",
-          "replay_mismatches", "log_faults")  # fmt: skip
+ZEROES = ("sockets_dropped", "players_lost", "players_duplicated", "commands_lost", "commands_duplicated", "commands_unwatched",
+          "stale_frames", "gold_delta", "replay_mismatches", "log_faults")  # fmt: skip
 
 
 def nothing_lost(figures: dict[str, Any]) -> bool:
