@@ -70,7 +70,13 @@ class Follower:
                 raise ZoneError(f"zone {zone.zone} tick {record.tick}: the log's chain is broken here; restore the ledger from a backup")
 
     async def _in_thread(self, function: object, *arguments: object) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)  # type: ignore[arg-type]
+        """Run `function` in a thread. If cancelled, wait for it to end: whoever goes on with the zone must have it to himself."""
+        work = asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)  # type: ignore[arg-type]
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
 
 
 async def take_over(follower: Follower, generation: int, epoch: int) -> Zone:

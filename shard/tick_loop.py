@@ -53,13 +53,14 @@ class TickLoop:
         self._checkpoint_ticks = max(1, round(checkpoint_s * tick_hz))
         self._paused_after_s = paused_after_s
         self.zones: dict[int, Zone] = {}
-        self._first_tick_at: dict[int, float] = {}
         self._incoming: list[tuple[int, npt.NDArray[np.uint8]]] = []
         self._incoming_bytes = 0
         self._keyframes: list[tuple[int, list[int]]] = []
         self._linked: list[int] = []
         self._side_tasks: dict[int, asyncio.Task[None]] = {}
         self._ticking = False
+        self._fresh: list[Zone] = []
+        self._sleeper: asyncio.Future[None] | None = None
         self.stopping = False
         self.paused = False
         self.ticked = 0
@@ -101,8 +102,11 @@ class TickLoop:
 
     # --- which zones ----------------------------------------------------------------------------------------------
     def add(self, zone: Zone) -> None:
-        """Run a recovered zone from the next tick on."""
+        """Run a recovered zone: its first tick comes at once, since its players see nothing until then; the next with the others'."""
         self.zones[zone.zone] = zone
+        self._fresh.append(zone)
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
         self._metrics.zones.set(len(self.zones))
 
     def remove(self, number: int) -> None:
@@ -120,28 +124,47 @@ class TickLoop:
         while not self.stopping:
             now = time.monotonic()
             if now < due:
-                await asyncio.sleep(due - now)
+                await self._sleep(due - now)
                 now = time.monotonic()
+            fresh, self._fresh = self._fresh, []
+            if due - now > self._interval_s / 10:
+                await self._tick([zone for zone in fresh if self.zones.get(zone.zone) is zone])
+                continue
             if now - due > self._interval_s / 2:
                 self._metrics.late.inc()
             if now - due > self._interval_s:
                 due = now
             due += self._interval_s
-            self._ticking = True
-            try:
-                await self._tick()
-            finally:
-                self._ticking = False
+            self.ticked += 1
+            await self._tick(list(self.zones.values()))
             if now - collected > COLLECT_EVERY_S and due - time.monotonic() > 0.010:
                 gc.collect(1)  # the collector is off during ticks; what little garbage has cycles goes here
                 collected = now
 
-    async def _tick(self) -> None:
-        self._take_arrivals()
-        zones = [zone for zone in self.zones.values() if zone.phase is Phase.READY]
-        self.ticked += 1
-        if not zones:
-            return
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep until the time is over or a zone is added."""
+        loop = asyncio.get_running_loop()
+        sleeper = self._sleeper = loop.create_future()
+        timer = loop.call_later(seconds, lambda: sleeper.done() or sleeper.set_result(None))
+        try:
+            if not self._fresh:
+                await sleeper
+        finally:
+            timer.cancel()
+            self._sleeper = None
+
+    async def _tick(self, zones: list[Zone]) -> None:
+        """Give those of `zones` that can go on one tick."""
+        self._ticking = True
+        try:
+            self._take_arrivals()
+            ready = [zone for zone in zones if zone.phase is Phase.READY]
+            if ready:
+                await self._tick_ready(ready)
+        finally:
+            self._ticking = False
+
+    async def _tick_ready(self, zones: list[Zone]) -> None:
         started = time.monotonic()
         stepped = await self._in_threads(_step, zones)
         commits = [commit for commit, _ in stepped if commit is not None]

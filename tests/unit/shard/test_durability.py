@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,32 @@ async def test_a_successor_follows_the_log_and_goes_on_as_the_owner_would() -> N
     world.zones[0] = await take_over(follower, 1, epoch)
     play(world, rng, 10)
     assert world.zones[0].tick == 34
+
+
+async def test_a_follower_that_is_cancelled_in_the_middle_of_a_replay_leaves_the_zone_to_nobody_half_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, rng = World(program(str(SMALL))), random.Random(4)
+    play(world, rng, 8)
+    follower = Follower(world.ledger, world.program, 0, world.grid, world.seed)
+    replay, begun, go_on = Zone.replay, threading.Event(), threading.Event()
+
+    def slow_replay(zone: Zone, data: bytes, page: tuple[bytes, ...]) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        replay(zone, data, page)
+
+    monkeypatch.setattr(Zone, "replay", slow_replay)
+    following = asyncio.ensure_future(follower.catch_up())
+    await asyncio.to_thread(begun.wait, 10)
+    following.cancel()
+    done, _ = await asyncio.wait([following], timeout=0.05)
+    assert not done, "it is still being replayed"
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await following
+    zone = await take_over(follower, 1, 2)
+    assert (zone.tick, zone.state_hash) == (world.zones[0].tick, world.zones[0].state_hash)
 
 
 def change(record: LoggedRecord, at: int, to: int) -> bytes:

@@ -118,14 +118,14 @@ class Gateway:
 class Shard:
     """A tick loop and its link server, with zone 0 (and more) of the small game."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tick_hz: int = 50) -> None:
         self.ledger = TestedLedger()
         self.metrics = ShardMetrics()
         self.program = warm_program(SMALL)
         self.grid = WorldGrid(100, 100, 2, 1)
         row_bytes = 16 + self.program.schema.command_payload_bytes
         self.links = LinkServer(self, SECRET, "shard-1", row_bytes)
-        self.ticks = TickLoop(self.ledger, self.links, self.metrics, tick_hz=50, threads=1, checkpoint_s=0.2, paused_after_s=0.05)
+        self.ticks = TickLoop(self.ledger, self.links, self.metrics, tick_hz=tick_hz, threads=1, checkpoint_s=0.2, paused_after_s=0.05)
         self.address = f"unix:{path}/shard.sock"
         self.gateways: list[Gateway] = []
         self.task: asyncio.Task[None] | None = None
@@ -140,13 +140,16 @@ class Shard:
     def gateway_linked(self, gateway: int) -> None:
         self.ticks.gateway_linked(gateway)
 
-    async def run(self, *zones: int) -> None:
+    async def add(self, *zones: int) -> None:
         term = (await self.ledger.elect("test", 100_000)).term
         for number in zones:
             epoch = await self.ledger.assign(term, number, "shard-1", 0)
             zone = Zone(self.program, number, self.grid, 3)
             zone.recovered(1, epoch)
             self.ticks.add(zone)
+
+    async def run(self, *zones: int) -> None:
+        await self.add(*zones)
         self.task = asyncio.get_running_loop().create_task(self.ticks.run())
 
     async def gateway(self, number: int = 7) -> Gateway:
@@ -168,8 +171,8 @@ class Shard:
 
 
 @asynccontextmanager
-async def shard_in(path: Path) -> AsyncIterator[Shard]:
-    under_test = Shard(path)
+async def shard_in(path: Path, tick_hz: int = 50) -> AsyncIterator[Shard]:
+    under_test = Shard(path, tick_hz)
     assert await under_test.links.listen(under_test.address) == under_test.address
     try:
         yield under_test
@@ -327,6 +330,16 @@ async def test_commands_go_in_and_frames_come_out(tmp_path: Path) -> None:
         await until(lambda: shard_1.metrics.dropped_commands._value.get() == 1)
         ticks = [release.tick for release in gateway.releases()]
         assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+
+
+async def test_a_zone_that_is_added_ticks_at_once_and_alone(tmp_path: Path) -> None:
+    async with shard_in(tmp_path, tick_hz=2) as shard_1:
+        await shard_1.run(0)
+        await until(lambda: shard_1.ticks.zones[0].tick == 1)
+        await until(lambda: shard_1.ticks._sleeper is not None)
+        await shard_1.add(1)
+        await until(lambda: len(shard_1.ledger.calls) == 3)
+        assert [[c.zone for c in commits] for commits in shard_1.ledger.calls] == [[0], [1], [0, 1]]
 
 
 async def test_full_snapshots_come_when_wanted_and_with_a_new_link(tmp_path: Path) -> None:
