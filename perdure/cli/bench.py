@@ -6,6 +6,7 @@ import argparse
 import importlib
 import inspect
 import pkgutil
+import signal
 import sys
 from typing import Any
 
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> int:
     if options.name not in names():
         print(f"perdure bench: there is no benchmark {options.name!r}; there are {', '.join(names())}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ended like Ctrl-C: with the processes it started
     module = importlib.import_module(f"benchmarks.{options.name}")
     try:
         wanted = _keywords(module.run, rest)

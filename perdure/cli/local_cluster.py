@@ -58,7 +58,8 @@ class LocalCluster:
         self._own_folder = self.folder is None
         self.folder = self.folder or Path(tempfile.mkdtemp(prefix="perdure-"))
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.server = EmbeddedServer(self.folder / "data", self.folder / "valkey.sock")
+        # SIGTERM: its data is in order whatever ends us. (Tied to the thread that starts it, which lives as the loop does.)
+        self.server = EmbeddedServer(self.folder / "data", self.folder / "valkey.sock", preexec=lambda: die_with_parent(signal.SIGTERM))
         self.pids: dict[str, int] = {}
         self.ended: dict[str, int] = {}
         self.gateway_urls: dict[str, str] = {}

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -41,7 +42,8 @@ class EmbeddedServer:
     """One server process. `start` and `stop` may be called again; the data folder stays.
 
     `data_dir` is made where it is missing. `socket_path` defaults to `<data_dir>/ledger.sock`. With `port`, it listens on
-    127.0.0.1 too. `binary` defaults to the embedded Valkey. `extra` is appended to the command line.
+    127.0.0.1 too. `binary` defaults to the embedded Valkey. `extra` is appended to the command line. `preexec` is called in the
+    child before the server runs.
     """
 
     data_dir: Path
@@ -49,6 +51,7 @@ class EmbeddedServer:
     port: int = 0
     binary: Path | None = None
     extra: tuple[str, ...] = ()
+    preexec: Callable[[], None] | None = None
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -86,8 +89,9 @@ class EmbeddedServer:
             with self.log_path.open("ab") as log:
                 # A session of its own, so that a Ctrl-C in a terminal does not take the ledger away from under its users.
                 self._process = subprocess.Popen(
-                    self._command(binary), cwd=self.data_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
+                    self._command(binary), cwd=self.data_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    preexec_fn=self.preexec,
+                )  # fmt: skip
         except OSError as error:
             raise LedgerError(f"cannot start {binary}: {error.strerror or error}") from error
         until = time.monotonic() + deadline_s

@@ -19,25 +19,10 @@ from typing import Any
 import pytest
 
 from perdure.wire.tokens import check_token
+from tests.faults.processes import left_of, processes_of
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(400)
-
-
-def processes_of(folder: str) -> list[int]:
-    """Return the processes that were started for the cluster whose files are below `folder`: their environment names it."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-            about = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
-        except OSError:
-            continue  # it has ended, or is another user's
-        if folder.encode() in about and state != "Z":
-            found.append(int(entry.name))
-    return found
 
 
 @dataclass
@@ -186,10 +171,6 @@ def test_ctrl_c_ends_everything(up: Up) -> None:
     assert len(processes_of(up.folder)) > 6
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(60) == 0, up.said
-    deadline = time.monotonic() + 10
-    while processes_of(up.folder) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    left = {pid: Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in processes_of(up.folder)}
-    assert left == {}
+    assert left_of(up.folder) == {}
     assert not (Path(up.folder) / "perdure-local.json").exists()
     assert not list(Path(up.folder).glob("perdure-*/")), "its folder is still there"
