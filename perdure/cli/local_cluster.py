@@ -110,8 +110,7 @@ class LocalCluster:
             self.progress("starting Valkey")
             nursing = asyncio.ensure_future(self._start_nursery())
             await asyncio.get_running_loop().run_in_executor(None, self.server.start)
-            for index in range(self.coordinators):
-                self.start_coordinator(f"coordinator-{index + 1}")
+            self.start_coordinator("coordinator-1")
             for index in range(self.gateways):
                 self.start_gateway(f"gateway-{index + 1}", self.port + index if self.port else 0)
             self._ledger = await RedisLedger.connect(self.redis_url, self.world)
@@ -120,6 +119,8 @@ class LocalCluster:
             for index in range(self.shards):
                 await self.start_shard(f"shard-{index + 1}")
             self._made = self.shards
+            for index in range(1, self.coordinators):  # standbys last: until now the shards' kernels have had use for the cores
+                self.start_coordinator(f"coordinator-{index + 1}")
             self.progress("waiting for zones")
             await self.wait_ready(self.shards, self.gateways, READY_DEADLINE_S)
             self.progress(f"up after {time.monotonic() - started:.1f} s")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ast
 import inspect
 import keyword
+import linecache
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,14 +87,27 @@ class Declared:
         return GameError(f"{self.file}:{self.lines.get(name or '', self.line)}: {self.cls.__name__}{'.' + name if name else ''}: {what}")
 
 
+@lru_cache(maxsize=8)
+def _classes_of(source: str) -> list[ast.ClassDef]:
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+
+
 def _field_lines(cls: type) -> tuple[str, int, dict[str, int]]:
+    """Return a class's file, its first line, and the line of each annotated name."""
     file = inspect.getsourcefile(cls) or "?"
-    source, start = inspect.getsourcelines(cls)
-    tree = ast.parse(textwrap.dedent("".join(source)))
+    linecache.checkcache(file)
+    named = [node for node in _classes_of("".join(linecache.getlines(file))) if node.name == cls.__name__]
+    if len(named) == 1:
+        tree, above = named[0], 0
+    else:  # the long way: it reads and parses the whole file again for each class
+        source, first = inspect.getsourcelines(cls)
+        tree = next(node for node in ast.walk(ast.parse(textwrap.dedent("".join(source)))) if isinstance(node, ast.ClassDef))
+        above = first - 1
+    start = above + min(node.lineno for node in (tree, *tree.decorator_list))
     lines: dict[str, int] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            lines.setdefault(node.target.id, start + node.lineno - 1)
+            lines.setdefault(node.target.id, above + node.lineno)
     return file, start, lines
 
 

@@ -1,8 +1,8 @@
 """How everything that must be deterministic is compiled: one decorator, and the environment that it needs.
 
-Must be imported before numba is. No fastmath, no parallel reductions, a generic CPU, no SVML (it loads itself where it
-is found and changes results). The cache folder is keyed by the hash of all sources, since Numba's own cache does not
-notice an edit in another file (see docs/decisions/0002).
+Must be imported before numba is, and says so where it is not. No fastmath, no parallel reductions, a generic CPU, no SVML (it
+loads itself where it is found and changes results). The cache folder is keyed by the hash of all sources, since Numba's own
+cache does not notice an edit in another file (see docs/decisions/0002).
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 config: Any = _numba_config  # its attributes are made at run time
 JIT_DISABLED = bool(config.DISABLE_JIT)
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+if not JIT_DISABLED and (config.CPU_NAME, config.CPU_FEATURES, bool(config.DISABLE_INTEL_SVML)) != ("generic", "", True):
+    raise ImportError(
+        "Numba compiles for this very CPU here, so zones would not come to the same state on another: import perdure before numba, "
+        "and leave NUMBA_CPU_NAME, NUMBA_CPU_FEATURES and NUMBA_DISABLE_INTEL_SVML as they are"
+    )
 
 
 def cache_root() -> Path:

@@ -75,3 +75,11 @@ def test_a_second_process_compiles_nothing_and_an_edited_game_compiles_anew(tmp_
     assert edited[1:] == (0, 1), "the older program's cache does not get in the way"
     game.write_text(TINY)
     assert compile_in_a_process(game, cache) == (first[0], 1, 0)
+
+
+def test_numba_that_was_imported_first_is_refused() -> None:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
+    done = subprocess.run([sys.executable, "-c", "import numba\nimport perdure.game.jit"], cwd=ROOT, env=clean, capture_output=True,
+                          text=True, timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert "import perdure before numba" in done.stderr.splitlines()[-1]
