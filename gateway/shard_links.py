@@ -8,8 +8,11 @@ Never looks into a snapshot and never decides who owns a zone. Called by service
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import socket
 import struct
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 
@@ -172,6 +175,33 @@ def _gone(error: Exception, *, had_link: bool) -> bool:
     return isinstance(error, ConnectionRefusedError | FileNotFoundError)
 
 
+async def _resolve(host: str, port: int) -> str:
+    """Return an address of `host`. In a thread of its own: event loops look names up in a few threads that all share, so a name
+    service that takes its time over the names of the dead would keep the living waiting.
+    """
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        loop = asyncio.get_running_loop()
+    found: asyncio.Future[str] = loop.create_future()
+
+    def tell(address: str, error: OSError | None) -> None:
+        if not found.done():
+            found.set_result(address) if error is None else found.set_exception(error)
+
+    def look_up() -> None:
+        address, fault = "", None
+        try:
+            address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+        except OSError as error:
+            fault = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, address, fault)
+
+    threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
+    return await found
+
+
 class ShardLink:
     """The link to one member: dials, redials, and reports a port that refuses."""
 
@@ -181,7 +211,16 @@ class ShardLink:
         self.wanted = True
         """Whether to redial. A link whose member left the view serves until it breaks: the ledger may have forgotten it."""
         self._links = links
+        self._looking_up: asyncio.Task[str] | None = None
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {member.name}")
+
+    async def _address(self, host: str, port: int) -> str:
+        """Resolve, with one look-up under way at a time, however often it is dialled meanwhile."""
+        if self._looking_up is None:
+            self._looking_up = asyncio.get_running_loop().create_task(_resolve(host, port))
+        await asyncio.wait([self._looking_up])
+        found, self._looking_up = self._looking_up, None
+        return found.result()
 
     async def _dial(self) -> LinkConnection:
         loop = asyncio.get_running_loop()
@@ -196,7 +235,7 @@ class ShardLink:
                 _, connection = await loop.create_unix_connection(factory, address.removeprefix("unix:"))
             else:
                 host, _, port = address.removeprefix("tcp:").rpartition(":")
-                _, connection = await loop.create_connection(factory, host.strip("[]"), int(port))
+                _, connection = await loop.create_connection(factory, await self._address(host.strip("[]"), int(port)), int(port))
             try:
                 await connection.accepted
             except BaseException:
@@ -242,6 +281,8 @@ class ShardLink:
 
     async def close(self) -> None:
         self._task.cancel()
+        if self._looking_up is not None:
+            self._looking_up.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if self.connection is not None:
             self.connection.drop("the link is not wanted any more")

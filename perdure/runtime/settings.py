@@ -12,6 +12,7 @@ import socket
 import tomllib
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, CliSuppress, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -19,8 +20,9 @@ from pydantic_settings import BaseSettings, CliSuppress, PydanticBaseSettingsSou
 DEVELOPMENT_SECRET = "perdure-development-secret-not-for-production"
 DEVELOPMENT_REDIS_PASSWORD = "perdure-development-password-not-for-production"
 MIN_SECRET_LENGTH = 32
-OWN_HOST_NAME = "auto"
-"""As `advertise`: this machine's host name, which is what containers of one network know each other by."""
+OWN_ADDRESS = "auto"
+"""As `advertise`: this machine's address on its way to the ledger. An address and not a name: the name of a container that was
+killed is gone from the network's name service, which may take long to say so, at the very time when every moment counts."""
 
 
 class CommonSettings(BaseSettings):
@@ -36,7 +38,9 @@ class CommonSettings(BaseSettings):
         "", repr=False, description="shared secret of links and tokens, 32 characters or more; by PERDURE_SECRET, never in argv"
     )
     secret_file: str = Field("", description="file that holds the secret, instead of PERDURE_SECRET")
-    advertise: str = Field("", description="host that others reach this process at; auto: the host name; empty: what it is bound to")
+    advertise: str = Field(
+        "", description="host that others reach this process at; auto: its address on the way to Redis; empty: what it is bound to"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is said at least")
     log_format: Literal["console", "json"] = Field("console", description="lines for people, or for machines")
     heartbeat_ms: int = Field(200, ge=20, le=10_000, description="time between heartbeats")
@@ -64,8 +68,8 @@ class CommonSettings(BaseSettings):
     def _together(self) -> CommonSettings:
         if self.lease_ms <= 3 * self.heartbeat_ms:
             raise ValueError(f"lease_ms ({self.lease_ms}) must be more than three heartbeats ({3 * self.heartbeat_ms} ms)")
-        if self.advertise == OWN_HOST_NAME:
-            self.advertise = socket.gethostname()
+        if self.advertise == OWN_ADDRESS:
+            self.advertise = own_address(self.redis_url)
         if self.secret_file:
             self.secret = read_secret_file("PERDURE_SECRET_FILE", self.secret_file)
         if not self.secret and self.development:
@@ -84,6 +88,20 @@ class CommonSettings(BaseSettings):
         if not self.name:
             self.name = f"{role}-{secrets.token_hex(3)}"
         return self.name
+
+
+def own_address(redis_url: str) -> str:
+    """Return the address of the interface that leads to the ledger; the host name where that cannot be told (nothing is sent)."""
+    url = urlsplit(redis_url)
+    if url.scheme == "unix" or not url.hostname:
+        return socket.gethostname()
+    try:
+        family, kind, proto, _, target = socket.getaddrinfo(url.hostname, url.port or 6379, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.connect(target)
+            return str(probe.getsockname()[0])
+    except (OSError, ValueError):
+        return socket.gethostname()
 
 
 def read_secret_file(setting: str, path: str) -> str:

@@ -1,13 +1,21 @@
-"""What a failed dial says about the shard: the fastest sign of a death must not be mistaken for a bad network."""
+"""Dialling shards. What a failed dial says about the shard: the fastest sign of a death must not be mistaken for a bad network."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
+import threading
+from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.shard_links import _gone
+from gateway.metrics import GatewayCounters
+from gateway.routing import CommandLink
+from gateway.shard_links import ShardLinks, _gone
+from perdure.ledger.ledger import Member
+from perdure.wire.link import LinkType, pack_frame
+from tests.unit.gateway.cluster_double import eventually
 
 UNKNOWN_NAME = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -28,3 +36,62 @@ UNKNOWN_NAME = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 )
 def test_what_a_failed_dial_means(error: Exception, had_link: bool, gone: bool) -> None:
     assert _gone(error, had_link=had_link) is gone
+
+
+@dataclass
+class Listener:
+    """A sink for links that see nothing but their handshake."""
+
+    died: list[str] = field(default_factory=list)
+
+    def release(self, link: CommandLink, body: memoryview) -> None: ...
+
+    def zone_notice(self, zone: int, notice: int) -> None: ...
+
+    def link_lost(self, link: CommandLink) -> None: ...
+
+    def shard_died(self, link: CommandLink) -> None:
+        self.died.append(link.name)
+
+
+async def nobody(name: str, number: int, by: str) -> None: ...
+
+
+async def test_names_that_take_long_to_look_up_keep_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    look_up, go_on, asked = socket.getaddrinfo, threading.Event(), []
+
+    def slow(host: str, *arguments: object, **more: object) -> object:
+        asked.append(host)
+        if host.startswith("gone"):
+            go_on.wait(10)
+            raise UNKNOWN_NAME
+        return look_up("127.0.0.1", *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    monkeypatch.setattr("gateway.shard_links.CONNECT_TIMEOUT_S", 0.2)  # so that each name is dialled again and again
+    ended = asyncio.Event()
+
+    async def shard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(pack_frame(LinkType.CHALLENGE, bytes(16), b"alive"))
+        await reader.read(1 << 10)
+        writer.write(pack_frame(LinkType.ACCEPT))
+        await ended.wait()
+        writer.close()
+
+    server = await asyncio.start_server(shard, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    counters = GatewayCounters()
+    links = ShardLinks(number=1, own_name="gateway-1", secret=b"x" * 32, sink=Listener(), counters=counters, suspect=nobody)
+    members = {f"gone-{k}": Member(f"gone-{k}", "shard", k, f"tcp:gone-{k}.test:1", 0, {}) for k in range(40)}
+    try:
+        await links.follow(members)
+        await eventually(lambda: len(asked) == 40, "every name is asked for")
+        await links.follow({**members, "alive": Member("alive", "shard", 99, f"tcp:alive.test:{port}", 0, {})})
+        async with asyncio.timeout(10):
+            await links.wait_up(1)
+        assert all(asked.count(f"gone-{k}.test") == 1 for k in range(40)), "one look-up of a name at a time"
+    finally:
+        go_on.set()
+        ended.set()
+        await links.close()
+        server.close()

@@ -79,8 +79,17 @@ def test_a_lease_is_longer_than_three_heartbeats() -> None:
         make(development=True, heartbeat_ms=200, lease_ms=600)
 
 
-def test_auto_advertises_the_host_name() -> None:
-    assert make(development=True, advertise="auto").advertise == socket.gethostname()
+@pytest.mark.parametrize(
+    ("redis_url", "address"),
+    [
+        ("redis://:word@127.0.0.1:6379/0", "127.0.0.1"),
+        ("redis://[::1]/0", "::1"),
+        ("unix:///tmp/no.sock", socket.gethostname()),
+        ("redis://no.such.host.invalid:6379", socket.gethostname()),
+    ],
+)
+def test_auto_advertises_the_address_on_the_way_to_the_ledger(redis_url: str, address: str) -> None:
+    assert make(development=True, redis_url=redis_url, advertise="auto").advertise == address
     assert make(development=True, advertise="10.0.0.7").advertise == "10.0.0.7"
 
 
