@@ -320,6 +320,7 @@ def mark_resumed(player, e):
     player.gateway = e.gateway
     player.slot = e.slot
     player.detached_at = 0
+    player.leaving = 0  # who comes back in the very tick in which they go, stays
 '''
 
 

@@ -182,6 +182,21 @@ def test_one_who_resumes_in_time_stays() -> None:
     assert world.holder("one") == [0]
 
 
+@pytest.mark.parametrize("kick", [False, True])
+def test_one_who_leaves_and_comes_back_in_one_tick_stays(kick: bool) -> None:
+    world = small()
+    one = world.join("one")
+    settle(world)
+    assert now(world.ledger.leave(one.key, -1 if kick else one.session, kick=kick))
+    again = world.join("one", gateway=4, slot=9)
+    settle(world)
+    player = world.zones[0].players[0]
+    assert (player["gateway"], player["slot"], player["session"], player["leaving"]) == (4, 9, again.session, 0)
+    settle(world, 5)
+    assert world.holder("one") == [0]
+    assert (world.row("one")["joined"], world.row("one")["resumed"]) == (1, 1)
+
+
 def test_words_of_an_older_session_are_void() -> None:
     world = small()
     one = world.join("one")
