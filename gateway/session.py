@@ -154,7 +154,7 @@ class SessionLimits:
     commands_per_second: float = 0.0
     others_per_second: float = 20.0
     max_pending: int = 64
-    poison_deaths: int = 2
+    poison_deaths: int = 3
 
 
 class WorldRules:

@@ -32,7 +32,7 @@ class GatewaySettings(CommonSettings):
     commands_per_second: float = Field(0.0, ge=0, le=10_000, description="commands a second and session; 0: twice the tick rate")
     others_per_second: float = Field(20.0, gt=0, le=10_000, description="pings, fragments and other messages a second and session")
     max_pending_commands: int = Field(64, ge=1, le=1024, description="commands kept for a session until they are acknowledged")
-    poison_deaths: int = Field(2, ge=1, le=100, description="shard deaths with a session's commands in flight before it is put out")
+    poison_deaths: int = Field(3, ge=1, le=100, description="shard deaths with a session's commands in flight before it is put out")
     slow_reader_bytes: int = Field(64 * 1024, ge=4096, le=16 << 20, description="unsent bytes at which snapshots are dropped")
     slow_reader_resume_bytes: int = Field(8 * 1024, ge=0, le=16 << 20, description="unsent bytes at which a full snapshot is asked for")
     slow_reader_timeout_ms: int = Field(10_000, ge=100, le=600_000, description="time over the limit before a slow reader is closed")

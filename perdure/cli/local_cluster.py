@@ -110,7 +110,8 @@ class LocalCluster:
             self.progress("starting Valkey")
             nursing = asyncio.ensure_future(self._start_nursery())
             await asyncio.get_running_loop().run_in_executor(None, self.server.start)
-            self.start_coordinator("coordinator-1")
+            for index in range(self.coordinators):
+                self.start_coordinator(f"coordinator-{index + 1}")
             for index in range(self.gateways):
                 self.start_gateway(f"gateway-{index + 1}", self.port + index if self.port else 0)
             self._ledger = await RedisLedger.connect(self.redis_url, self.world)
@@ -119,8 +120,6 @@ class LocalCluster:
             for index in range(self.shards):
                 await self.start_shard(f"shard-{index + 1}")
             self._made = self.shards
-            for index in range(1, self.coordinators):  # standbys last: until now the shards' kernels have had use for the cores
-                self.start_coordinator(f"coordinator-{index + 1}")
             self.progress("waiting for zones")
             await self.wait_ready(self.shards, self.gateways, READY_DEADLINE_S)
             self.progress(f"up after {time.monotonic() - started:.1f} s")
@@ -203,7 +202,7 @@ class LocalCluster:
         self._processes[name], self.pids[name] = process, process.pid
 
     async def wait_ready(self, shards: int, gateways: int, deadline_s: float = 30.0) -> ClusterView:
-        """Wait until so many shards and gateways are ready and every zone is run by one of them, at work."""
+        """Wait until so many shards and gateways are ready, coordinators too, and every zone is run by one of them, at work."""
         world = None
         deadline = time.monotonic() + deadline_s
         ticks: dict[int, int] = {}
@@ -222,7 +221,8 @@ class LocalCluster:
             if not ticks and len(view.ticks) == zones:
                 ticks = dict(view.ticks)  # of an earlier run, perhaps: only what comes on top is a sign of life
             running = [z for z, route in view.zones.items() if route.owner in ready and view.ticks[z] > ticks.get(z, view.ticks[z])]
-            if of_kind[0] >= shards and of_kind[1] >= gateways and len(running) == zones:
+            steered = all(name in ready for name in self.pids if name.startswith("coordinator-"))
+            if of_kind[0] >= shards and of_kind[1] >= gateways and steered and len(running) == zones:
                 return view
             if time.monotonic() > deadline:
                 found = f"{of_kind[0]} of {shards} shards and {of_kind[1]} of {gateways} gateways are ready"

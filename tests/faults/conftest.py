@@ -310,7 +310,7 @@ def _failed(request: pytest.FixtureRequest) -> bool:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
     """Three shards, two gateways, two coordinators; zones that moved may move again at once."""
-    settings = {"migration_rest_ms": "300", "poison_deaths": "3"}  # kills that follow each other at once are no poison here
+    settings = {"migration_rest_ms": "300"}
     cluster = LocalCluster(shards=SHARDS, gateways=GATEWAYS, zones=f"{GRID.columns}x{GRID.rows}", game=str(PACES), settings=settings)
     await cluster.start()
     try:
