@@ -40,9 +40,9 @@ from perdure.wire.client_messages import (
 )
 from perdure.wire.opcodes import CLOSE_REASONS, PROTOCOL_VERSION, ClientOp, Close, Notice, SnapshotFlag
 
-ROW_HEAD = struct.Struct("<qIBBH")
-"""player i64, seq u32, kind u8, padding: perdure.wire.link.COMMAND_HEADER; a test compares them."""
-ROW_START, ROW_TAIL = struct.Struct("<qI"), struct.Struct("<BBH")
+ROW_HEAD = struct.Struct("<qIHBB")
+"""player i64, seq u32, session u16 (its low half), kind u8, padding: perdure.wire.link.COMMAND_HEADER; a test compares them."""
+ROW_START, ROW_TAIL = struct.Struct("<qIH"), struct.Struct("<BB")
 MAX_LEARNED = 4096
 ARRAY_16 = 0xDC
 MAX_SEQ = (1 << 32) - 1
@@ -182,7 +182,7 @@ class WorldRules:
 
     def learn(self, data: bytes, at: int, kind: int, payload: bytes) -> tuple[int, bytes]:
         """Return the learned form of a checked command, and keep it where `at` says that its bytes from there on are all."""
-        row = ROW_TAIL.pack(kind, 0, 0) + payload.ljust(self.row_bytes - ROW_HEAD.size, b"\0")
+        row = ROW_TAIL.pack(kind, 0) + payload.ljust(self.row_bytes - ROW_HEAD.size, b"\0")
         form = data[0], row
         if at and data[0] != ARRAY_16:
             if len(self.learned) >= MAX_LEARNED:
@@ -356,7 +356,7 @@ class Session:
             tail = self._check(values, data, at)
             if tail is None:
                 return None
-        row = ROW_START.pack(self.key, seq) + tail[1]
+        row = ROW_START.pack(self.key, seq, self.session & 0xFFFF) + tail[1]
         pending.append((seq, row))
         self.last_seq = seq
         self._counters.commands += 1

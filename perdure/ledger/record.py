@@ -16,7 +16,7 @@ RECORD_STRUCT = struct.Struct("<4sBBHIIQQQHHI")
 """magic, version u8, kind u8, zone u16, generation u32, epoch u32, tick u64, state hash u64, build u64, row bytes u16,
 rows u16, reserved u32."""
 RECORD_MAGIC = b"PRDR"
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 GENESIS_DIGEST = ""
 
 

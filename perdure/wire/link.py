@@ -37,8 +37,9 @@ class LinkType(IntEnum):
 COMMANDS_STRUCT = struct.Struct("<HH")
 """zone u16, rows u16."""
 
-COMMAND_HEADER: list[tuple[str, str]] = [("player", "<i8"), ("seq", "<u4"), ("kind", "u1"), ("pad0", "u1"), ("pad1", "<u2")]
-"""First 16 bytes of a command row; the kind's packed fields follow, padded to the game's longest command."""
+COMMAND_HEADER: list[tuple[str, str]] = [("player", "<i8"), ("seq", "<u4"), ("session", "<u2"), ("kind", "u1"), ("pad0", "u1")]
+"""First 16 bytes of a command row; `session` is the low half of the session's number. The kind's packed fields follow, padded to
+the game's longest command."""
 
 
 def command_dtype(payload_bytes: int) -> np.dtype[np.void]:

@@ -192,14 +192,17 @@ def gather(players: Any, index: Any, pending: Any, count: Any, best: Any, chosen
 
     pending: uint8[capacity, row bytes], `count` rows. best: int32[players], scratch. chosen: uint8, receives the rows, in
     the order of the player table. Rows that are still to come stay in `pending`, compacted; rows of players who are
-    not here, or that were applied before, are dropped (their gateway sends again to whoever has the player).
+    not here, or that were applied before, are dropped (their gateway sends again to whoever has the player); so are rows of a
+    session that is over: the player's newest one, which knows nothing of them, gives their numbers to commands of its own.
     Returns (rows chosen, rows still pending).
     """
     for p in range(len(best)):
         best[p] = -1
     for i in range(count):
         p = find_player(players, index, read_i64(pending, i, 0))
-        if p >= 0 and players[p].departed == 0 and best[p] < 0 and read_bits(pending, i, 8, 4) == np.int64(players[p].last_seq) + 1:
+        if p < 0 or players[p].departed != 0 or read_bits(pending, i, 12, 2) != (np.int64(players[p].session) & 0xFFFF):
+            continue
+        if best[p] < 0 and read_bits(pending, i, 8, 4) == np.int64(players[p].last_seq) + 1:
             best[p] = i
     taken = 0
     for p in range(len(best)):
@@ -211,7 +214,7 @@ def gather(players: Any, index: Any, pending: Any, count: Any, best: Any, chosen
     kept = 0
     for i in range(count):
         p = find_player(players, index, read_i64(pending, i, 0))
-        if p < 0 or players[p].departed != 0:
+        if p < 0 or players[p].departed != 0 or read_bits(pending, i, 12, 2) != (np.int64(players[p].session) & 0xFFFF):
             continue
         applied = np.int64(players[p].last_seq) + (1 if best[p] >= 0 else 0)
         if read_bits(pending, i, 8, 4) <= applied:

@@ -63,15 +63,19 @@ class Table:
 
 
 def gather(
-    players: Sequence[tuple[int, int, bool]], pending: Sequence[tuple[int, int, int]]
-) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
-    """players: (key, last_seq, departed) in order of the table; pending: (key, seq, number). Returns (chosen, still pending)."""
+    players: Sequence[tuple[int, int, bool, int]], sent: Sequence[tuple[int, int, int, int]]
+) -> tuple[list[tuple[int, int, int, int]], list[tuple[int, int, int, int]]]:
+    """players: (key, last_seq, departed, session) in order of the table; sent: (key, seq, session's low half, number).
+
+    Returns (chosen, still pending)."""
     chosen, kept = [], []
-    for key, last_seq, departed in players:
+    sessions = {key: session % 65536 for key, _, _, session in players}
+    pending = [row for row in sent if sessions.get(row[0]) == row[2]]
+    for key, last_seq, departed, _ in players:
         following = [row for row in pending if row[0] == key and row[1] == last_seq + 1 and not departed]
         chosen.extend(following[:1])  # of several with one number: the first
     taken = {(row[0], row[1]) for row in chosen}
-    here = {key: last_seq for key, last_seq, departed in players if not departed}
+    here = {key: last_seq for key, last_seq, departed, _ in players if not departed}
     for row in pending:
         if row[0] in here and row[1] > here[row[0]] and (row[0], row[1]) not in taken:
             kept.append(row)

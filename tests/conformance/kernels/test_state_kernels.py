@@ -138,30 +138,32 @@ def test_numbers_are_read_little_endian(data: bytes, at: int) -> None:
 
 
 SEQ = st.one_of(st.integers(0, 8), st.sampled_from([(1 << 31) - 1, 1 << 31, (1 << 32) - 1]))
+SESSION = st.sampled_from([1, 2, 65535, 65537, (1 << 32) - 1])
 
 
 @BRIEF
 @given(
-    st.lists(st.tuples(st.integers(1, 8), SEQ, st.booleans()), max_size=6, unique_by=lambda player: player[0]),
-    st.lists(st.tuples(st.integers(1, 9), SEQ), max_size=40),
+    st.lists(st.tuples(st.integers(1, 8), SEQ, st.booleans(), SESSION), max_size=6, unique_by=lambda player: player[0]),
+    st.lists(st.tuples(st.integers(1, 9), SEQ, SESSION.map(lambda session: session % 65536)), max_size=40),
 )
-def test_gather_takes_the_next_command_of_each_player(players: list[tuple[int, int, bool]], sent: list[tuple[int, int]]) -> None:
+def test_gather_takes_the_next_command_of_each_player(players: list[tuple[int, int, bool, int]], sent: list[tuple[int, int, int]]) -> None:
     table = np.zeros(6, layout.PLAYER)
-    for place, (key, last_seq, departed) in enumerate(players):
+    for place, (key, last_seq, departed, session) in enumerate(players):
         table[place]["key"], table[place]["last_seq"], table[place]["departed"] = key, last_seq, departed
+        table[place]["session"] = session
     index = np.full(16, -1, np.int32)
     state.index_players(table, len(players), index)
-    pending = [(key, seq, number) for number, (key, seq) in enumerate(sent)]
+    pending = [(key, seq, session, number) for number, (key, seq, session) in enumerate(sent)]
     rows = np.zeros((64, 24), np.uint8)
-    for at, (key, seq, number) in enumerate(pending):
-        rows[at] = np.frombuffer(key.to_bytes(8, "little") + seq.to_bytes(4, "little") + number.to_bytes(12, "little"), np.uint8)
+    for at, (key, seq, session, number) in enumerate(pending):
+        parts = ((key, 8), (seq, 4), (session, 2), (number, 10))
+        rows[at] = np.frombuffer(b"".join(value.to_bytes(size, "little") for value, size in parts), np.uint8)
     chosen, best = np.zeros((6, 24), np.uint8), np.zeros(6, np.int32)
 
-    def read(data: npt.NDArray[np.uint8], count: int) -> list[tuple[int, int, int]]:
-        return [
-            (int.from_bytes(r[:8], "little"), int.from_bytes(r[8:12], "little"), int.from_bytes(r[12:], "little"))
-            for r in (row.tobytes() for row in data[:count])
-        ]
+    def read(data: npt.NDArray[np.uint8], count: int) -> list[tuple[int, int, int, int]]:
+        cuts = ((0, 8), (8, 12), (12, 14), (14, 24))
+        rows_read = [tuple(int.from_bytes(row.tobytes()[a:b], "little") for a, b in cuts) for row in data[:count]]
+        return rows_read  # type: ignore[return-value]
 
     taken, kept = state.gather(table, index, rows, len(pending), best, chosen)
     assert (read(chosen, taken), read(rows, kept)) == naive.gather(players, pending)

@@ -215,7 +215,7 @@ def test_a_command_becomes_a_row_of_the_links_dtype() -> None:
     assert row is not None
     dtype = command_dtype(TOY.command_payload_bytes)
     (decoded,) = np.frombuffer(row, dtype)
-    assert (decoded["player"], decoded["seq"], decoded["kind"]) == (77, 1, 1)
+    assert (decoded["player"], decoded["seq"], decoded["session"], decoded["kind"]) == (77, 1, 3, 1)
     steer = np.frombuffer(decoded["payload"].tobytes()[: TOY.commands[0].payload.itemsize], TOY.commands[0].payload)[0]
     assert (steer["mx"], steer["my"], steer["fire"]) == (-1, 1, 1)
     assert ROW_HEAD.size == np.dtype(COMMAND_HEADER).itemsize

@@ -464,6 +464,23 @@ def test_old_commands_and_those_of_strangers_are_dropped() -> None:
     assert (world.row("one")["applied"], zone._pending_count) == (5, 0)
 
 
+def test_commands_of_a_session_that_is_over_leave_their_numbers_to_the_next() -> None:
+    world = small()
+    one = world.join("one")
+    settle(world)
+    zone = world.zones[0]
+    again = world.join("one", gateway=2)  # another device: it knows nothing of what the first one has sent
+    world.tick()
+    zone.add_commands(command_row(world.program, one.key, 1, "add", n=1, session=one.session))  # in time: applied, and seen by the next
+    world.tick()
+    assert world.zones[0].players[0]["session"] == again.session
+    for seq in (2, 3):
+        zone.add_commands(command_row(world.program, one.key, seq, "add", n=9, session=one.session))
+    zone.add_commands(command_row(world.program, one.key, 2, "add", n=2, session=again.session))
+    settle(world, 3)
+    assert (world.row("one")["log"], zone._pending_count) == (folded([1, 2]), 0)
+
+
 def test_a_full_queue_takes_nothing_of_what_does_not_fit() -> None:
     world = small()
     one = world.join("one")

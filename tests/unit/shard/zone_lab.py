@@ -58,11 +58,11 @@ def now(work: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("the ledger in memory waited")
 
 
-def command_row(game: Program, key: int, seq: int, name: str, **fields: int | float) -> npt.NDArray[np.uint8]:
+def command_row(game: Program, key: int, seq: int, name: str, *, session: int = 1, **fields: int | float) -> npt.NDArray[np.uint8]:
     """Return one command row, as a gateway makes it."""
     schema = next(c for c in game.schema.commands if c.name == name)
     payload = schema.pack([fields.get(f.name, 0) for f in schema.fields])
-    head = key.to_bytes(8, "little") + seq.to_bytes(4, "little") + bytes((schema.kind, 0, 0, 0))
+    head = key.to_bytes(8, "little") + seq.to_bytes(4, "little") + (session & 0xFFFF).to_bytes(2, "little") + bytes((schema.kind, 0))
     return np.frombuffer((head + payload).ljust(16 + game.schema.command_payload_bytes, b"\0"), np.uint8).reshape(1, -1)
 
 
@@ -134,7 +134,10 @@ class World:
         client.receive(msgpack.packb([1, welcome]) or b"")
         player = Player(name, slot, gateway, answer.session, client)
         if known and here:
-            player.seq, player.unacked = known.seq, known.unacked
+            player.seq = known.seq
+            for seq, row in known.unacked.items():
+                player.unacked[seq] = row.copy()
+                player.unacked[seq][0, 12:14] = np.frombuffer((player.session & 0xFFFF).to_bytes(2, "little"), np.uint8)
         self.players[name] = player
         return player
 
@@ -146,7 +149,7 @@ class World:
         """Number a command; it is sent (again and again) until a frame acknowledges it."""
         player = self.players[name]
         player.seq += 1
-        player.unacked[player.seq] = command_row(self.program, player.key, player.seq, kind, **fields)
+        player.unacked[player.seq] = command_row(self.program, player.key, player.seq, kind, session=player.session, **fields)
         return player.seq
 
     def row(self, name: str) -> Any:

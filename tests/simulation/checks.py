@@ -1,0 +1,215 @@
+"""What must hold at every moment of a simulated run, checked from outside of the product: at every commit, at every snapshot.
+
+`Checks` hears of every commit that the ledger accepted and of everything that clients receive. It replays each record as soon
+as it is committed, so that "replay equals live" is not a test of its own, and knows what every client may have been shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from perdure.game.contract import row_dtype
+from perdure.game.portable import unpack_rows
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus
+from perdure.ledger.record import chain_digest, unpack_record
+from perdure.wire.entries import EntryKind, unpack_entry
+from perdure.wire.identifiers import LOBBY, WorldGrid, player_key
+from perdure.wire.link import command_dtype
+from shard.program import Program
+from shard.zone import Zone, ZoneError
+from tests.simulation.bazaar import RELICS
+from tests.simulation.clock import Process
+from tests.simulation.ledger_server import LedgerServer
+
+REMEMBERED_TICKS = 400
+STEP = 1 / 16
+
+
+class Violation(Exception):
+    """An invariant does not hold. The text says which, where and when."""
+
+
+@dataclass
+class ZoneTruth:
+    """One zone as its log tells it: a replica that has replayed every committed record, and what it looked like lately."""
+
+    replica: Zone
+    writer: dict[tuple[int, int], str] = field(default_factory=dict)
+    """(generation, epoch) -> the process that wrote under it"""
+    stamp: tuple[int, int] = (0, 0)
+    looks: dict[int, tuple[int, dict[int, tuple[float, float, int, int]]]] = field(default_factory=dict)
+    """tick -> (epoch, player -> (x, y, gold, relic))"""
+
+
+class Checks:
+    """See the module docstring. Violations are raised where they are found, and kept."""
+
+    def __init__(self, server: LedgerServer, program: Program, grid: WorldGrid, seed: int) -> None:
+        self.server, self.program, self.grid = server, program, grid
+        self.zones = [ZoneTruth(Zone(program, number, grid, seed)) for number in range(grid.zones)]
+        self.applied: dict[int, dict[int, int]] = {}
+        """player -> seq -> tag"""
+        self.last_seq: Counter[int] = Counter()
+        self.violations: list[str] = []
+        self.commits = self.snapshots = self.acknowledged = 0
+        self._dtype = command_dtype(program.schema.command_payload_bytes)
+        self._tag_at = {c.kind: (c.payload.fields or {})["tag"][1] for c in program.schema.commands}
+        server.on_commit.append(self.committed)
+
+    def fail(self, what: str) -> None:
+        self.violations.append(f"{self.server.machines.now:.3f} s: {what}")
+
+    # --- commits --------------------------------------------------------------------------------------------------
+
+    def committed(self, process: Process, commit: Commit, answer: CommitAnswer) -> None:
+        if answer.status is CommitStatus.BROKEN:
+            self.fail(f"log: zone {commit.zone} tick {commit.tick} was refused as broken: {answer.detail}")
+        if answer.status is not CommitStatus.OK:
+            return
+        truth = self.zones[commit.zone]
+        zone = truth.replica
+        if commit.tick == zone.tick and commit.digest == zone.digest:
+            return  # sent again, because the answer was lost
+        self.commits += 1
+        stamp = commit.generation, commit.epoch
+        writer = truth.writer.setdefault(stamp, f"{process.name}/{id(process)}")
+        if writer != f"{process.name}/{id(process)}":
+            self.fail(f"single writer: zone {commit.zone} at {stamp} was written by {writer} and by {process.name}")
+        if stamp < truth.stamp:
+            self.fail(f"epochs: zone {commit.zone} went from {truth.stamp} back to {stamp}")
+        truth.stamp = stamp
+        if commit.tick != zone.tick + 1:
+            self.fail(f"log: zone {commit.zone} goes from tick {zone.tick} to {commit.tick}")
+            return
+        if commit.previous != zone.digest or chain_digest(zone.digest, commit.record) != commit.digest:
+            self.fail(f"log: the chain of zone {commit.zone} is broken at tick {commit.tick}")
+            return
+        self._new_stays(zone)
+        self._count_commands(commit)
+        try:
+            zone.replay(commit.record, answer.page)
+        except ZoneError as error:
+            self.fail(f"replay: {error}")
+            return
+        truth.looks[commit.tick] = commit.epoch, self._look(zone)
+        truth.looks.pop(commit.tick - REMEMBERED_TICKS, None)
+
+    def _new_stays(self, zone: Zone) -> None:
+        """Who comes in from the lobby counts commands from the start again."""
+        here = set(zone.players["key"].tolist())
+        for data in zone.page:
+            entry = unpack_entry(data)
+            if entry.kind is EntryKind.JOIN and entry.player not in here:
+                self.last_seq[entry.player] = entry.last_seq
+                self.applied[entry.player] = {}
+
+    def _count_commands(self, commit: Commit) -> None:
+        record = unpack_record(commit.record)
+        if not record.rows:
+            return
+        rows = np.frombuffer(record.commands, self._dtype)
+        for row in rows:
+            player, seq = int(row["player"]), int(row["seq"])
+            if seq <= self.last_seq[player]:
+                self.fail(f"exactly once: player {player:x} command {seq} was applied after {self.last_seq[player]} (zone {commit.zone})")
+            self.last_seq[player] = seq
+            payload = bytes(row["payload"])
+            at = self._tag_at[int(row["kind"])]
+            self.applied.setdefault(player, {})[seq] = int.from_bytes(payload[at : at + 2], "little")
+
+    @staticmethod
+    def _look(zone: Zone) -> dict[int, tuple[float, float, int, int]]:
+        traders = zone.rows("trader")
+        return {
+            int(player["key"]): tuple(traders[player["row"]][["x", "y", "gold", "relic"]].item())
+            for player in zone.players
+            if player["key"] and player["row"] >= 0
+        }
+
+    # --- what clients are shown -----------------------------------------------------------------------------------
+
+    def shown(self, name: str, zone: int, epoch: int, tick: int, me: Any) -> None:
+        """A client has received a snapshot: it must be of the log."""
+        self.snapshots += 1
+        truth = self.zones[zone]
+        if tick > truth.replica.tick:
+            self.fail(f"release: {name} was shown tick {tick} of zone {zone}, but the log ends at {truth.replica.tick}")
+            return
+        look = truth.looks.get(tick)
+        if look is None:
+            return
+        if me is None:
+            return
+        seen = look[1].get(player_key(name))
+        if seen is None:
+            self.fail(f"release: {name} was shown itself in zone {zone} at tick {tick}, where the log does not have it")
+            return
+        x, y, gold, relic = seen
+        if abs(me.x - x) > STEP or abs(me.y - y) > STEP or (me.gold, me.relic) != (gold, relic):
+            self.fail(
+                f"release: {name} was shown ({me.x}, {me.y}, {me.gold}, {me.relic}) in zone {zone} at tick {tick}; the log has {seen}"
+            )
+
+    def told_applied(self, name: str, seq: int, tag: int) -> None:
+        """A client's command was acknowledged."""
+        self.acknowledged += 1
+        found = self.applied.get(player_key(name), {}).get(seq)
+        if found != tag:
+            self.fail(f"acknowledged: {name} was told that command {seq} (tag {tag}) is applied; the logs have {found}")
+
+    # --- at rest --------------------------------------------------------------------------------------------------
+
+    def at_rest(self, names: list[str], zones_opened: set[int]) -> None:
+        """Nothing moves any more: everybody is in one place, and what there is adds up."""
+        data = self.server.store.data
+        places: Counter[int] = Counter()
+        gold = minted = 0
+        relics: Counter[int] = Counter()
+        dtypes = [(e.name, row_dtype(e)) for e in self.program.game.entities]
+
+        def count(rows: np.ndarray) -> None:
+            nonlocal gold
+            gold += int(rows["gold"].sum())
+            relics.update(int(serial) for serial in rows["relic"] if serial)
+
+        for number, truth in enumerate(self.zones):
+            zone, kept = truth.replica, data.zones.get(number)
+            if kept is None or kept.head is None:
+                continue
+            if kept.head.tick != zone.tick or kept.head.digest != zone.digest:
+                self.fail(f"log: zone {number} stands at tick {kept.head.tick} in the ledger; its commits went to {zone.tick}")
+            minted += int(zone.totals["minted"][0])
+            here = zone.players
+            places.update(here["key"][(here["key"] != 0) & (here["departed"] == 0)].tolist())
+            for name, _ in dtypes:
+                rows = zone.rows(name)
+                count(rows[rows["dead"] == 0])
+            for entry_data in [*zone.page, *kept.inbox]:
+                entry = unpack_entry(entry_data)
+                if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE):
+                    if entry.player:
+                        places[entry.player] += 1
+                    if entry.payload:
+                        count(unpack_rows(entry.payload, dtypes[entry.type if entry.kind is EntryKind.ARRIVE else 0][1]))
+        for name in names:
+            record = data.players.get(player_key(name))
+            if record is None:
+                continue
+            if record.place == LOBBY:
+                places[player_key(name)] += 1
+                if record.saved:
+                    count(unpack_rows(record.saved, dtypes[0][1]))
+            if places[player_key(name)] != 1:
+                self.fail(f"one place: {name} is in {places[player_key(name)]} places")
+        if gold != minted:
+            self.fail(f"conserved: there is {gold} gold, but {minted} was minted")
+        wanted = Counter({(zone + 1) * 1000 + k: 1 for zone in zones_opened for k in range(RELICS)})
+        if relics != wanted:
+            self.fail(f"conserved: relics missing {sorted((wanted - relics).elements())}, too many {sorted((relics - wanted).elements())}")
+
+    def zones_opened(self) -> set[int]:
+        return {number for number, truth in enumerate(self.zones) if truth.replica.totals["relics"][0]}

@@ -1,0 +1,228 @@
+"""What goes wrong in a simulated run: faults of every kind, at times and places that the seed chooses, alone and together."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+from tests.simulation.cluster import Cluster
+from tests.simulation.ledger_server import HOST
+from tests.simulation.players import Player
+
+
+class Faults:
+    """Plans faults between `first_s` and `last_s`; every one of them is over by `last_s`. `kinds`: only these."""
+
+    def __init__(
+        self, cluster: Cluster, crowd: list[Player], seed: int, first_s: float, last_s: float, kinds: tuple[str, ...] = ()
+    ) -> None:
+        self.cluster, self.crowd = cluster, crowd
+        self.random = random.Random(seed ^ 0xFA)
+        self.last_s = last_s
+        self.counts: Counter[str] = Counter()
+        self.happened: list[tuple[float, str]] = []
+        every: dict[str, Callable[[], None]] = {
+            name.removeprefix("_do_"): getattr(self, name) for name in sorted(dir(type(self))) if name.startswith("_do_")
+        }
+        chosen = [every[name] for name in kinds] if kinds else list(every.values())
+        if not kinds:  # a run has a few kinds of faults, many times each, so that unusual combinations come up
+            chosen = self.random.sample(chosen, self.random.randint(2, 6))
+        at = first_s
+        while True:
+            at += self.random.expovariate(1 / self.random.choice((0.3, 2.0, 5.0)))
+            if at >= last_s:
+                break
+            cluster.machines.later(at - cluster.machines.now, self.random.choice(chosen))
+        cluster.machines.later(last_s - cluster.machines.now, self._all_back)
+
+    def _say(self, kind: str, what: str) -> None:
+        self.counts[kind] += 1
+        self.happened.append((self.cluster.machines.now, f"{kind}: {what}"))
+
+    def _for(self, longest_s: float) -> float:
+        """Return how long a fault lasts; none outlives the last moment."""
+        left = self.last_s - self.cluster.machines.now
+        return max(0.01, min(self.random.uniform(0.02, longest_s), left))
+
+    def _then(self, delay_s: float, undo: Callable[[], None]) -> None:
+        self.cluster.machines.later(delay_s, undo)
+
+    def _one(self, *kinds: str) -> str | None:
+        found = [name for kind in kinds for name in self.cluster.alive(kind)]
+        return self.random.choice(found) if found else None
+
+    def _all_back(self) -> None:
+        """Every process that was ever there runs again."""
+        for process in list(self.cluster.machines.processes.values()):
+            process.wall_skew_s = 0.0
+            process.go_on()
+        for name in list(self.cluster.hosts):
+            if not name.startswith("player-"):
+                self.cluster.start_if_gone(name)
+
+    # --- processes ------------------------------------------------------------------------------------------------
+
+    def _kill(self, *kinds: str) -> None:
+        name = self._one(*kinds)
+        if name is None:
+            return
+        back_s = self._for(4.0)
+        self._say(f"kill {name.split('-')[0]}", f"{name}, back after {back_s:.2f} s")
+        self.cluster.machines.processes[name].kill()
+        self._then(back_s, lambda: self.cluster.start_if_gone(name))
+
+    def _do_kill_shard(self) -> None:
+        self._kill("shard")
+
+    def _do_kill_gateway(self) -> None:
+        self._kill("gateway")
+
+    def _do_kill_coordinator(self) -> None:
+        self._kill("coordinator")
+
+    def _do_kill_two_shards(self) -> None:
+        self._kill("shard")
+        self._kill("shard")
+
+    def _do_stop(self) -> None:
+        """A process hangs and goes on: a zombie, where it is taken for dead meanwhile."""
+        name = self._one("shard", "shard", "gateway", "coordinator")
+        if name is None:
+            return
+        process = self.cluster.machines.processes[name]
+        if process.stopped:
+            return
+        for_s = self._for(5.0)
+        self._say(f"stop {name.split('-')[0]}", f"{name} for {for_s:.2f} s")
+        process.stop()
+        self._then(for_s, process.go_on)
+
+    def _do_drain_shard(self) -> None:
+        """A rolling restart: SIGTERM, and a new process once it has left."""
+        name = self._one("shard")
+        if name is None:
+            return
+        self._say("drain shard", name)
+        self.cluster.machines.processes[name].signal(15)
+        self._then(self._for(6.0), lambda: self.cluster.start_if_gone(name))
+
+    def _do_restart_gateway(self) -> None:
+        name = self._one("gateway")
+        if name is None:
+            return
+        self._say("restart gateway", name)
+        self.cluster.machines.processes[name].signal(15)
+        self._then(self._for(6.0), lambda: self.cluster.start_if_gone(name))
+
+    # --- the network ----------------------------------------------------------------------------------------------
+
+    def _two(self) -> tuple[str, str, str]:
+        """Two hosts that speak with each other, and a word for the pair."""
+        what = self.random.choice(("shard-ledger", "gateway-ledger", "coordinator-ledger", "shard-gateway", "player-gateway"))
+        kinds = what.split("-")
+        names = [HOST if kind == "ledger" else self._one(kind) for kind in kinds]
+        if None in names:
+            return "", "", ""
+        hosts = [name if name == HOST else self.cluster.host_of(str(name)) for name in names]
+        return str(hosts[0]), str(hosts[1]), f"{names[0]} - {names[1]}"
+
+    def _cut(self, one: str, other: str, for_s: float, both: bool) -> None:
+        network = self.cluster.network
+        ways = [(one, other), (other, one)] if both else [(one, other)]
+        for source, target in ways:
+            network.cut(source, target)
+            self._then(for_s, lambda s=source, t=target: network.mend(s, t))
+
+    def _do_partition(self) -> None:
+        one, other, what = self._two()
+        if what:
+            for_s = self._for(4.0)
+            self._say("partition", f"{what} for {for_s:.2f} s")
+            self._cut(one, other, for_s, True)
+
+    def _do_one_way(self) -> None:
+        one, other, what = self._two()
+        if what:
+            for_s = self._for(4.0)
+            if self.random.random() < 0.5:
+                one, other = other, one
+            self._say("one way", f"{what} ({one} is not heard) for {for_s:.2f} s")
+            self._cut(one, other, for_s, False)
+
+    def _do_flapping(self) -> None:
+        one, other, what = self._two()
+        if not what:
+            return
+        self._say("flapping", what)
+        at = 0.0
+        for _ in range(self.random.randint(3, 10)):
+            at += self.random.uniform(0.05, 0.5)
+            if self.cluster.machines.now + at >= self.last_s - 0.5:
+                break
+            self._then(at, lambda: self._cut(one, other, self._for(0.4), True))
+
+    def _do_reset(self) -> None:
+        one, other, what = self._two()
+        if what and HOST not in (one, other):
+            self._say("reset", f"{what}: {self.cluster.network.reset(one, other)} connections")
+
+    def _do_slow_host(self) -> None:
+        name = self._one("shard", "gateway", "coordinator", "player")
+        if name is None:
+            return
+        host, network, for_s = self.cluster.host_of(name), self.cluster.network, self._for(5.0)
+        self._say("slow host", f"{name} for {for_s:.2f} s")
+        network.slow[host] = self.random.uniform(0.01, 0.3)
+        self._then(for_s, lambda: network.slow.pop(host, None) and None)
+
+    # --- the ledger -----------------------------------------------------------------------------------------------
+
+    def _do_ledger_restart(self) -> None:
+        server = self.cluster.server
+        if not server.up:
+            return
+        for_s = self._for(3.0)
+        self._say("ledger restart", f"away for {for_s:.2f} s, with all that it held")
+        server.crash()
+        self._then(for_s, server.start)
+
+    def _do_ledger_hangs(self) -> None:
+        server, for_s = self.cluster.server, self._for(4.0)
+        self._say("ledger hangs", f"for {for_s:.2f} s")
+        server.hang()
+        self._then(for_s, server.go_on)
+
+    def _do_ledger_slow(self) -> None:
+        server, for_s = self.cluster.server, self._for(5.0)
+        server.slow_s = self.random.uniform(0.005, 0.2)
+        self._say("ledger slow", f"{server.slow_s:.3f} s a call for {for_s:.2f} s")
+        self._then(for_s, lambda: setattr(server, "slow_s", 0.0))
+
+    def _do_ledger_refuses(self) -> None:
+        server, for_s = self.cluster.server, self._for(3.0)
+        self._say("ledger refuses", f"writes for {for_s:.2f} s")
+        server.refuses = "OOM command not allowed when used memory > 'maxmemory'"
+        self._then(for_s, lambda: setattr(server, "refuses", ""))
+
+    def _do_lost_replies(self) -> None:
+        server, for_s = self.cluster.server, self._for(3.0)
+        server.lost_replies = self.random.choice((0.02, 0.2))
+        self._say("lost replies", f"{server.lost_replies:.0%} for {for_s:.2f} s")
+        self._then(for_s, lambda: setattr(server, "lost_replies", 0.0))
+
+    # --- clocks and players ---------------------------------------------------------------------------------------
+
+    def _do_clock_jump(self) -> None:
+        name = self._one("shard", "gateway", "coordinator")
+        if name is not None:
+            skew = self.random.choice((-3600.0, 3600.0, -1.0, 30.0))
+            self._say("clock jump", f"{name} by {skew:+.0f} s")
+            self.cluster.machines.processes[name].wall_skew_s += skew
+
+    def _do_reconnect_storm(self) -> None:
+        self._say("reconnect storm", "every player's socket breaks")
+        for player in self.crowd:
+            if player.client is not None:
+                for gateway in self.cluster.alive("gateway"):
+                    self.cluster.network.reset(player.process.host, self.cluster.host_of(gateway))

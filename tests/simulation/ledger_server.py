@@ -1,0 +1,255 @@
+"""The ledger as processes reach it in the simulation: the model in memory, behind a network that loses, delays and lies.
+
+`LedgerServer` is the machine that holds the store, and what may go wrong with it. `RemoteLedger` is one process's client; it
+is told of an outage as the real client is: LedgerUnavailable, which says nothing about whether the call took effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+from perdure.ledger.ledger import Commit, CommitAnswer, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.memory_ledger import MemoryLedger, MemoryStore
+from tests.simulation.clock import Process
+from tests.simulation.network import Network
+
+HOST = "ledger"
+CALL_DEADLINE_S = 2.0
+WRITES = frozenset(
+    "init_world commit put_checkpoint flip_checkpoint reseed enter detach leave gateway_lost heartbeat elect resign assign intend "
+    "successor_ready suspect evict depart set_draining order".split()
+)
+
+
+class LedgerServer:
+    """The one server. `hangs`: it answers nothing until it goes on; `refuses`: writes get an error (out of memory, disk full)."""
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.machines = network, network.machines
+        self.store = MemoryStore(clock=lambda: self.machines.now)
+        self.ledger = MemoryLedger(self.store)
+        self.up = True
+        self.hangs = False
+        self.refuses = ""
+        self.slow_s = 0.0
+        self.lost_replies = 0.0
+        """Probability with which the answer to a call that took effect gets lost."""
+        self.on_commit: list[Callable[[Process, Commit, CommitAnswer], None]] = []
+        self.clients: list[RemoteLedger] = []
+        self._waiting: list[Callable[[], None]] = []
+
+    def handle(self, client: RemoteLedger, name: str, arguments: tuple[Any, ...], reply: Callable[[Any, Exception | None], None]) -> None:
+        """A request has come; `reply` sends the answer on its way."""
+        if not self.up:
+            return
+        if self.hangs:
+            self._waiting.append(lambda: self.handle(client, name, arguments, reply))
+            return
+        if self.slow_s:
+            self.machines.later(self.slow_s, self._execute, client, name, arguments, reply)
+        else:
+            self._execute(client, name, arguments, reply)
+
+    def _execute(self, client: RemoteLedger, name: str, arguments: tuple[Any, ...], reply: Callable[[Any, Exception | None], None]) -> None:
+        if not self.up:
+            return
+        if self.refuses and name in WRITES:
+            reply(None, LedgerUnavailable(self.refuses) if name == "commit" else LedgerRefused(self.refuses))
+            return
+        try:
+            answer = run(getattr(self.ledger, name)(*arguments))
+        except LedgerError as error:
+            reply(None, error)
+            return
+        if name == "commit":
+            for commit, one in zip(arguments[0], answer, strict=True):
+                for told in self.on_commit:
+                    told(client.process, commit, one)
+        if self.lost_replies and self.machines.random.random() < self.lost_replies:
+            return
+        reply(answer, None)
+
+    # --- faults ---------------------------------------------------------------------------------------------------
+
+    def crash(self) -> None:
+        """The server is gone; its data stays on the disk."""
+        self.up = False
+        self._waiting.clear()
+        for client in self.clients:
+            client.disconnected()
+
+    def start(self, data: object | None = None) -> None:
+        """Start again, with what was on the disk, or with `data` (an older copy, or another server's)."""
+        self.up = True
+        self.store.restore(self.store.snapshot() if data is None else data)
+
+    def hang(self) -> None:
+        self.hangs = True
+
+    def go_on(self) -> None:
+        self.hangs = False
+        waiting, self._waiting = self._waiting, []
+        for handle in waiting:
+            handle()
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine of the ledger in memory, which never waits."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value
+    work.close()
+    raise AssertionError("the ledger in memory waited")
+
+
+class _Hints:
+    """A subscription of one process; the store offers it messages, which travel to the process, or get lost."""
+
+    def __init__(self, client: RemoteLedger, channels: tuple[str, ...]) -> None:
+        self.client, self.channels = client, frozenset(channels)
+        self.waiting: deque[tuple[str, bytes]] = deque()
+        self.wake = asyncio.Event()
+        self.closed = self.missed = False
+
+    def offer(self, channel: str, message: bytes) -> None:
+        if channel not in self.channels:
+            return
+        client = self.client
+        network, host = client.server.network, client.process.host
+        if network.is_cut(HOST, host) or not client.server.up:
+            self.miss()
+            return
+        network.machines.later(network.delay_s(HOST, host), self.arrive, channel, message, process=client.process)
+
+    def miss(self) -> None:
+        """Something was lost: once the server can be reached again, the reader is told to read the state anew."""
+        if not self.missed:
+            self.missed = True
+            self.client.server.machines.later(0.1, self._try_again, process=self.client.process)
+
+    def _try_again(self) -> None:
+        network, host = self.client.server.network, self.client.process.host
+        if network.is_cut(HOST, host) or network.is_cut(host, HOST) or not self.client.server.up:
+            self.client.server.machines.later(0.1, self._try_again, process=self.client.process)
+            return
+        self.missed = False
+        self.resync()
+
+    def arrive(self, channel: str, message: bytes) -> None:
+        self.waiting.append((channel, message))
+        self.wake.set()
+
+    def resync(self) -> None:
+        for channel in sorted(self.channels):
+            self.client.server.machines.later(0.0005, self.arrive, channel, b"resync", process=self.client.process)
+
+
+class RemoteLedger(Ledger):
+    """One process's connection. Methods are those of Ledger; each is a request and an answer over the network."""
+
+    def __init__(self, server: LedgerServer, process: Process, commit_deadline_s: float = 1.0) -> None:
+        self.server, self.process, self.commit_deadline_s = server, process, commit_deadline_s
+        self._calls: dict[asyncio.Future[Any], None] = {}
+        self._hints: list[_Hints] = []
+        server.clients.append(self)
+        process.at_end.append(self._end)
+
+    def _end(self) -> None:
+        if self in self.server.clients:
+            self.server.clients.remove(self)
+        for hints in self._hints:
+            if hints in self.server.store.subscriptions:
+                self.server.store.subscriptions.remove(hints)  # type: ignore[arg-type]
+
+    def disconnected(self) -> None:
+        """The server's end of the connection is gone."""
+        self.server.machines.later(0.0005, self._fail_all, process=self.process)
+        for hints in self._hints:
+            hints.miss()
+
+    def _fail_all(self) -> None:
+        for call in list(self._calls):
+            if not call.done():
+                call.set_exception(LedgerUnavailable("the connection to the ledger broke"))
+
+    async def _call(self, name: str, *arguments: Any) -> Any:
+        server, process = self.server, self.process
+        network, machines = server.network, server.machines
+        answered: asyncio.Future[Any] = process.loop.create_future()
+
+        def reply(value: Any, error: Exception | None) -> None:
+            network.when_reachable(
+                HOST,
+                process.host,
+                lambda: machines.later(network.delay_s(HOST, process.host), deliver, value, error, process=process) and None,
+            )
+
+        def deliver(value: Any, error: Exception | None) -> None:
+            if answered.done():
+                return
+            answered.set_result(value) if error is None else answered.set_exception(error)
+
+        def refuse() -> None:
+            deliver(None, LedgerUnavailable("the ledger's port refuses"))
+
+        def arrive() -> None:
+            if not server.up:
+                machines.later(0.0005, refuse, process=process)
+                return
+            server.handle(self, name, arguments, reply)
+
+        network.when_reachable(process.host, HOST, lambda: machines.later(network.delay_s(process.host, HOST), arrive) and None)
+        deadline_s = self.commit_deadline_s if name == "commit" else CALL_DEADLINE_S
+        self._calls[answered] = None
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await answered
+        except TimeoutError:
+            raise LedgerUnavailable(f"no answer to {name} within {deadline_s:g} s") from None
+        finally:
+            self._calls.pop(answered, None)
+
+    async def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
+        return await self._call("commit", list(commits))
+
+    def subscribe(self, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
+        hints = _Hints(self, channels)
+        self._hints.append(hints)
+        self.server.store.subscriptions.append(hints)  # type: ignore[arg-type]
+        hints.resync()
+        return self._read(hints)
+
+    async def _read(self, hints: _Hints) -> AsyncIterator[tuple[str, bytes]]:
+        try:
+            while not hints.closed:
+                while hints.waiting:
+                    yield hints.waiting.popleft()
+                hints.wake.clear()
+                await hints.wake.wait()
+        finally:
+            if hints in self.server.store.subscriptions:
+                self.server.store.subscriptions.remove(hints)  # type: ignore[arg-type]
+
+    async def close(self) -> None:
+        for hints in self._hints:
+            hints.closed = True
+            hints.wake.set()
+
+
+def _remote(name: str) -> Any:
+    async def call(self: RemoteLedger, *arguments: Any, **named: Any) -> Any:
+        if named:
+            arguments = (*arguments, *named.values())  # in the order of the signature, as all callers write them
+        return await self._call(name, *arguments)
+
+    call.__name__ = name
+    return call
+
+
+for _name in Ledger.__abstractmethods__ - {"commit", "subscribe", "close"}:
+    setattr(RemoteLedger, _name, _remote(_name))
+RemoteLedger.__abstractmethods__ = frozenset()

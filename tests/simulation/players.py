@@ -1,0 +1,83 @@
+"""The players of a simulated run: the real client, steered by chance, with everything that it receives handed to the checks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+from perdure.client.connection import Client, ClientClosed, CommandRefused
+from perdure.client.protocol import ProtocolError, Received
+from perdure.client.world_view import Snapshot
+from perdure.wire.tokens import make_token
+from tests.simulation.cluster import SECRET, Cluster
+
+
+class Player:
+    """One person, who comes back after every end, by whatever gateway."""
+
+    def __init__(self, cluster: Cluster, number: int, seed: int) -> None:
+        self.cluster, self.name = cluster, f"player-{number}"
+        self.random = random.Random(seed * 1_000_003 + number)
+        self.client: Client | None = None
+        self.seen: dict[int, tuple[int, int]] = {}
+        self.tag = number * 4096
+        self.last_heard_s = self.last_ack_s = 0.0
+        self.closes: list[tuple[float, str]] = []
+        self.resting = False
+        """Set at the end of a run: play on, but send no more."""
+        self.process = cluster.machines.spawn(self.name, cluster.host_of(self.name), self.main)
+        self.process.loop.network = cluster.network
+        self._commands: set[asyncio.Task[None]] = set()
+
+    async def main(self) -> None:
+        while True:
+            urls = self.cluster.urls()
+            self.random.shuffle(urls)
+            self.client = Client(urls, lambda: make_token(SECRET, self.name, 600.0), on_message=self._received, connect_timeout_s=5.0)
+            try:
+                async with self.client:
+                    await self._play(self.client)
+            except (ClientClosed, TimeoutError) as error:
+                self.closes.append((self.cluster.machines.now, str(error) or type(error).__name__))
+            await asyncio.sleep(self.random.uniform(0.1, 1.0))
+
+    async def _play(self, client: Client) -> None:
+        until = asyncio.get_running_loop().time() + self.random.uniform(5.0, 60.0)
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(self.random.uniform(0.05, 0.4))
+            if client.ended is not None:
+                raise client.ended
+            if self.resting:
+                continue
+            chance = self.random.random()
+            if chance < 0.01:
+                client.drop_socket()
+            elif len(self._commands) < 20:
+                self.tag = self.tag % 65_535 + 1
+                task = asyncio.ensure_future(self._command(client, chance < 0.15, self.tag))
+                self._commands.add(task)
+                task.add_done_callback(self._commands.discard)
+        if self.random.random() < 0.3 and not self.resting:
+            await client.leave(10.0)
+
+    async def _command(self, client: Client, drop: bool, tag: int) -> None:
+        values: dict[str, Any] = {} if drop else {"dx": self.random.randint(-1, 1), "dy": self.random.randint(-1, 1)}
+        try:
+            seq = await client.command("drop" if drop else "walk", tag=tag, **values)
+        except (ClientClosed, CommandRefused, ProtocolError):
+            return
+        self.last_ack_s = self.cluster.machines.now
+        self.cluster.checks.told_applied(self.name, seq, tag)
+
+    def _received(self, received: Received) -> None:
+        if not isinstance(received, Snapshot):
+            return
+        checks, client = self.cluster.checks, self.client
+        assert client is not None
+        self.last_heard_s = self.cluster.machines.now
+        before = self.seen.get(received.zone)
+        if before is not None and (received.epoch, received.tick) < before and received.tick < before[1]:
+            checks.fail(f"time: {self.name} saw tick {received.tick} of zone {received.zone} after tick {before[1]}")
+        self.seen[received.zone] = received.epoch, received.tick
+        checks.shown(self.name, received.zone, received.epoch, received.tick, client.world.me)

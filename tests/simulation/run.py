@@ -1,0 +1,94 @@
+"""One simulated run: a seed gives a cluster, players, faults and what became of it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time as real_time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation.clock import Machines, simulated_time
+from tests.simulation.cluster import Cluster, production_in_one_process, program, traced
+from tests.simulation.faults import Faults
+from tests.simulation.players import Player
+
+FAULTS_FROM_S, REST_S, SETTLED_S = 4.0, 14.0, 3.0
+TRACE_LINES = 4000
+PERF = real_time.perf_counter
+
+
+@dataclass
+class Outcome:
+    """What a run came to. `violations` is empty where every invariant held."""
+
+    seed: int
+    simulated_s: float
+    violations: list[str]
+    faults: Counter[str]
+    figures: dict[str, Any] = field(default_factory=dict)
+    trace: list[str] = field(default_factory=list)
+    took_s: float = 0.0
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same seed, whatever the machine."""
+        return hashlib.blake2b(repr((self.figures, self.violations)).encode(), digest_size=8).hexdigest()
+
+
+def simulate(seed: int, simulated_s: float = 60.0, players: int = 6, faults: bool = True, kinds: tuple[str, ...] = ()) -> Outcome:
+    """Run seed `seed` for so many virtual seconds, faults stopping in time for everybody to be well again at the end."""
+    started = PERF()
+    program()
+    machines = Machines(seed)
+    lines: deque[tuple[float, str, str, dict[str, Any]]] = deque(maxlen=TRACE_LINES)
+    with simulated_time(machines, seed), production_in_one_process(), traced(machines, lines):
+        chance = random.Random(seed ^ 0xC1)
+        cluster = Cluster(machines, seed, shards=chance.randint(2, 4), gateways=chance.randint(1, 2))
+        crowd: list[Player] = []
+        machines.run(2.0)
+        for number in range(players):
+            crowd.append(Player(cluster, number, seed))
+        plan = Faults(cluster, crowd, seed, FAULTS_FROM_S, simulated_s - REST_S, kinds) if faults else None
+        checks = cluster.checks
+        at = 2.0
+        while at < simulated_s and not checks.violations and not machines.faults:
+            at = min(at + 1.0, simulated_s)
+            machines.run(at)
+        if not checks.violations and not machines.faults:
+            _all_well(cluster, crowd, simulated_s)
+            for player in crowd:
+                player.resting = True
+            machines.run(simulated_s + SETTLED_S)
+            for name in cluster.alive("shard"):
+                machines.processes[name].kill()
+            machines.run(simulated_s + SETTLED_S + 0.1)
+            checks.at_rest([player.name for player in crowd], checks.zones_opened())
+        violations = [*checks.violations, *(f"{at:.3f} s: unhandled in {name}: {context}" for at, name, context in machines.faults)]
+        figures = {
+            "commits": checks.commits, "snapshots": checks.snapshots, "acknowledged": checks.acknowledged, "steps": machines.steps,
+            "closes": sum(len(player.closes) for player in crowd), "digests": [truth.replica.digest for truth in checks.zones],
+        }  # fmt: skip
+        trace = [_line(*line) for line in lines]
+        happened = plan.happened if plan is not None else []
+        machines.close()
+    trace = sorted([*trace, *(f"{when:9.3f}  FAULT  {what}" for when, what in happened)], key=lambda line: float(line.split()[0]))
+    counts = plan.counts if plan is not None else Counter()
+    return Outcome(seed, machines.now, violations, counts, figures, trace, PERF() - started)
+
+
+def _all_well(cluster: Cluster, crowd: list[Player], now_s: float) -> None:
+    """Faults have stopped REST_S ago: everybody plays, everything is run."""
+    checks = cluster.checks
+    for player in crowd:
+        if now_s - player.last_heard_s > 3.0:
+            checks.fail(f"liveness: {player.name} has seen nothing since {player.last_heard_s:.3f} s; closes {player.closes[-3:]}")
+        elif now_s - player.last_ack_s > 6.0:
+            checks.fail(f"liveness: no command of {player.name} was acknowledged since {player.last_ack_s:.3f} s")
+
+
+def _line(at: float, process: str, method: str, event: dict[str, Any]) -> str:
+    what = event.get("event", "")
+    rest = " ".join(f"{key}={value!r}" for key, value in event.items() if key not in ("event", "exc_info"))
+    return f"{at:9.3f}  {process:<14} {method:<8} {what} {rest}"
