@@ -21,11 +21,12 @@ from perdure.wire.identifiers import LOBBY, WorldGrid, player_key
 from perdure.wire.link import command_dtype
 from shard.program import Program
 from shard.zone import Zone, ZoneError
-from tests.simulation.bazaar import RELICS
 from tests.simulation.clock import Process
 from tests.simulation.ledger_server import LedgerServer
 
 REMEMBERED_TICKS = 400
+RELICS = 2
+"""What each zone of the game has when it opens (tests/data/bazaar.py)."""
 STEP = 1 / 16
 
 
@@ -125,9 +126,8 @@ class Checks:
     def _look(zone: Zone) -> dict[int, tuple[float, float, int, int]]:
         traders = zone.rows("trader")
         return {
-            int(player["key"]): tuple(traders[player["row"]][["x", "y", "gold", "relic"]].item())
-            for player in zone.players
-            if player["key"] and player["row"] >= 0
+            key: (float(row["x"]), float(row["y"]), int(row["gold"]), int(row["relic"]))
+            for key, row in ((int(p["key"]), traders[p["row"]]) for p in zone.players if p["key"] and p["row"] >= 0)
         }
 
     # --- what clients are shown -----------------------------------------------------------------------------------

@@ -244,7 +244,8 @@ class SimulatedLoop:
         try:
             result = function(*args)
         except Exception as error:
-            self.call_later(delay_s, lambda: future.done() or future.set_exception(error))
+            fault = error
+            self.call_later(delay_s, lambda: future.done() or future.set_exception(fault))
         else:
             self.call_later(delay_s, lambda: future.done() or future.set_result(result))
         return future

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -25,11 +25,12 @@ from shard.settings import ShardSettings
 from shard.warmup import warm
 from tests.simulation.checks import Checks
 from tests.simulation.clock import Machines, Process
-from tests.simulation.ledger_server import LedgerServer, RemoteLedger
+from tests.simulation.ledger_server import LedgerServer, remote_ledger
 from tests.simulation.network import Network
 
-GAME = Path(__file__).with_name("bazaar.py")
+GAME = Path(__file__).resolve().parents[1] / "data" / "bazaar.py"
 SECRET = "the secret of a simulated cluster, long enough"
+S = TypeVar("S", ShardSettings, GatewaySettings, CoordinatorSettings)
 COLUMNS, ROWS = 2, 2
 SHARD_PORT, GATEWAY_PORT = 7701, 8080
 
@@ -97,6 +98,10 @@ def production_in_one_process() -> Iterator[None]:
             setattr(where, name, value)
 
 
+def _settings(kind: type[S], **given: Any) -> S:
+    return kind(**given)
+
+
 class Cluster:
     """Starts, ends and finds the processes of the cluster; all of them know one ledger server."""
 
@@ -134,13 +139,14 @@ class Cluster:
     def start_shard(self, name: str) -> None:
         """Start a shard process of this name (a living one of the name must not be there)."""
         host = self.host_of(name)
-        settings = ShardSettings(
+        settings = _settings(
+            ShardSettings,
             name=name, game=str(GAME), zones=f"{COLUMNS}x{ROWS}", seed=self.seed, listen=f"tcp:{host}:{SHARD_PORT}", development=True,
             secret=SECRET, threads=1, checkpoint_s=2.0,
         )  # fmt: skip
 
         async def main() -> int:
-            service = shard.service.ShardService(settings, program(), RemoteLedger(self.server, process))
+            service = shard.service.ShardService(settings, program(), remote_ledger(self.server, process))
             try:
                 return await service.serve()
             except LedgerError:
@@ -163,21 +169,27 @@ class Cluster:
 
     def start_gateway(self, name: str) -> None:
         host = self.host_of(name)
-        settings = GatewaySettings(name=name, host=host, port=GATEWAY_PORT, development=True, secret=SECRET)
+        settings = _settings(GatewaySettings, name=name, host=host, port=GATEWAY_PORT, development=True, secret=SECRET)
 
         async def main() -> int:
-            return await gateway.service.serve_gateway(settings, RemoteLedger(self.server, process))
+            return await gateway.service.serve_gateway(settings, remote_ledger(self.server, process))
 
         process = self._spawn(name, main)
 
     def start_coordinator(self, name: str) -> None:
         host = self.host_of(name)
-        settings = CoordinatorSettings(
-            name=name, admin_host=host, development=True, secret=SECRET, expected_shards=self.expected_shards, migration_rest_ms=3000
+        settings = _settings(
+            CoordinatorSettings,
+            name=name,
+            admin_host=host,
+            development=True,
+            secret=SECRET,
+            expected_shards=self.expected_shards,
+            migration_rest_ms=3000,
         )
 
         async def main() -> None:
-            service = coordinator.service.CoordinatorService(settings, RemoteLedger(self.server, process), lambda: self.machines.now)
+            service = coordinator.service.CoordinatorService(settings, remote_ledger(self.server, process), lambda: self.machines.now)
             process.loop.add_signal_handler(signal.SIGTERM, service.stop)
             await service.run()
 
@@ -192,9 +204,9 @@ class Cluster:
 def traced(machines: Machines, lines: Any) -> Iterator[None]:
     """While this holds, what the product logs goes to `lines` as (time, process, event)."""
 
-    def keep(_: Any, method: str, event: dict[str, Any]) -> Any:
+    def keep(_: Any, method: str, event: MutableMapping[str, Any]) -> Any:
         process = machines.running
-        lines.append((machines.now, process.name if process is not None else "", method, event))
+        lines.append((machines.now, process.name if process is not None else "", method, dict(event)))
         raise structlog.DropEvent
 
     before = structlog.get_config()

@@ -174,7 +174,7 @@ class Faults:
         host, network, for_s = self.cluster.host_of(name), self.cluster.network, self._for(5.0)
         self._say("slow host", f"{name} for {for_s:.2f} s")
         network.slow[host] = self.random.uniform(0.01, 0.3)
-        self._then(for_s, lambda: network.slow.pop(host, None) and None)
+        self._then(for_s, lambda: network.slow.__delitem__(host) if host in network.slow else None)
 
     # --- the ledger -----------------------------------------------------------------------------------------------
 

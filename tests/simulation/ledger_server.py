@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, cast
 
 from perdure.ledger.ledger import Commit, CommitAnswer, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger, MemoryStore
@@ -18,10 +18,7 @@ from tests.simulation.network import Network
 
 HOST = "ledger"
 CALL_DEADLINE_S = 2.0
-WRITES = frozenset(
-    "init_world commit put_checkpoint flip_checkpoint reseed enter detach leave gateway_lost heartbeat elect resign assign intend "
-    "successor_ready suspect evict depart set_draining order".split()
-)
+READS = frozenset(["world", "zone_head", "read_log", "read_inbox", "read_checkpoint", "player", "online", "view", "routes_version"])
 
 
 class LedgerServer:
@@ -56,7 +53,7 @@ class LedgerServer:
     def _execute(self, client: RemoteLedger, name: str, arguments: tuple[Any, ...], reply: Callable[[Any, Exception | None], None]) -> None:
         if not self.up:
             return
-        if self.refuses and name in WRITES:
+        if self.refuses and name not in READS:
             reply(None, LedgerUnavailable(self.refuses) if name == "commit" else LedgerRefused(self.refuses))
             return
         try:
@@ -253,3 +250,9 @@ def _remote(name: str) -> Any:
 for _name in Ledger.__abstractmethods__ - {"commit", "subscribe", "close"}:
     setattr(RemoteLedger, _name, _remote(_name))
 RemoteLedger.__abstractmethods__ = frozenset()
+
+
+def remote_ledger(server: LedgerServer, process: Process) -> Ledger:
+    """Return a new connection of a process to the server."""
+    made: Ledger = cast(Any, RemoteLedger)(server, process)
+    return made

@@ -506,7 +506,7 @@ def test_every_type_of_field_reaches_the_rules(values: tuple[float, ...]) -> Non
     zone.page = (Entry(EntryKind.JOIN, 5, 1, 1, 1).pack(),)
     zone.step()
     zone.committed(OK)
-    zone.add_commands(command_row(program(SMALL), 5, 1, "types", **dict(zip("abcdefghij", values, strict=True))))
+    zone.add_commands(command_row(program(SMALL), 5, 1, "types", **dict(zip("abcdefghij", values, strict=True))))  # pyright: ignore[reportArgumentType]
     zone.step()
     row = zone.rows("man")[0]
     assert [row[name] for name in (*"abcdefghi", "log")] == [*values]
