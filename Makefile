@@ -16,7 +16,7 @@ NAME ?=
 # Faults that every run of the tests injects; `make faults` injects all of them.
 QUICK_FAULTS := tests/faults/test_faults.py tests/faults/test_bad_input.py
 
-.PHONY: help setup up test faults check format bench compose-test images lock clean
+.PHONY: help setup up test faults sim check format bench compose-test images lock clean
 
 help: ## list the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ endif
 
 faults: setup ## run every fault test on real processes (some minutes)
 	@$(BIN)/python -m pytest tests/faults $(ARGS)
+
+sim: setup ## simulate the whole cluster, seed after seed (SEEDS=200)
+	@$(BIN)/perdure sim --seeds $(or $(SEEDS),200) $(ARGS)
 
 check: setup ## ruff, pyright, import-linter
 	@$(BIN)/ruff check .

@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "replay": ("perdure.cli.zone_log", "run a zone's log again and compare every state hash"),
     "healthcheck": ("perdure.cli.healthcheck", "ask a member whether it is ready"),
     "bench": ("perdure.cli.bench", "measure, and print the figures"),
+    "sim": ("perdure.cli.sim", "run the whole cluster in one process, on a virtual clock, with faults (a checkout)"),
 }
 
 

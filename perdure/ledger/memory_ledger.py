@@ -447,7 +447,7 @@ class MemoryLedger(Ledger):
             self._leader(),
             data.generation,
             zones,
-            {name: replace(member, info=json.loads(json.dumps(member.info))) for name, member in sorted(data.members.items())},
+            dict(sorted(data.members.items())),
             dict(data.suspects),
             ticks,
             frozenset(data.draining),

@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import datetime as dt
 import heapq
+import inspect
 import logging
 import random
 import secrets
@@ -121,8 +122,12 @@ class Machines:
         try:
             for process in [*self.processes.values(), *self._graves]:
                 for task in list(process.loop.tasks):
-                    with contextlib.suppress(BaseException):
-                        cast(Any, task).get_coro().close()
+                    coroutine = cast(Any, task).get_coro()
+                    for _ in range(10):  # one that waits again in its `finally` wants to be closed again
+                        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED:
+                            break
+                        with contextlib.suppress(BaseException):
+                            coroutine.close()
                 process.loop.tasks.clear()
                 process.backlog.clear()
             self.processes.clear()

@@ -11,6 +11,16 @@ from tests.simulation.ledger_server import HOST
 from tests.simulation.players import Player
 
 
+def kinds_of(text: str) -> tuple[str, ...]:
+    """Read kinds of faults, by commas; raises ValueError for one that there is not."""
+    wanted = tuple(part.strip().replace(" ", "_") for part in text.split(",") if part.strip())
+    known = [name.removeprefix("_do_") for name in sorted(dir(Faults)) if name.startswith("_do_")]
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"there is no fault {name!r}; there are {', '.join(known)}")
+    return wanted
+
+
 class Faults:
     """Plans faults between `first_s` and `last_s`; every one of them is over by `last_s`. `kinds`: only these."""
 

@@ -280,6 +280,8 @@ class Pipe(asyncio.Transport):
 
     def _receive(self, data: bytes | None) -> None:
         """In the receiving process: data has come. The sender's buffer is free again only now."""
+        if self.protocol is None:
+            return  # whoever dialled had given up before
         if self._reading_paused and data is not None:
             self._held.append(data)
             return
