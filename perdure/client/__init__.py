@@ -1,7 +1,7 @@
 """The Python SDK: play a Perdure world from Python. `Client` for asyncio, `ClientProtocol` for any other I/O, `run_bots`."""
 
 from perdure.client.bots import BotReport, BotsReport, run_bots
-from perdure.client.connection import Client, ClientClosed, ClientStats, CommandRefused
+from perdure.client.connection import Client, ClientClosed, ClientStats, CommandRefused, OutcomeUnknown
 from perdure.client.protocol import ClientProtocol, NoticeReceived, NotReady, ProtocolError, Refused, Welcome
 from perdure.client.world_view import EntityView, Event, Snapshot, SnapshotError, WorldView
 

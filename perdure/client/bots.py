@@ -114,6 +114,8 @@ class Bot:
         if received.zone == self._zone and received.tick <= self._tick:
             self.report.backward_ticks += 1
         self._zone, self._tick = received.zone, received.tick
+        if self.client.protocol.unknown:
+            self._sent = [seq for seq in self._sent if seq not in self.client.protocol.unknown]
         sent = self._sent
         while sent and sent[0] <= received.ack:
             self.report.acknowledged.append(sent.pop(0))

@@ -51,6 +51,10 @@ class CommandRefused(Exception):
     """The gateway did not accept a command; it was not applied and is not sent again."""
 
 
+class OutcomeUnknown(Exception):
+    """Another session of this player was there before the zone acknowledged a command: it was applied, or it was not."""
+
+
 @dataclass(frozen=True, slots=True)
 class SocketEnd:
     """One socket that ended. `at_s` is monotonic; `code` None: it broke without a close frame, or was never opened."""
@@ -204,7 +208,7 @@ class Client:
     async def command(self, name: str, **fields: Any) -> int:
         """Send a command, waiting for room if need be, and return its number once the zone has applied it for good.
 
-        Raises CommandRefused, ProtocolError or ClientClosed.
+        Raises CommandRefused, OutcomeUnknown, ProtocolError or ClientClosed.
         """
         while True:
             try:
@@ -291,6 +295,11 @@ class Client:
         stats.keyframes += snapshot.keyframe
         if self._new_socket:
             self._new_socket = False
+            for seq in self.protocol.unknown:
+                future = self._acknowledgements.pop(seq, None)
+                if future is not None and not future.done():
+                    future.set_exception(OutcomeUnknown(f"another session was there while command {seq} was on its way"))
+                    future.exception()  # nobody may be waiting any more
             if self.protocol.renumbered:
                 new = self.protocol.renumbered
                 self._acknowledgements = {new.get(seq, seq): future for seq, future in self._acknowledgements.items()}

@@ -95,6 +95,8 @@ class ClientProtocol:
         """Messages that the driver must send, in order."""
         self.renumbered: dict[int, int] = {}
         """Commands that the last resume gave other numbers: old to new. Empty unless another client played meanwhile."""
+        self.unknown: list[int] = []
+        """Commands whose outcome the last login could not tell: another session of the player used their numbers meanwhile."""
         self.acknowledged_lost = 0
         """How often a resume found the zone behind what it had acknowledged before. Anything but 0 is data loss."""
         self._commands: dict[str, CommandSchema] = {}
@@ -103,6 +105,8 @@ class ClientProtocol:
         self._next_seq = 1
         self._synchronised = False
         self._refusals_due = 0
+        self._session = 0
+        self._resuming = self._contiguous = False
 
     # --- out --------------------------------------------------------------------------------------------------------
 
@@ -112,6 +116,7 @@ class ClientProtocol:
         self._refusals_due = 0
         self.outgoing.clear()
         schema = self.schema.hash if check_schema and self.schema is not None else None
+        self._resuming = token is None
         if token is not None:
             return encode_hello(token=token, schema=schema)
         if not self.resume:
@@ -208,6 +213,9 @@ class ClientProtocol:
             self.schema = Schema.from_wire(body["schema"])
             self.world = WorldView(self.schema)
             self._commands = {command.name: command for command in self.schema.commands}
+        # A resume token serves once, and a login makes it void: who may resume has had no other session in between.
+        self._contiguous = self._resuming or welcome.session == self._session + 1
+        self._session = welcome.session
         self.resume, self.player = welcome.resume, welcome.player
         return welcome
 
@@ -215,10 +223,19 @@ class ClientProtocol:
         if self.world is None:
             raise ProtocolError("a snapshot came before the welcome")
         snapshot = self.world.apply(message)
+        if not self._synchronised and not self._contiguous:
+            self._begin_anew(snapshot.ack)
         self._acknowledge(snapshot.ack)
         if not self._synchronised:
             self._synchronise(snapshot.ack)
         return snapshot
+
+    def _begin_anew(self, ack: int) -> None:
+        """Another session of this player has used numbers: those up to `ack` say nothing about our commands."""
+        self.unknown = [command.seq for command in self._pending if command.seq <= ack]
+        while self._pending and self._pending[0].seq <= ack:
+            self._pending.popleft()
+        self.acked = ack
 
     def _acknowledge(self, ack: int) -> None:
         if ack > self.acked or not self._synchronised:
@@ -232,6 +249,8 @@ class ClientProtocol:
     def _synchronise(self, ack: int) -> None:
         """First snapshot of a connection: what is above its acknowledgement is sent again, before anything newer."""
         self._synchronised = True
+        if self._contiguous:
+            self.unknown = []
         self.renumbered = {}
         if self._pending and self._pending[0].seq != ack + 1:
             # The zone never heard of the ones in between, and never will: they were refused, or another client of the

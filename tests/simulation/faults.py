@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+from perdure.ledger.record import blob_digest
 from tests.simulation.cluster import Cluster
 from tests.simulation.ledger_server import HOST
 from tests.simulation.players import Player
@@ -125,6 +126,16 @@ class Faults:
         self.cluster.machines.processes[name].signal(15)
         self._then(self._for(6.0), lambda: self.cluster.start_if_gone(name))
 
+    def _do_scale(self) -> None:
+        """One more shard; it is drained later, if it lives so long."""
+        name = f"shard-{10 + self.random.randrange(3)}"
+        if name in self.cluster.machines.processes:
+            self._say("scale", f"{name} is to leave")
+            self.cluster.machines.processes[name].signal(15)
+            return
+        self._say("scale", f"{name} comes")
+        self.cluster.start_if_gone(name)
+
     # --- the network ----------------------------------------------------------------------------------------------
 
     def _two(self) -> tuple[str, str, str]:
@@ -221,6 +232,18 @@ class Faults:
         self._say("lost replies", f"{server.lost_replies:.0%} for {for_s:.2f} s")
         self._then(for_s, lambda: setattr(server, "lost_replies", 0.0))
 
+    def _do_corrupt_checkpoint(self) -> None:
+        """Bytes of a zone's newest checkpoint change, where the older one is whole (two bad ones are more than is promised)."""
+        for number, zone in sorted(self.cluster.server.store.data.zones.items()):
+            if len(zone.checkpoints) == 2 and self.random.random() < 0.7:
+                newest, older = zone.checkpoints
+                if any(blob_digest(zone.blobs[c.tick, c.epoch]) != c.digest for c in (newest, older)):
+                    continue
+                blob = bytearray(zone.blobs[newest.tick, newest.epoch])
+                blob[self.random.randrange(len(blob))] ^= 1 << self.random.randrange(8)
+                zone.blobs[newest.tick, newest.epoch] = bytes(blob)
+                self._say("corrupt checkpoint", f"zone {number} at tick {newest.tick}")
+
     # --- clocks and players ---------------------------------------------------------------------------------------
 
     def _do_clock_jump(self) -> None:
@@ -229,6 +252,11 @@ class Faults:
             skew = self.random.choice((-3600.0, 3600.0, -1.0, 30.0))
             self._say("clock jump", f"{name} by {skew:+.0f} s")
             self.cluster.machines.processes[name].wall_skew_s += skew
+
+    def _do_second_device(self) -> None:
+        player = self.random.choice(self.crowd)
+        self._say("second device", player.name)
+        player.log_in_elsewhere(self._for(3.0))
 
     def _do_reconnect_storm(self) -> None:
         self._say("reconnect storm", "every player's socket breaks")

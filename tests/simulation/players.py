@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import Any
 
-from perdure.client.connection import Client, ClientClosed, CommandRefused
+from perdure.client.connection import Client, ClientClosed, CommandRefused, OutcomeUnknown
 from perdure.client.protocol import ProtocolError, Received
 from perdure.client.world_view import Snapshot
 from perdure.wire.tokens import make_token
@@ -42,6 +42,27 @@ class Player:
                 self.closes.append((self.cluster.machines.now, str(error) or type(error).__name__))
             await asyncio.sleep(self.random.uniform(0.1, 1.0))
 
+    def log_in_elsewhere(self, for_s: float) -> None:
+        """The same player from a second device, which takes over; when it is gone, the first one comes back."""
+        if self.process.alive:
+            self.process.loop.call_soon(self._second, for_s)
+
+    def _second(self, for_s: float) -> None:
+        task = asyncio.ensure_future(self._elsewhere(for_s))
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
+
+    async def _elsewhere(self, for_s: float) -> None:
+        client = Client(self.cluster.urls(), lambda: make_token(SECRET, self.name, 600.0), connect_timeout_s=5.0)
+        try:
+            async with client, asyncio.timeout(for_s):
+                while client.ended is None:
+                    self.tag = self.tag % 65_535 + 1
+                    await self._command(client, False, self.tag)
+                    await asyncio.sleep(0.2)
+        except (ClientClosed, TimeoutError) as error:
+            self.closes.append((self.cluster.machines.now, f"second device: {error}"))
+
     async def _play(self, client: Client) -> None:
         until = asyncio.get_running_loop().time() + self.random.uniform(5.0, 60.0)
         while asyncio.get_running_loop().time() < until:
@@ -65,7 +86,7 @@ class Player:
         values: dict[str, Any] = {} if drop else {"dx": self.random.randint(-1, 1), "dy": self.random.randint(-1, 1)}
         try:
             seq = await client.command("drop" if drop else "walk", tag=tag, **values)
-        except (ClientClosed, CommandRefused, ProtocolError):
+        except (ClientClosed, CommandRefused, OutcomeUnknown, ProtocolError):
             return
         self.last_ack_s = self.cluster.machines.now
         self.cluster.checks.told_applied(self.name, seq, tag)
