@@ -106,7 +106,7 @@ class ClientProtocol:
         self._synchronised = False
         self._refusals_due = 0
         self._session = 0
-        self._resuming = self._contiguous = False
+        self._resuming, self._contiguous = False, True
 
     # --- out --------------------------------------------------------------------------------------------------------
 
@@ -214,7 +214,8 @@ class ClientProtocol:
             self.world = WorldView(self.schema)
             self._commands = {command.name: command for command in self.schema.commands}
         # A resume token serves once, and a login makes it void: who may resume has had no other session in between.
-        self._contiguous = self._resuming or welcome.session == self._session + 1
+        # What broke the chain once counts until a snapshot has told where we are.
+        self._contiguous = self._contiguous and (self._resuming or welcome.session == self._session + 1)
         self._session = welcome.session
         self.resume, self.player = welcome.resume, welcome.player
         return welcome
@@ -251,6 +252,7 @@ class ClientProtocol:
         self._synchronised = True
         if self._contiguous:
             self.unknown = []
+        self._contiguous = True
         self.renumbered = {}
         if self._pending and self._pending[0].seq != ack + 1:
             # The zone never heard of the ones in between, and never will: they were refused, or another client of the

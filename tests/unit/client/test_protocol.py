@@ -229,6 +229,43 @@ def test_another_clients_numbers_in_between_renumber_what_is_left() -> None:
     assert [message[1] for message in sent(client.outgoing)] == [2]
 
 
+def overtaken(*, sessions: tuple[int, ...], resumed: bool) -> ClientProtocol:
+    """Commands 1 to 3 are on their way, 1 is acknowledged; then come welcomes of these sessions, and a snapshot after the last."""
+    client = playing()
+    for mx in (0, 1, -1):
+        client.command("steer", mx=mx)
+    client.receive(Parts().message(tick=2, ack=1))
+    for session in sessions:
+        client.hello(token=None if resumed else "t")
+        client.receive(welcome(f"anna.r{session}", session))
+    client.receive(Parts().message(flags=KEYFRAME, tick=9, ack=2))
+    return client
+
+
+@pytest.mark.parametrize(("sessions", "resumed"), [((2,), False), ((2,), True), ((5,), True), ((2, 3), False)])
+def test_who_was_alone_in_between_knows_what_is_acknowledged(sessions: tuple[int, ...], resumed: bool) -> None:
+    client = overtaken(sessions=sessions, resumed=resumed)
+    assert (client.unknown, client.pending, client.renumbered) == ([], [3], {})
+
+
+@pytest.mark.parametrize("sessions", [(3,), (3, 4), (4, 5, 6)])
+def test_numbers_that_another_session_has_used_are_unknown_not_acknowledged(sessions: tuple[int, ...]) -> None:
+    client = overtaken(sessions=sessions, resumed=False)
+    assert (client.unknown, client.pending, client.acknowledged_lost) == ([2], [3], 0)
+    client.receive(Parts().message(tick=10, ack=3))
+    assert client.pending == []
+
+
+def test_a_shorter_stay_than_ones_own_is_no_data_loss_where_another_session_was_there() -> None:
+    client = playing()
+    client.command("steer")
+    client.receive(Parts().message(tick=2, ack=1))
+    client.hello(token="t")
+    client.receive(welcome("anna.r9", 9))
+    client.receive(Parts().message(flags=KEYFRAME, tick=1, ack=0))
+    assert (client.acknowledged_lost, client.command("steer")[0]) == (0, 1)
+
+
 def test_after_a_refusal_all_that_was_on_its_way_is_awaited_before_numbers_are_used_again() -> None:
     client = playing()
     for _ in range(4):
