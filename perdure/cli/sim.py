@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int:
     made.add_argument("--jobs", type=int, default=0, help="processes; 0: one a core")
     made.add_argument("--faults", default="", help="kinds of faults, by commas, instead of the seed's choice")
     made.add_argument("--lines", type=int, default=80, help="lines of the trace to print; 0: all")
+    made.add_argument("--mutants", action="store_true", help="look for every planted bug instead, in up to --seeds seeds each")
     made.add_argument("--traces", default=str(Path(tempfile.gettempdir()) / "perdure-sim"), help="folder for the traces of seeds that fail")
     options = made.parse_args(arguments[1:])
     if not 20 <= options.seconds <= 36_000 or options.seeds < 1:
@@ -40,6 +41,15 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(f"perdure sim: {error}", file=sys.stderr)
         return 2
+    if options.mutants:
+        from tests.simulation import mutants
+
+        found = mutants.search(options.seeds, options.first, options.jobs)
+        missed = sorted(name for name, (count, _) in found.items() if not count)
+        most = max(count for count, _ in found.values())
+        print(f"{len(found) - len(missed)} of {len(found)} planted bugs found, the last in {most} seeds"
+              + (f"; not found: {', '.join(missed)}" if missed else ""))  # fmt: skip
+        return 1 if missed else 0
     if options.seed is not None:
         return campaign.main_one(options.seed, options.seconds, kinds, options.lines)
     return campaign.main_many(options.first, options.seeds, options.seconds, options.jobs, kinds, Path(options.traces))

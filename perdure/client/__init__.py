@@ -13,6 +13,7 @@ __all__ = [
     "ClientProtocol",
     "ClientStats",
     "CommandRefused",
+    "OutcomeUnknown",
     "EntityView",
     "Event",
     "NotReady",

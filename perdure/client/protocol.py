@@ -180,7 +180,7 @@ class ClientProtocol:
         try:
             message = _DECODER.decode(data)
             op = message[0]
-        except (msgspec.MsgspecError, IndexError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, IndexError) as error:
             raise ProtocolError(f"the server sent no msgpack array: {error}") from error
         if op == _SNAPSHOT:
             return self._snapshot(message)

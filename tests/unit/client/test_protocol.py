@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perdure.client import ClientProtocol, NotReady, ProtocolError, Refused, Snapshot, SnapshotError, Welcome
@@ -291,6 +291,7 @@ def test_the_window_is_bounded() -> None:
 
 
 @given(st.binary(max_size=64))
+@example(b"\x91\xa1\x80")  # text that is not UTF-8
 def test_garbage_of_a_server_is_a_typed_error(data: bytes) -> None:
     client = playing()
     try:

@@ -1,0 +1,343 @@
+"""Planted bugs: what the simulator must find. Each is a patch of production code, or of the ledger's model, that takes one
+protection away. `find` runs seeds until one fails.
+
+Every mutant stands for a mistake that someone could make, or for one that other systems are known to have made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+import perdure.ledger.memory_ledger as model
+import shard.recovery
+import shard.service
+from gateway.routing import Route
+from gateway.session import Session
+from perdure.client.protocol import ClientProtocol
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, LedgerRefused, LedgerUnavailable
+from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.record import chain_digest
+from shard.tick_loop import TickLoop
+from shard.zone import Phase, Zone
+from tests.simulation.cluster import program
+from tests.simulation.run import Outcome, simulate
+
+Patch = tuple[Any, str, Any]
+MUTANTS: dict[str, Callable[[], list[Patch]]] = {}
+
+
+def mutant(make: Callable[[], list[Patch]]) -> Callable[[], list[Patch]]:
+    MUTANTS[make.__name__] = make
+    return make
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """While this holds, the bug is in the code."""
+    patches = MUTANTS[name]()
+    kept = [(where, attribute, where.__dict__[attribute]) for where, attribute, _ in patches]
+    for where, attribute, value in patches:
+        setattr(where, attribute, value)
+    try:
+        yield
+    finally:
+        for where, attribute, value in kept:
+            setattr(where, attribute, value)
+
+
+def find(name: str, seeds: range, simulated_s: float = 60.0) -> Outcome | None:
+    """Return the first seed's outcome that shows the bug, or None."""
+    with planted(name):
+        for seed in seeds:
+            outcome = simulate(seed, simulated_s)
+            if outcome.violations:
+                return outcome
+    return None
+
+
+# --- the ledger ---------------------------------------------------------------------------------------------------
+
+
+@mutant
+def no_epoch_check() -> list[Patch]:
+    """A commit needs the right tick and digest, but may come from an owner of before."""
+
+    def follows(head: Any, commit: Commit) -> bool:
+        return (head.tick, head.digest) == (commit.tick - 1, commit.previous)
+
+    return [(model, "_follows", follows)]
+
+
+@mutant
+def page_not_logged() -> list[Patch]:
+    """The inbox page is answered, but the log does not hold it."""
+    real = MemoryLedger._commit_one
+
+    def commit_one(self: MemoryLedger, commit: Commit) -> CommitAnswer:
+        answer = real(self, commit)
+        if answer.status is CommitStatus.OK:
+            log = self.store.data.zones[commit.zone].log
+            log[commit.tick] = dataclasses.replace(log[commit.tick], page=())
+        return answer
+
+    return [(MemoryLedger, "_commit_one", commit_one)]
+
+
+@mutant
+def resend_not_recognised() -> list[Patch]:
+    """A commit that is there already is answered as a gap."""
+    real = model._not_next
+
+    def not_next(zone: Any, head: Any, commit: Commit) -> CommitAnswer:
+        answer = real(zone, head, commit)
+        return CommitAnswer(CommitStatus.GAP, detail="as if it were not there") if answer.status is CommitStatus.OK else answer
+
+    return [(model, "_not_next", not_next)]
+
+
+@mutant
+def entries_do_not_follow_movers() -> list[Patch]:
+    """What waits in an inbox for a player who crosses a border stays in that inbox."""
+    return [(model, "_follow_movers", lambda inbox, movers: inbox)]
+
+
+@mutant
+def logout_saves_nothing() -> list[Patch]:
+    """A player who goes to the lobby leaves what it has behind."""
+    real = MemoryLedger._move
+
+    def move(self: MemoryLedger, mover: Any, zone: int) -> None:
+        real(self, mover, zone)
+        if mover.transfer.target == -1:
+            mover.record.saved = b""
+
+    return [(MemoryLedger, "_move", move)]
+
+
+@mutant
+def log_trimmed_to_the_newest_checkpoint() -> list[Patch]:
+    """The log does not reach back to the older checkpoint, which is there for when the newest is bad."""
+    real = MemoryLedger.flip_checkpoint
+
+    async def flip_checkpoint(self: MemoryLedger, zone: int, generation: int, epoch: int, tick: int, digest: str) -> CommitStatus:
+        status = await real(self, zone, generation, epoch, tick, digest)
+        found = self.store.data.zones.get(zone)
+        if status is CommitStatus.OK and found is not None:
+            for trimmed in [logged for logged in found.log if logged < tick]:
+                del found.log[trimmed]
+        return status
+
+    return [(MemoryLedger, "flip_checkpoint", flip_checkpoint)]
+
+
+# --- the shard ----------------------------------------------------------------------------------------------------
+
+
+@mutant
+def release_before_commit() -> list[Patch]:
+    """Frames leave when they are encoded, whatever the ledger says later."""
+    real = TickLoop._in_threads
+
+    async def in_threads(self: TickLoop, function: Any, zones: list[Zone]) -> list[Any]:
+        done = await real(self, function, zones)
+        if function.__name__ == "_encode":
+            for frames in done:
+                for gateway, frame in frames:
+                    self._links.send(gateway, frame)
+        return done
+
+    return [(TickLoop, "_in_threads", in_threads)]
+
+
+@mutant
+def resend_recomputed() -> list[Patch]:
+    """A commit without an answer is not sent again as it was, but made anew."""
+
+    async def commit(self: TickLoop, commits: list[Commit]) -> list[CommitAnswer]:
+        while True:
+            try:
+                return await self._ledger.commit(commits)
+            except (LedgerUnavailable, LedgerRefused):
+                anew = []
+                for one in commits:
+                    record = bytearray(one.record)
+                    record[36] ^= 1  # in the build stamp: the same tick, made again, by other code
+                    digest = chain_digest(one.previous, bytes(record))
+                    self.zones[one.zone].digest = digest
+                    anew.append(dataclasses.replace(one, record=bytes(record), digest=digest))
+                commits = anew
+
+    return [(TickLoop, "_commit", commit)]
+
+
+@mutant
+def fenced_ignored() -> list[Patch]:
+    """An owner that is told of a newer one shows its players the tick all the same."""
+    real = TickLoop._answered
+
+    def answered(self: TickLoop, zone: Zone, answer: CommitAnswer, frames: list[tuple[int, bytes]]) -> None:
+        if answer.status is CommitStatus.FENCED:
+            for gateway, frame in frames:
+                self._links.send(gateway, frame)
+        real(self, zone, answer, frames)
+
+    return [(TickLoop, "_answered", answered)]
+
+
+@mutant
+def takeover_without_the_tail() -> list[Patch]:
+    """A new owner takes the zone as the checkpoint has it."""
+
+    async def take_over(follower: Any, generation: int, epoch: int) -> Zone:
+        zone: Zone = follower.zone if follower.zone is not None else await follower.load()
+        zone.recovered(generation, epoch)
+        return zone
+
+    return [(shard.recovery, "take_over", take_over), (shard.service, "take_over", take_over)]
+
+
+@mutant
+def checkpoint_without_its_page() -> list[Patch]:
+    """A checkpoint does not hold the inbox page that the next tick applies."""
+    real = Zone.checkpoint
+
+    def checkpoint(self: Zone) -> bytes:
+        page, self.page = self.page, ()
+        try:
+            return real(self)
+        finally:
+            self.page = page
+
+    return [(Zone, "checkpoint", checkpoint)]
+
+
+@mutant
+def damaged_checkpoints_are_taken() -> list[Patch]:
+    """A new owner does not compare a checkpoint with its digest, and dies of what it finds."""
+
+    real = shard.recovery.Follower.load
+
+    async def load(self: Any) -> Zone:
+        head = await self._ledger.zone_head(self.number)
+        if not head.checkpoints:
+            return await real(self)
+        zone = Zone(self._program, self.number, self._grid, self._seed)
+        blob = await self._ledger.read_checkpoint(self.number, head.checkpoints[0][0])
+        zone.restore(blob or b"")
+        self.zone = zone
+        return zone
+
+    return [(shard.recovery.Follower, "load", load)]
+
+
+@mutant
+def commands_of_any_session() -> list[Patch]:
+    """A zone applies what an older session of the player has sent."""
+    real = Zone.add_commands
+
+    def add_commands(self: Zone, rows: Any) -> bool:
+        rows = rows.copy()
+        sessions = {int(p["key"]): int(p["session"]) for p in self.players}
+        for row in rows:
+            session = sessions.get(int.from_bytes(row[:8].tobytes(), "little", signed=True), 0)
+            row[12:14] = np.frombuffer((session & 0xFFFF).to_bytes(2, "little"), np.uint8)
+        return real(self, rows)
+
+    return [(Zone, "add_commands", add_commands)]
+
+
+@mutant
+def a_stop_forgets_the_tick_under_way() -> list[Patch]:
+    """A frozen zone is thawed without being given to the ledger anew: a gap is taken for a success."""
+    real = Zone.committed
+
+    def committed(self: Zone, answer: CommitAnswer) -> None:
+        if answer.status is CommitStatus.GAP:
+            self.phase = Phase.READY
+            return
+        real(self, answer)
+
+    return [(Zone, "committed", committed)]
+
+
+# --- the gateway and the client -----------------------------------------------------------------------------------
+
+
+@mutant
+def stale_frames_accepted() -> list[Patch]:
+    """Frames of an owner of before are shown."""
+    real = Session.reroute
+
+    def reroute(self: Session, route: Route, hop: int, ack: int, flags: int) -> bool:
+        if self.route is not None and hop == self.hop and route.stamp < self.route.stamp:
+            return True
+        return real(self, route, hop, ack, flags)
+
+    return [(Session, "reroute", reroute)]
+
+
+@mutant
+def pending_not_sent_again() -> list[Patch]:
+    """A new owner does not get the commands that the one before had not applied."""
+    real = Session.reroute
+
+    def reroute(self: Session, route: Route, hop: int, ack: int, flags: int) -> bool:
+        kept = list(self.pending)
+        self.pending.clear()
+        try:
+            return real(self, route, hop, ack, flags)
+        finally:
+            self.pending.extend(kept)
+
+    return [(Session, "reroute", reroute)]
+
+
+@mutant
+def sent_is_acknowledged() -> list[Patch]:
+    """The client takes every number up to the newest that it has sent for applied, once anything is acknowledged."""
+    real = ClientProtocol._snapshot
+
+    def snapshot(self: ClientProtocol, message: list[Any]) -> Any:
+        if self._synchronised and self._pending:
+            message[5] = max(message[5], self._pending[-1].seq) if isinstance(message[5], int) else message[5]
+        return real(self, message)
+
+    return [(ClientProtocol, "_snapshot", snapshot)]
+
+
+@mutant
+def another_sessions_acknowledgements() -> list[Patch]:
+    """The client takes what another session of its player was acknowledged for its own."""
+    return [(ClientProtocol, "_begin_anew", lambda self, ack: None)]
+
+
+def search(seeds: int, first: int = 1, jobs: int = 0) -> dict[str, tuple[int, str]]:
+    """Look for every mutant in up to `seeds` seeds; return name -> (seeds that it took, the violation), 0 seeds where it lives."""
+    program()
+    found: dict[str, tuple[int, str]] = {}
+    work = [(name, first, seeds) for name in sorted(MUTANTS)]
+    context = multiprocessing.get_context("fork")
+    with Progress(console=Console(stderr=True), transient=True) as progress, context.Pool(jobs or os.cpu_count() or 1) as pool:
+        task = progress.add_task("mutants", total=len(work))
+        for name, count, violation in pool.imap_unordered(_search_one, work):
+            found[name] = count, violation
+            progress.update(task, advance=1)
+            progress.console.print(
+                f"{name}: " + (f"found by seed {first + count - 1}: {violation}" if count else "NOT FOUND"), markup=False
+            )
+    return found
+
+
+def _search_one(work: tuple[str, int, int]) -> tuple[str, int, str]:
+    name, first, seeds = work
+    outcome = find(name, range(first, first + seeds))
+    return (name, outcome.seed - first + 1, outcome.violations[0]) if outcome is not None else (name, 0, "")
