@@ -1,0 +1,73 @@
+"""The simulated cluster itself: the same seed is the same run, faults do what they say, and seeds hold every invariant."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.faults import Faults, kinds_of
+from tests.simulation.mutants import MUTANTS, planted
+from tests.simulation.run import simulate
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.timeout(300)
+
+
+def fingerprint(seed: int, hash_seed: int) -> str:
+    """Run a seed in a process of its own; return its fingerprint."""
+    script = f"from tests.simulation.run import simulate; print(simulate({seed}, 30.0).fingerprint)"
+    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+def test_a_seed_is_the_same_run_in_every_process() -> None:
+    assert len({fingerprint(3, 0), fingerprint(3, 1)}) == 1
+
+
+def test_another_seed_is_another_run() -> None:
+    assert simulate(1, 24.0).fingerprint != simulate(2, 24.0).fingerprint
+
+
+def test_without_faults_nobody_is_disconnected() -> None:
+    outcome = simulate(7, 30.0, faults=False)
+    assert outcome.violations == []
+    assert outcome.figures["acknowledged"] > 300
+    assert outcome.figures["closes"] == 0
+
+
+@pytest.mark.parametrize("kind", kinds_of(",".join(name.removeprefix("_do_") for name in dir(Faults) if name.startswith("_do_"))))
+def test_every_kind_of_fault_happens_and_does_no_harm(kind: str) -> None:
+    outcome = simulate(21, 30.0, kinds=(kind,))
+    assert outcome.violations == [], "\n".join(outcome.trace[-40:])
+    assert outcome.faults.total() > 0
+
+
+def test_kinds_are_read_and_unknown_ones_refused() -> None:
+    assert kinds_of("kill_shard, reset") == ("kill_shard", "reset")
+    with pytest.raises(ValueError, match="no fault 'quake'"):
+        kinds_of("quake")
+
+
+def test_a_planted_bug_is_gone_afterwards() -> None:
+    for name in MUTANTS:
+        patches = MUTANTS[name]()
+        before = [where.__dict__[attribute] for where, attribute, _ in patches]
+        with planted(name):
+            assert [where.__dict__[attribute] for where, attribute, _ in patches] != before
+        assert [where.__dict__[attribute] for where, attribute, _ in patches] == before
+
+
+def test_a_run_that_fails_says_where_and_when() -> None:
+    with planted("release_before_commit"):
+        outcome = simulate(1, 30.0)
+    assert outcome.violations
+    assert "release:" in outcome.violations[0]
+    assert any("FAULT" in line for line in outcome.trace)
