@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "kick": ("perdure.cli.steer", "put a player out"),
     "log": ("perdure.cli.zone_log", "show a zone's records"),
     "replay": ("perdure.cli.zone_log", "run a zone's log again and compare every state hash"),
+    "audit": ("perdure.cli.zone_log", "check that everything is there, once: logs, checkpoints, players, entities"),
     "healthcheck": ("perdure.cli.healthcheck", "ask a member whether it is ready"),
     "bench": ("perdure.cli.bench", "measure, and print the figures"),
     "sim": ("perdure.cli.sim", "run the whole cluster in one process, on a virtual clock, with faults (a checkout)"),

@@ -1,4 +1,4 @@
-"""`perdure log ZONE` (records, readable) and `perdure replay ZONE|all` (every state hash compared)."""
+"""`perdure log ZONE` (records, readable), `perdure replay ZONE|all` (every state hash compared), `perdure audit` (everything)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def main(arguments: list[str]) -> int:
         made.add_argument("--limit", type=int, default=20, help="how many records at most")
         made.add_argument("--json", action="store_true", help="one JSON object a line")
         return with_ledger(options := made.parse_args(arguments[1:]), lambda ledger, _: _log(options, ledger))
+    if verb == "audit":
+        made = parser(verb, "Check that all is there, once: checkpoints, logs, replays, players, entities, presence. Writes nothing.")
+        made.add_argument("--game", default="", help="the game's file or folder; empty: the cluster's")
+        made.add_argument("--json", action="store_true", help="one JSON object")
+        options = made.parse_args(arguments[1:])
+        return with_ledger(options, lambda ledger, address: _audit(options, ledger, address))
     made = parser(verb, "Restore a zone's checkpoint, run the log behind it again, compare every state hash. Writes nothing.")
     made.add_argument("zone", help="number of the zone, or all")
     made.add_argument("--game", default="", help="the game's file or folder; empty: the cluster's")
@@ -50,6 +56,31 @@ async def _log(options: argparse.Namespace, ledger: Ledger) -> int:
         for entry in one["inbox"]:
             print(f"    inbox   {entry}")
     return 0
+
+
+async def _audit(options: argparse.Namespace, ledger: Ledger, address: ClusterAddress) -> int:
+    from perdure.game.contract import GameError
+    from perdure.game.loading import load_game
+    from shard.audit import audit
+    from shard.program import compile_program
+    from shard.zone import ZoneError
+
+    try:
+        with Console(stderr=True).status("loading the game") as status:
+            program = compile_program(load_game(options.game or address.game))
+            report = await audit(ledger, program, status.update)
+    except (GameError, ZoneError) as error:
+        print(f"perdure audit: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(orjson.dumps(report).decode())
+    else:
+        for fault in report.faults:
+            print(f"FAULT {fault}")
+        verdict = f"{len(report.faults)} faults" if report.faults else "all is there, once"
+        print(f"{report.zones} zones, {report.checkpoints} checkpoints, {report.records} records replayed, {report.players} players, "
+              f"{report.entities} entities: {verdict}")  # fmt: skip
+    return 1 if report.faults else 0
 
 
 async def _replay(options: argparse.Namespace, ledger: Ledger, address: ClusterAddress) -> int:

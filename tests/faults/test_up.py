@@ -147,6 +147,8 @@ def test_kill_and_the_restart(up: Up) -> None:
 def test_log_and_replay(up: Up) -> None:
     assert len([line for line in up.verb("log", "0", "--limit", "5").splitlines() if line.startswith("tick ")]) == 5
     assert "state_hash" in up.verb("log", "0", "--limit", "1", "--json")
+    assert "all is there, once" in up.verb("audit")
+    assert json.loads(up.verb("audit", "--json"))["faults"] == []
     replayed = up.verb("replay", "all").splitlines()
     assert len(replayed) == 6
     assert all("every state hash as logged" in line for line in replayed)
