@@ -85,7 +85,8 @@ def generator_sources() -> list[Path]:
 
     The cache of a game's functions is keyed by these: its entries name the generated module, whose name is the build stamp.
     """
-    return [*{*perdure_sources(), *(PACKAGE_ROOT / "game").glob("*.py"), PACKAGE_ROOT.parent / "shard" / "program.py"}]
+    shard = PACKAGE_ROOT.parent / "shard"
+    return [*{*perdure_sources(), *(PACKAGE_ROOT / "game").glob("*.py"), *shard.glob("program*.py")}]
 
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
