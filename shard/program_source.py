@@ -1,0 +1,394 @@
+"""The source of a game's program: the text of `step`, and with it of the tuples and functions that depend on the game.
+
+Owns every word of the generated file but those of the encoder, which are shard.program_encoder_source's. Returns text: never
+writes, compiles or runs it, and makes no arrays. The same game gives the same bytes, since the build stamp is made of them.
+Called by shard.program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from perdure.game.contract import Game
+from perdure.game.schema import FieldSchema
+from shard.kernels import layout
+from shard.program_encoder_source import ENCODER_FIELDS, encoder_source
+
+
+class TableParts(NamedTuple):
+    """Where the parts of a table end in its one array."""
+
+    owned: int
+    ghosts: int
+    spawned: int
+    """Its last row is for overflow."""
+    arrivals: int
+
+
+HEADER = '''"""Generated from game {name!r}; do not edit. See shard/program.py."""
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from perdure.game.jit import kernel
+from shard.kernels.layout import *
+from shard.kernels.state import *
+from shard.kernels.encode import *
+
+_game = getattr(sys.modules[{module!r}], {variable!r})
+'''
+
+
+def generate(game: Game, module_name: str, variable: str, tables: Sequence[TableParts]) -> str:
+    """Return the source of the program of a game that `variable` of a module holds; `tables`: of its entities, in their order."""
+    parts = [HEADER.format(name=game.name, module=module_name, variable=variable)]
+    parts += [f"game_{hook} = _game.hooks[{hook!r}]\n" for hook in sorted(game.hooks)]
+    parts += [_tuples(game), _refuse(), _apply_inputs(game, tables), _apply_commands(game), _emigrate(game), _logouts(game), _hash(game)]
+    parts += [_step(game, tables), encoder_source(game)]
+    return "\n".join(parts)
+
+
+def _tuple(name: str, fields: list[str]) -> str:
+    return f"\nclass {name}(NamedTuple):\n" + "".join(f"    {f}: Any\n" for f in fields)
+
+
+def _tuples(game: Game) -> str:
+    text = ""
+    zone = [
+        "meta", "floats", "counters", "players", "players_words", "player_index", "inputs", "commands", "out", "totals", "totals_words",
+        "scratch",
+    ]  # fmt: skip
+    world = ["tick", "dt", "seed", "zone", "id_base", "x0", "y0", "x1", "y1", "width", "height", "counters", "totals"]
+    for e in game.entities:
+        text += _tuple(f"Table_{e.name}", ["rows", "ghosts", "spawned", "spawned_words", "count", "capacity"])
+        zone += [f"{e.name}_rows", f"{e.name}_words"]
+        world.append(e.name)
+    for c in game.commands:
+        zone.append(f"{c.name}_given")
+        world.append(c.name)
+    for v in game.events:
+        text += _tuple(f"Events_{v.name}", ["rows", "count"])
+        zone.append(f"{v.name}_rows")
+        world.append(v.name)
+    return text + _tuple("World", world) + _tuple("Zone", zone) + _tuple("Encoder", list(ENCODER_FIELDS))
+
+
+def _avatar(game: Game) -> tuple[int, str]:
+    return next((i, e.name) for i, e in enumerate(game.entities) if e.options["avatar"])
+
+
+def _world(game: Game, tables: Sequence[TableParts]) -> str:
+    """Return the expression of the world that rules see; inline, since Numba cannot return a tuple that holds a record."""
+    lines = ["World("]
+    lines.append("        meta[META_TICK], z.floats[FLOAT_DT], meta[META_SEED], meta[META_ZONE], meta[META_ID_BASE],")
+    lines.append("        z.floats[FLOAT_X0], z.floats[FLOAT_Y0], z.floats[FLOAT_X1], z.floats[FLOAT_Y1], z.floats[FLOAT_WIDTH],")
+    lines.append("        z.floats[FLOAT_HEIGHT], z.counters, z.totals[0],")
+    index, _ = _avatar(game)
+    counts = layout.META_COUNTS
+    for t, e in enumerate(game.entities):
+        n, (owned, ghosts, spawned, _) = e.name, tables[t]
+        at = counts + 2 * t
+        lines.append(
+            f"        Table_{n}(z.{n}_rows[: meta[META_TABLE_ROWS + {t}]], z.{n}_rows[{owned} : {owned} + meta[META_TABLE_GHOSTS + {t}]], "
+            f"z.{n}_rows[{ghosts} : {spawned}], z.{n}_words[{ghosts} : {spawned}], meta[{at} : {at + 2}], {owned}),"
+        )
+    lines += [f"        z.{c.name}_given[: meta[META_TABLE_ROWS + {index}]]," for c in game.commands]
+    for k, v in enumerate(game.events):
+        at = counts + 2 * (len(game.entities) + k)
+        lines.append(f"        Events_{v.name}(z.{v.name}_rows, meta[{at} : {at + 2}]),")
+    lines.append("    )")
+    return "\n".join(lines)
+
+
+def _refuse() -> str:
+    return '''
+@kernel
+def refuse(z, k, target):
+    """Inbox entry k finds no room: send it back to `target` (its origin, or the lobby)."""
+    meta = z.meta
+    at = meta[META_OUT]
+    out = z.out[at]
+    out.kind = OUT_REFUSED
+    out.target = target
+    out.type = z.inputs[k].type
+    out.row = -1
+    out.player = -1
+    out.entry = k
+    meta[META_OUT] = at + 1
+
+
+@kernel
+def mark_resumed(player, e):
+    player.session = e.session
+    player.gateway = e.gateway
+    player.slot = e.slot
+    player.detached_at = 0
+    player.leaving = 0  # who comes back in the very tick in which they go, stays
+'''
+
+
+def _apply_inputs(game: Game, tables: Sequence[TableParts]) -> str:
+    index, avatar = _avatar(game)
+    a = avatar
+    resume = f"                if player.row >= 0:\n                    game_resume(w, z.{a}_rows[player.row])\n"
+    resume = resume if "resume" in game.hooks else ""
+    join = "        game_join(w, row, e.arrival >= 0)\n" if "join" in game.hooks else ""
+    owned, _, arrivals, _ = tables[index]
+    others = ""
+    for t, e in enumerate(game.entities):
+        owned_e, _, arrivals_e, _ = tables[t]
+        others += f"""
+        if e.kind == KIND_ARRIVE and e.player == 0 and e.type == {t}:
+            n = meta[META_TABLE_ROWS + {t}]
+            if n >= {owned_e}:
+                refuse(z, k, e.origin)
+            else:
+                meta[META_TABLE_ROWS + {t}] = append_row(z.{e.name}_words[:{owned_e}], n, z.{e.name}_words, {arrivals_e} + e.arrival)
+                z.{e.name}_rows[n].dead = 0
+                z.{e.name}_rows[n].player = -1"""
+    return f'''
+@kernel
+def enter_player(z, w, k):
+    """A player joins from the lobby or arrives over a border: a place in the player table, and its avatar's row."""
+    meta, e = z.meta, z.inputs[k]
+    n = meta[META_TABLE_ROWS + {index}]
+    place = np.int64(find_player(z.players, z.player_index, e.player))
+    if place >= 0:  # here already (the ledger went back in time and gave the entry twice): one player has one body
+        if e.session > z.players[place].session:
+            mark_resumed(z.players[place], e)
+        return
+    if n < {owned}:
+        place = np.int64(add_player(z.players, meta[META_PLAYERS_HIGH], z.player_index, e.player))
+    if place < 0:
+        refuse(z, k, e.origin if e.kind == KIND_ARRIVE else LOBBY)
+        return
+    if place >= meta[META_PLAYERS_HIGH]:
+        meta[META_PLAYERS_HIGH] = place + 1
+    if e.arrival >= 0:
+        meta[META_TABLE_ROWS + {index}] = append_row(z.{a}_words[:{owned}], n, z.{a}_words, {arrivals} + e.arrival)
+    else:
+        clear_row(z.{a}_words, n)
+        meta[META_TABLE_ROWS + {index}] = n + 1
+    row = z.{a}_rows[n]
+    row.player = place
+    row.dead = 0
+    player = z.players[place]
+    player.session = e.session
+    player.gateway = e.gateway
+    player.slot = e.slot
+    player.hop = e.hop
+    player.last_seq = e.last_seq
+    player.row = n
+    player.detached_at = 0
+    if e.gateway == 0:
+        player.detached_at = meta[META_TICK]
+    if e.kind == KIND_JOIN:
+        z.counters[0] += 1
+        row.id = meta[META_ID_BASE] + z.counters[0]
+        if e.arrival < 0:
+            row.x = (z.floats[FLOAT_X0] + z.floats[FLOAT_X1]) * 0.5
+            row.y = (z.floats[FLOAT_Y0] + z.floats[FLOAT_Y1]) * 0.5
+{join}
+
+@kernel
+def apply_inputs(z, w):
+    meta = z.meta
+    for k in range(meta[META_INPUTS]):
+        e = z.inputs[k]
+        if e.kind == KIND_JOIN or (e.kind == KIND_ARRIVE and e.player != 0):
+            enter_player(z, w, k)
+        if e.kind == KIND_ATTACH or e.kind == KIND_DETACH or e.kind == KIND_LEAVE or e.kind == KIND_KICK:
+            p = find_player(z.players, z.player_index, e.player)
+            if p < 0:
+                continue
+            player = z.players[p]
+            if e.kind == KIND_ATTACH and e.session > player.session:
+                mark_resumed(player, e)
+{resume}            if e.kind == KIND_DETACH and e.session == player.session and player.gateway != 0:
+                player.gateway = 0
+                player.detached_at = meta[META_TICK]
+            if e.kind == KIND_KICK or (e.kind == KIND_LEAVE and e.session == player.session):
+                player.leaving = 1
+        if e.kind == KIND_GATEWAY_LOST:
+            for p in range(meta[META_PLAYERS_HIGH]):
+                player = z.players[p]
+                if player.key != 0 and player.gateway == e.gateway:
+                    player.gateway = 0
+                    player.detached_at = meta[META_TICK]
+{others}
+'''
+
+
+def _apply_commands(game: Game) -> str:
+    index, _ = _avatar(game)
+    clear, apply = "", ""
+    for c in game.commands:
+        names = "".join(f"\n        c_{c.name}.{f.name} = 0" for f in c.fields)
+        clear += f"        c_{c.name} = z.{c.name}_given[i]\n        c_{c.name}.given = 0{names}\n"
+    schema = game.schema()
+    for c in schema.commands:
+        offsets = {f.name: place[1] for f, place in zip(c.fields, (c.payload.fields or {}).values(), strict=True)}
+        apply += f"        if kind == {c.kind}:\n            c_{c.name} = z.{c.name}_given[i]\n            c_{c.name}.given = 1\n"
+        for f in c.fields:
+            offset = layout.COMMAND_PAYLOAD_BYTE + offsets[f.name]
+            apply += _read_field(f"c_{c.name}.{f.name}", f, offset)
+    return f"""
+@kernel
+def apply_commands(z):
+    meta = z.meta
+    for i in range(meta[META_TABLE_ROWS + {index}]):
+{clear or "        pass"}
+    for k in range(meta[META_COMMANDS]):
+        p = find_player(z.players, z.player_index, read_i64(z.commands, k, 0))
+        if p < 0:
+            continue
+        player = z.players[p]
+        player.last_seq = read_bits(z.commands, k, COMMAND_SEQ_BYTE, 4)
+        i = player.row
+        if i < 0:
+            continue
+        kind = z.commands[k, COMMAND_KIND_BYTE]
+{apply}
+"""
+
+
+def _read_field(target: str, f: FieldSchema, offset: int) -> str:
+    pad = " " * 12
+    size = np.dtype(f.dtype).itemsize
+    if f.dtype == "f4":
+        return f"{pad}z.scratch[0] = read_bits(z.commands, k, {offset}, 4)\n{pad}{target} = z.scratch.view(np.float32)[0]\n"
+    if f.dtype == "f8":
+        return f"{pad}{target} = z.commands[k, {offset} : {offset + 8}].copy().view(np.float64)[0]\n"
+    if f.dtype == "i8":
+        return f"{pad}{target} = read_i64(z.commands, k, {offset})\n"
+    reader = "read_signed" if f.dtype[0] == "i" else "read_bits"
+    return f"{pad}{target} = {reader}(z.commands, k, {offset}, {size})\n"
+
+
+def _emigrate(game: Game) -> str:
+    text = """
+@kernel
+def zone_at(z, x, y):
+    meta, f = z.meta, z.floats
+    column = cut_at(x * meta[META_COLUMNS] / f[FLOAT_WIDTH], meta[META_COLUMNS])
+    return cut_at(y * meta[META_ROWS] / f[FLOAT_HEIGHT], meta[META_ROWS]) * meta[META_COLUMNS] + column
+
+
+@kernel
+def depart(z, kind, target, table, i, place):
+    meta = z.meta
+    at = meta[META_OUT]
+    out = z.out[at]
+    out.kind = kind
+    out.target = target
+    out.type = table
+    out.row = i
+    out.player = place
+    out.entry = -1
+    meta[META_OUT] = at + 1
+    if place >= 0:
+        z.players[place].departed = 1
+
+"""
+    for t, e in enumerate(game.entities):
+        text += f'''
+@kernel
+def emigrate_{e.name}(z):
+    """Entities that are beyond a border go to the zone that holds their place; where the out buffer is full, next tick."""
+    meta, f = z.meta, z.floats
+    h = f[FLOAT_HYSTERESIS]
+    for i in range(meta[META_TABLE_ROWS + {t}]):
+        row = z.{e.name}_rows[i]
+        if row.dead == DEAD_DESPAWNED and row.player >= 0:
+            row.dead = 0  # an avatar with a player is not despawned: its player would have no body
+        if row.dead != 0:
+            continue
+        beyond = row.x < f[FLOAT_X0] - h or row.x >= f[FLOAT_X1] + h or row.y < f[FLOAT_Y0] - h or row.y >= f[FLOAT_Y1] + h
+        if not beyond:  # a place that is no number is beyond nothing
+            continue
+        target = zone_at(z, row.x, row.y)
+        if target != meta[META_ZONE] and meta[META_OUT] < len(z.out):
+            row.dead = DEAD_DEPARTED
+            depart(z, OUT_CROSS, target, {t}, i, np.int64(row.player))
+'''
+    return text
+
+
+def _logouts(game: Game) -> str:
+    index, a = _avatar(game)
+    leave = "        game_leave(w, row)\n" if "leave" in game.hooks else ""
+    return f'''
+@kernel
+def logouts(z, w):
+    """Players who asked to leave, or whose grace is over, go to the lobby; before anything crosses a border."""
+    meta = z.meta
+    for p in range(meta[META_PLAYERS_HIGH]):
+        player = z.players[p]
+        if player.key == 0 or player.departed != 0 or meta[META_OUT] >= len(z.out):
+            continue
+        if player.leaving == 0 and (player.detached_at == 0 or meta[META_TICK] - player.detached_at < meta[META_GRACE_TICKS]):
+            continue
+        row = z.{a}_rows[player.row]
+{leave}        row.dead = DEAD_DEPARTED
+        depart(z, OUT_LOBBY, LOBBY, {index}, np.int64(player.row), p)
+'''
+
+
+def _hash(game: Game) -> str:
+    lines = ["", "@kernel", "def state_hash(z):", "    meta = z.meta", "    h = hash_start(meta[META_TICK])"]
+    lines.append("    for k in range(len(z.counters)):\n        h = hash_value(h, np.uint64(z.counters[k]))")
+    lines.append("    h = hash_words(h, z.totals_words, 1)")
+    lines.append("    h = hash_words(h, z.players_words, meta[META_PLAYERS_HIGH])")
+    lines += [f"    h = hash_words(h, z.{e.name}_words, meta[META_TABLE_ROWS + {t}])" for t, e in enumerate(game.entities)]
+    return "\n".join([*lines, "    return h\n"])
+
+
+def _step(game: Game, tables: Sequence[TableParts]) -> str:
+    index, a = _avatar(game)
+    purge = "".join(f"    meta[META_TABLE_ROWS + {t}] = purge(z.{e.name}_words, meta[META_TABLE_ROWS + {t}])\n"
+                    for t, e in enumerate(game.entities))  # fmt: skip
+    start = "    if meta[META_TICK] == 1:\n        game_start(w)\n" if "start" in game.hooks else ""
+    merge = "".join(
+        f"    for k in range(meta[META_COUNTS + {2 * t}]):\n"
+        f"        n = meta[META_TABLE_ROWS + {t}]\n"
+        f"        n = append_row(z.{e.name}_words[: {tables[t].owned}], n, z.{e.name}_words, {tables[t].ghosts} + k)\n"
+        f"        meta[META_TABLE_ROWS + {t}] = n\n"
+        for t, e in enumerate(game.entities)
+    )
+    emigrate = "".join(f"    emigrate_{e.name}(z)\n" for e in game.entities)
+    return f'''
+@kernel
+def step(z):
+    """One tick: free what departed, apply inbox entries and commands, run the rules, see who leaves; return the state's hash."""
+    meta = z.meta
+    meta[META_TICK] += 1
+    meta[META_OUT] = 0
+{purge}    meta[META_COUNTS:] = 0
+    meta[META_PLAYERS_HIGH] = free_departed(z.players, z.players_words, meta[META_PLAYERS_HIGH])
+    for i in range(meta[META_TABLE_ROWS + {index}]):
+        if z.{a}_rows[i].player >= 0:
+            z.players[z.{a}_rows[i].player].row = i
+    index_players(z.players, meta[META_PLAYERS_HIGH], z.player_index)
+    w = {_world(game, tables)}
+    apply_inputs(z, w)
+    apply_commands(z)
+    w = {_world(game, tables)}
+{start}    game_tick(w)
+{merge}    logouts(z, w)
+{emigrate}    return state_hash(z)
+
+
+@kernel
+def gather_commands(z, pending, count, best):
+    """Choose this tick's commands out of the pending rows into z.commands; return (chosen, still pending)."""
+    meta = z.meta
+    index_players(z.players, meta[META_PLAYERS_HIGH], z.player_index)
+    chosen, kept = gather(z.players, z.player_index, pending, count, best, z.commands)
+    meta[META_COMMANDS] = chosen
+    return chosen, kept
+'''
