@@ -16,7 +16,8 @@ import structlog
 
 from gateway.fanout import Fanout
 from gateway.routing import RoutingTable
-from gateway.session import NO_HOP, Session, SessionState
+from gateway.session import NO_HOP, Session
+from gateway.session_states import SessionState
 from perdure.ledger.ledger import EnterRequest, EnterStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
 from perdure.wire.client_messages import Hello
 from perdure.wire.identifiers import LOBBY, player_key

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from gateway.session import Admit, AskKeyframe, CloseSocket, Detach, Forward, Leave, Session
+from gateway.session import Session
+from gateway.session_instructions import Admit, AskKeyframe, CloseSocket, Detach, Forward, Leave
 
 if TYPE_CHECKING:
     from gateway.admission import Admission

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink, Route
-from gateway.session import Session, SessionState
+from gateway.session import Session
+from gateway.session_states import SessionState
 from perdure.wire.link import RELEASE_ENTRY, RELEASE_STRUCT, unpack_release
 from perdure.wire.opcodes import Notice, SnapshotFlag
 

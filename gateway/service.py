@@ -23,10 +23,11 @@ from gateway.dispatch import Dispatch
 from gateway.fanout import Fanout
 from gateway.metrics import GatewayCollector, GatewayCounters, metrics_text
 from gateway.routing import RoutingTable
-from gateway.session import Session, SessionLimits, WorldRules
+from gateway.session import Session
 from gateway.settings import GatewaySettings
 from gateway.shard_links import ShardLinks
 from gateway.websocket_server import BindError, WebsocketEndpoint
+from gateway.world_rules import SessionLimits, WorldRules
 from perdure.game.schema import Schema
 from perdure.ledger.ledger import ROUTES_CHANNEL, Ledger, LedgerError, LedgerUnavailable, WorldSettings, gateway_channel
 from perdure.ledger.membership import Membership

@@ -2,7 +2,7 @@
 
 Theory of operation. A session is told what happens (a message, a frame for it, a link that broke, a socket that is gone)
 and answers with instructions for its driver (`instructions`, drained after each call) and with bytes for its client
-(`write`, injected). Its lifecycle is the table TRANSITIONS, and nothing else moves `state`.
+(`write`, injected). Its lifecycle is the table session_states.TRANSITIONS, and nothing else moves `state`.
 
 A session follows its player by the frames that arrive: the route of the newest accepted frame is where commands go.
 Commands that the zone has not acknowledged are kept; when a frame arrives by a new route they are all sent again by
@@ -16,19 +16,16 @@ are handed in as seconds of a monotonic clock. Called by websocket_server, fanou
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum, IntEnum
-from typing import Protocol
 
 from gateway.metrics import GatewayCounters
 from gateway.routing import Route
-from perdure.game.schema import CommandSchema, Schema
+from gateway.session_instructions import Admit, AskKeyframe, CloseSocket, Detach, Forward, Instruction, Leave, SessionDriver, close_text
+from gateway.session_states import TRANSITIONS, SessionEvent, SessionState
+from gateway.world_rules import ROW_START, WorldRules
 from perdure.wire.client_messages import (
     BadMessage,
-    Hello,
     client_op,
     decode_command,
     decode_hello,
@@ -38,15 +35,9 @@ from perdure.wire.client_messages import (
     refused_frame,
     welcome_frame,
 )
-from perdure.wire.opcodes import CLOSE_REASONS, PROTOCOL_VERSION, ClientOp, Close, Notice, SnapshotFlag
+from perdure.wire.opcodes import PROTOCOL_VERSION, ClientOp, Close, Notice, SnapshotFlag
 
-ROW_HEAD = struct.Struct("<qIHBB")
-"""player i64, seq u32, session u16 (its low half), kind u8, padding: perdure.wire.link.COMMAND_HEADER; a test compares them."""
-ROW_START, ROW_TAIL = struct.Struct("<qIH"), struct.Struct("<BB")
-MAX_LEARNED = 4096
-ARRAY_16 = 0xDC
 MAX_SEQ = (1 << 32) - 1
-MAX_CLOSE_TEXT = 120
 UNKNOWN_ACK = -1
 NO_HOP = -1
 
@@ -55,148 +46,9 @@ _GONE = int(SnapshotFlag.GONE)
 _MOVED = int(SnapshotFlag.MOVED)
 _COMMAND = int(ClientOp.COMMAND)
 
-
-class SessionState(IntEnum):
-    """Where a session stands."""
-
-    AWAITING_HELLO = 0  # the socket is open, nothing was said
-    ENTERING = 1  # the ledger is being asked
-    WAITING = 2  # in the world, but no owner of its zone has spoken (yet, or since the last one was lost)
-    PLAYING = 3  # snapshots arrive, commands are forwarded
-    LEAVING = 4  # the client asked to log out; the zone has not said GONE yet
-    CLOSED = 5  # final
-
-
-class SessionEvent(Enum):
-    """What moves a session."""
-
-    HELLO = "hello"
-    ENTERED = "entered"
-    ROUTED = "routed"  # a frame arrived by a new route
-    ROUTE_LOST = "route lost"  # the link broke, or the player moved on to another zone
-    LEAVE = "leave"
-    CLOSE = "close"
-
-
-_S, _E = SessionState, SessionEvent
-TRANSITIONS: dict[SessionState, dict[SessionEvent, SessionState]] = {
-    _S.AWAITING_HELLO: {_E.HELLO: _S.ENTERING, _E.CLOSE: _S.CLOSED},
-    _S.ENTERING: {_E.ENTERED: _S.WAITING, _E.CLOSE: _S.CLOSED},
-    _S.WAITING: {_E.ROUTED: _S.PLAYING, _E.ROUTE_LOST: _S.WAITING, _E.LEAVE: _S.LEAVING, _E.CLOSE: _S.CLOSED},
-    _S.PLAYING: {_E.ROUTED: _S.PLAYING, _E.ROUTE_LOST: _S.WAITING, _E.LEAVE: _S.LEAVING, _E.CLOSE: _S.CLOSED},
-    _S.LEAVING: {_E.ROUTED: _S.LEAVING, _E.ROUTE_LOST: _S.LEAVING, _E.LEAVE: _S.LEAVING, _E.CLOSE: _S.CLOSED},
-    _S.CLOSED: {},
-}
-"""The whole lifecycle. An event that has no entry is a fault of the driver, and raises."""
-
-
 # Looking an enum's member up by its class costs as much as decoding a command does (Python 3.11): the hot path has these.
-_AWAITING_HELLO, _PLAYING, _LEAVING, _CLOSED = _S.AWAITING_HELLO, _S.PLAYING, _S.LEAVING, _S.CLOSED
-
-# --- instructions ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Admit:
-    """Check the tokens and enter the ledger; then call `entered` or `close`."""
-
-    hello: Hello
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """Send rows by the session's route, in order, before anything newer."""
-
-    route: Route
-    rows: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AskKeyframe:
-    """Ask the zone's owner for a full snapshot."""
-
-    route: Route
-    player: int
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """Post LEAVE (or KICK) to the ledger."""
-
-    player: int
-    session: int
-    kick: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Detach:
-    """Tell the ledger that the socket is gone."""
-
-    player: int
-    session: int
-
-
-@dataclass(frozen=True, slots=True)
-class CloseSocket:
-    """Close the websocket; the session is over."""
-
-    code: Close
-    text: str
-
-
-Instruction = Admit | Forward | AskKeyframe | Leave | Detach | CloseSocket
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """Bounds of one session. Rates are per second; 0 commands a second means twice the tick rate."""
-
-    commands_per_second: float = 0.0
-    others_per_second: float = 20.0
-    max_pending: int = 64
-    poison_deaths: int = 3
-
-
-class WorldRules:
-    """What all sessions of a gateway share: the schema, and what follows from it and from the limits."""
-
-    def __init__(self, schema: Schema, limits: SessionLimits, zones: int = 1) -> None:
-        self.schema = schema
-        self.schema_wire = schema.to_wire()
-        self.schema_hash = schema.hash
-        self.limits = limits
-        self.zones = zones
-        self.commands: dict[int, CommandSchema] = {command.kind: command for command in schema.commands}
-        self.learned: dict[bytes, tuple[int, bytes]] = {}
-        """Bytes of a checked command behind its number -> (its first byte, the row behind the number)."""
-        self.row_bytes = ROW_HEAD.size + schema.command_payload_bytes
-        rate = limits.commands_per_second or 2.0 * schema.tick_hz
-        self.command_interval_s = 1.0 / rate
-        # One second's worth, and a full resend after a resume on top of it.
-        self.command_burst_s = 1.0 + limits.max_pending * self.command_interval_s
-        # Refusals for speed are forgiven at a quarter of the rate; a second's worth of them on end is too many.
-        self.strike_interval_s = 4.0 * self.command_interval_s
-        self.strike_burst_s = 4.0
-        self.other_interval_s = 1.0 / limits.others_per_second
-        self.other_burst_s = 2.0
-
-    def learn(self, data: bytes, at: int, kind: int, payload: bytes) -> tuple[int, bytes]:
-        """Return the learned form of a checked command, and keep it where `at` says that its bytes from there on are all."""
-        row = ROW_TAIL.pack(kind, 0) + payload.ljust(self.row_bytes - ROW_HEAD.size, b"\0")
-        form = data[0], row
-        if at and data[0] != ARRAY_16:
-            if len(self.learned) >= MAX_LEARNED:
-                self.learned.clear()  # fields of many values, or somebody who tries: begin anew, it costs one long way each
-            self.learned[data[at:]] = form
-        return form
-
-
-class SessionDriver(Protocol):
-    """What carries out a session's instructions at its socket."""
-
-    def entered(self) -> None: ...
-
-    def end(self, code: Close, text: str) -> None: ...
+_AWAITING_HELLO, _PLAYING = SessionState.AWAITING_HELLO, SessionState.PLAYING
+_LEAVING, _CLOSED = SessionState.LEAVING, SessionState.CLOSED
 
 
 class Session:
@@ -605,11 +457,3 @@ class Session:
         if self.attached:
             self.attached = False
             self.instructions.append(Detach(self.key, self.session))
-
-
-def close_text(code: Close, detail: str = "") -> str:
-    """Return the close reason that travels: the code's name and what happened, at most 120 bytes of UTF-8."""
-    text = CLOSE_REASONS[code].name
-    if detail:
-        text = f"{text}: {detail}"
-    return text.encode()[:MAX_CLOSE_TEXT].decode(errors="ignore")

@@ -28,8 +28,10 @@ from websockets.streams import StreamReader
 from gateway.dispatch import Dispatch
 from gateway.fanout import Fanout
 from gateway.metrics import GatewayCounters
-from gateway.session import Session, SessionState, WorldRules
+from gateway.session import Session
+from gateway.session_states import SessionState
 from gateway.settings import GatewaySettings
+from gateway.world_rules import WorldRules
 from perdure.wire.client_messages import MAX_CLIENT_MESSAGE, PING_FRAME
 from perdure.wire.opcodes import Close
 
@@ -63,7 +65,7 @@ class BindError(Exception):
 
 
 class GameConnection(ServerConnection):
-    """One client's socket. Implements session.SessionDriver."""
+    """One client's socket. Implements session_instructions.SessionDriver."""
 
     def __init__(self, endpoint: WebsocketEndpoint, protocol: ServerProtocol, server: Server, **options: Any) -> None:
         super().__init__(protocol, server, **options)
@@ -212,7 +214,7 @@ class GameConnection(ServerConnection):
         if not self.ended.done():
             self.ended.set_result(None)
 
-    # session.SessionDriver
+    # session_instructions.SessionDriver
 
     def entered(self) -> None:
         self.authenticated = True

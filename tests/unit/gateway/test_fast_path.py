@@ -12,7 +12,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from gateway.metrics import GatewayCounters
-from gateway.session import SessionState
+from gateway.session_states import SessionState
 from gateway.websocket_server import GameConnection
 
 REQUEST = (

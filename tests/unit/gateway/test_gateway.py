@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from gateway.service import EXIT_USAGE, GatewayService, serve_gateway
-from gateway.session import SessionState
+from gateway.session_states import SessionState
 from perdure.client import ClientClosed, run_bots
 from perdure.ledger.ledger import EnterAnswer, EnterRequest, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
