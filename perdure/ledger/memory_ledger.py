@@ -1,32 +1,26 @@
 """The ledger in memory: the twin of `redis_ledger.RedisLedger`, for the simulator, unit tests and single-process worlds.
 
-Owns `MemoryStore`, which stands for the server: several `MemoryLedger` clients may share one store. Its methods are
-coroutines, but only `subscribe` ever waits, so a simulator may drive them without an event loop. Never does I/O, never
-reads a clock of its own (the leader's lease runs on the injected one) and never outlives its process. The statements
-stand in the same order as in functions/*.lua; tests/conformance/ledger holds both against one suite.
+Owns the rules of every call but commit (memory_commit). What it keeps is a `MemoryStore`, which stands for the server: several
+clients may share one. Its methods are coroutines, but only `subscribe` ever waits, so a simulator may drive them without an
+event loop. Never does I/O, never reads a clock of its own (the leader's lease runs on the store's injected one) and never
+outlives its process. The statements stand in the same order as in functions/*.lua; tests/conformance/ledger holds both against
+one suite. Called by tests, fakes and the simulator, through the contract in ledger.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
-import struct
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from perdure.ledger.ledger import (
     CHECKPOINTS_KEPT,
     EPOCH_RESEED_STEP,
     EVICTED_REMEMBERED,
     INBOX_LIMIT_ENTRIES,
-    INBOX_PAGE_BYTES,
-    INBOX_PAGE_ENTRIES,
     ORDERS_LIMIT,
-    PRESENCE_CHANNEL,
-    PRESENCE_LOG_LENGTH,
     ROUTES_CHANNEL,
     SUSPECT_CHANNEL,
     ClusterView,
@@ -44,156 +38,16 @@ from perdure.ledger.ledger import (
     LoggedRecord,
     Member,
     Presence,
-    Transfer,
     WorldSettings,
     ZoneHead,
     ZoneRoute,
     gateway_channel,
 )
+from perdure.ledger.memory_commit import commit_one
+from perdure.ledger.memory_store import MemoryStore, StoredCheckpoint, StoredHead, StoredPlayer, StoredZone, Subscription
 from perdure.ledger.record import blob_digest
-from perdure.wire.entries import ENTRY_HEADER, Entry, EntryKind
+from perdure.wire.entries import Entry, EntryKind
 from perdure.wire.identifiers import LOBBY, key_hex
-
-SUBSCRIPTION_LIMIT = 1024
-"""Hints that wait for one subscriber; past it they are dropped and a resync stands in their place."""
-
-_PLAYER = struct.Struct("<q")
-_U32 = struct.Struct("<I")
-_ADDRESSED = frozenset((EntryKind.ATTACH, EntryKind.DETACH, EntryKind.LEAVE, EntryKind.KICK))
-_CARRIERS = frozenset((EntryKind.JOIN, EntryKind.ARRIVE))
-
-
-@dataclass(slots=True)
-class _Head:
-    generation: int
-    epoch: int
-    tick: int = 0
-    digest: str = ""
-
-
-@dataclass(slots=True)
-class _Checkpoint:
-    tick: int
-    epoch: int
-    digest: str
-
-
-@dataclass(slots=True)
-class _Zone:
-    """All that is kept under one zone's number. `head` is None, and `owner` too, until the zone is first assigned."""
-
-    head: _Head | None = None
-    owner: str | None = None
-    log: dict[int, LoggedRecord] = field(default_factory=dict)
-    inbox: list[bytes] = field(default_factory=list)
-    blobs: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    checkpoints: list[_Checkpoint] = field(default_factory=list)
-    successor: str = ""
-    ready: bool = False
-
-
-@dataclass(slots=True)
-class _Player:
-    name: str
-    session: int = 0
-    place: int = LOBBY
-    gateway: int = -1
-    slot: int = -1
-    since_ms: int = 0
-    saved: bytes = b""
-    home: int = LOBBY
-    resume: str = ""
-
-
-@dataclass(slots=True)
-class _Mover:
-    """A player whom a commit moves out of its zone, and what follows it out of that zone's inbox."""
-
-    transfer: Transfer
-    record: _Player
-    session: bytes
-    gateway: bytes
-    follow: list[bytes] = field(default_factory=list)
-    rejoined: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Subscription:
-    channels: frozenset[str]
-    waiting: deque[tuple[str, bytes]]
-    wake: asyncio.Event
-    closed: bool = False
-
-    def offer(self, channel: str, message: bytes) -> None:
-        if channel not in self.channels:
-            return
-        if len(self.waiting) >= SUBSCRIPTION_LIMIT:
-            self.resync()
-        else:
-            self.waiting.append((channel, message))
-        self.wake.set()
-
-    def resync(self) -> None:
-        self.waiting.clear()
-        self.waiting.extend((channel, b"resync") for channel in sorted(self.channels))
-        self.wake.set()
-
-
-@dataclass(slots=True)
-class _Data:
-    """What a real server would keep on its disk."""
-
-    world: WorldSettings | None = None
-    zones: dict[int, _Zone] = field(default_factory=dict)
-    players: dict[int, _Player] = field(default_factory=dict)
-    members: dict[str, Member] = field(default_factory=dict)
-    evicted: dict[tuple[str, int], None] = field(default_factory=dict)
-    suspects: dict[str, int] = field(default_factory=dict)
-    draining: set[str] = field(default_factory=set)
-    orders: dict[str, list[str]] = field(default_factory=dict)
-    presence_log: deque[str] = field(default_factory=lambda: deque(maxlen=PRESENCE_LOG_LENGTH))
-    leader: str = ""
-    leader_until: float = 0.0
-    term: int = 0
-    version: int = 0
-    generation: int = 1
-
-    def zone(self, zone: int) -> _Zone:
-        found = self.zones.get(zone)
-        if found is None:
-            found = self.zones[zone] = _Zone()
-        return found
-
-
-class MemoryStore:
-    """What the clients of one ledger share. `snapshot` and `restore` let a test send it back in time."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        self.data = _Data()
-        self.run = 1
-        self.subscriptions: list[_Subscription] = []
-
-    @property
-    def run_id(self) -> str:
-        return f"memory-{self.run}"
-
-    def snapshot(self) -> object:
-        """Return a copy of all that is kept, for `restore`."""
-        return copy.deepcopy(self.data)
-
-    def restore(self, kept: object) -> None:
-        """Go back to `kept`, as a server does that restarts from an older file: `run_id` changes, subscribers resync."""
-        if not isinstance(kept, _Data):
-            raise TypeError("restore wants what snapshot returned")
-        self.data = copy.deepcopy(kept)
-        self.run += 1
-        for subscription in self.subscriptions:
-            subscription.resync()
-
-    def publish(self, channel: str, message: str) -> None:
-        for subscription in self.subscriptions:
-            subscription.offer(channel, message.encode())
 
 
 class MemoryLedger(Ledger):
@@ -201,7 +55,7 @@ class MemoryLedger(Ledger):
 
     def __init__(self, store: MemoryStore | None = None) -> None:
         self.store = store if store is not None else MemoryStore()
-        self._subscriptions: list[_Subscription] = []
+        self._subscriptions: list[Subscription] = []
 
     # --- world ----------------------------------------------------------------------------------------------------
 
@@ -217,63 +71,11 @@ class MemoryLedger(Ledger):
     # --- a zone's log ---------------------------------------------------------------------------------------------
 
     async def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
-        return [self._commit_one(commit) for commit in commits]
-
-    def _commit_one(self, commit: Commit) -> CommitAnswer:
-        data = self.store.data
-        zone = data.zones.get(commit.zone)
-        head = zone.head if zone else None
-        if zone is None or head is None or not _follows(head, commit):
-            return _not_next(zone, head, commit)
-
-        movers: dict[bytes, _Mover] = {}
-        for transfer in commit.transfers:
-            if transfer.player == 0:
-                if transfer.target == LOBBY:
-                    return CommitAnswer(CommitStatus.BROKEN, detail="a transfer without a player cannot go to the lobby")
-                continue
-            raw = _PLAYER.pack(transfer.player)
-            record = data.players.get(transfer.player)
-            if record is None or record.place != commit.zone or raw in movers:
-                return CommitAnswer(CommitStatus.BROKEN, detail=f"player {key_hex(transfer.player)} is not in zone {commit.zone}")
-            movers[raw] = _Mover(transfer, record, transfer.entry[4:8], transfer.entry[16:20])
-        inbox = zone.inbox
-        if movers and inbox:
-            kept = _follow_movers(inbox, movers)
-            if kept is None:
-                return CommitAnswer(CommitStatus.BROKEN, detail=f"a player of a transfer is still in the inbox of zone {commit.zone}")
-            inbox = kept
-
-        page = _page(inbox)
-        zone.log[commit.tick] = LoggedRecord(commit.tick, commit.digest, commit.record, page)
-        head.tick, head.digest = commit.tick, commit.digest
-        zone.inbox = inbox[len(page) :]
-        for transfer in commit.transfers:
-            if transfer.player == 0:
-                data.zone(transfer.target).inbox.append(transfer.entry)
-            else:
-                self._move(movers[_PLAYER.pack(transfer.player)], commit.zone)
-        return CommitAnswer(CommitStatus.OK, page)
-
-    def _move(self, mover: _Mover, zone: int) -> None:
-        data, transfer, player = self.store.data, mover.transfer, mover.record
-        if transfer.target == LOBBY:
-            player.saved, player.home = transfer.entry, zone
-            if mover.rejoined:
-                return
-            player.place, player.gateway, player.slot = LOBBY, -1, -1
-            self._announce("leave", transfer.player, player)
-            return
-        inbox = data.zone(transfer.target).inbox
-        inbox.append(transfer.entry)
-        inbox.extend(mover.follow)
-        if transfer.target != zone:
-            player.place = transfer.target
-            self._announce("move", transfer.player, player)
+        return [commit_one(self.store, commit) for commit in commits]
 
     async def zone_head(self, zone: int) -> ZoneHead:
-        found = self.store.data.zones.get(zone) or _Zone()
-        head = found.head or _Head(0, 0)
+        found = self.store.data.zones.get(zone) or StoredZone()
+        head = found.head or StoredHead(0, 0)
         checkpoints = tuple((kept.tick, kept.digest) for kept in found.checkpoints)
         owner = found.owner or ""
         return ZoneHead(zone, head.generation, head.epoch, owner, head.tick, head.digest, checkpoints, len(found.inbox))
@@ -305,7 +107,7 @@ class MemoryLedger(Ledger):
         if tick > head.tick or (newest is not None and tick < newest.tick):
             return CommitStatus.GAP
         older = found.checkpoints[1:] if newest is not None and newest.tick == tick else found.checkpoints
-        found.checkpoints = [_Checkpoint(tick, epoch, digest), *older][:CHECKPOINTS_KEPT]
+        found.checkpoints = [StoredCheckpoint(tick, epoch, digest), *older][:CHECKPOINTS_KEPT]
         kept = {(checkpoint.tick, checkpoint.epoch) for checkpoint in found.checkpoints}
         for at in [at for at in found.blobs if at not in kept and (at[1] < epoch or at[0] <= tick)]:
             del found.blobs[at]
@@ -324,20 +126,20 @@ class MemoryLedger(Ledger):
 
     async def reseed(self, zone: int, generation: int, epoch: int, tick: int, digest: str, blob: bytes, blob_digest: str) -> ZoneHead:
         data = self.store.data
-        head = (data.zones.get(zone) or _Zone()).head or _Head(0, 0)
+        head = (data.zones.get(zone) or StoredZone()).head or StoredHead(0, 0)
         if (head.generation, head.epoch, head.tick) > (generation, epoch, tick):
             raise LedgerRefused(
                 f"zone {zone} is at generation {head.generation}, epoch {head.epoch}, tick {head.tick} in the ledger, "
                 f"ahead of {generation}, {epoch}, {tick}: drop it and load it from there"
             )
         found = data.zone(zone)
-        new = _Head(generation + 1, max(head.epoch, epoch) + EPOCH_RESEED_STEP, tick, digest)
+        new = StoredHead(generation + 1, max(head.epoch, epoch) + EPOCH_RESEED_STEP, tick, digest)
         found.head = new
         if found.owner is None:
             found.owner = ""
         found.log.clear()
         found.blobs = {(tick, new.epoch): bytes(blob)}
-        found.checkpoints = [_Checkpoint(tick, new.epoch, blob_digest)]
+        found.checkpoints = [StoredCheckpoint(tick, new.epoch, blob_digest)]
         data.generation = max(data.generation, new.generation)
         self._raise_version()
         return await self.zone_head(zone)
@@ -351,7 +153,7 @@ class MemoryLedger(Ledger):
             return EnterAnswer(EnterStatus.NAME_CLASH, detail=f"{player.name} has the same key as {request.name}")
         if request.resume_presented and (player is None or player.resume != request.resume_presented):
             return EnterAnswer(EnterStatus.BAD_RESUME, detail="the resume token was used before, or never given")
-        known = player or _Player(request.name)
+        known = player or StoredPlayer(request.name)
         joins = known.place == LOBBY
         place = (known.home if known.home >= 0 else request.spawn_zone) if joins else known.place
         waiting = len(data.zones[place].inbox) if place in data.zones else 0
@@ -372,7 +174,7 @@ class MemoryLedger(Ledger):
             payload=known.saved if joins else b"",
         )
         data.zone(place).inbox.append(entry.pack())
-        self._announce("enter" if joins else "attach", request.player, known)
+        self.store.announce("enter" if joins else "attach", request.player, known)
         if old_gateway >= 0:
             self.store.publish(gateway_channel(old_gateway), str(old_slot))
         return EnterAnswer(EnterStatus.OK, known.session, place, old_gateway, old_slot)
@@ -385,7 +187,7 @@ class MemoryLedger(Ledger):
             return True
         known.gateway, known.slot = -1, -1
         self.store.data.zone(known.place).inbox.append(Entry(EntryKind.DETACH, player, session).pack())
-        self._announce("detach", player, known)
+        self.store.announce("detach", player, known)
         return True
 
     async def leave(self, player: int, session: int, kick: bool = False) -> bool:
@@ -405,7 +207,7 @@ class MemoryLedger(Ledger):
         for key, player in sorted(data.players.items(), key=lambda item: key_hex(item[0])):
             if player.gateway == gateway:
                 player.gateway, player.slot = -1, -1
-                self._announce("detach", key, player)
+                self.store.announce("detach", key, player)
 
     async def player(self, player: int) -> LobbyRecord | None:
         known = self.store.data.players.get(player)
@@ -482,7 +284,7 @@ class MemoryLedger(Ledger):
             raise LedgerRefused(f"zone {zone} is at epoch {epoch}, not {expected_epoch}: read the view anew")
         found = data.zone(zone)
         if head is None:
-            found.head = _Head(1, 1)
+            found.head = StoredHead(1, 1)
         else:
             head.epoch += 1
         found.owner, found.successor, found.ready = shard, "", False
@@ -541,13 +343,13 @@ class MemoryLedger(Ledger):
     # --- hints ----------------------------------------------------------------------------------------------------
 
     def subscribe(self, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
-        subscription = _Subscription(frozenset(channels), deque(), asyncio.Event())
+        subscription = Subscription(frozenset(channels), deque(), asyncio.Event())
         subscription.resync()
         self.store.subscriptions.append(subscription)
         self._subscriptions.append(subscription)
         return self._hints(subscription)
 
-    async def _hints(self, subscription: _Subscription) -> AsyncIterator[tuple[str, bytes]]:
+    async def _hints(self, subscription: Subscription) -> AsyncIterator[tuple[str, bytes]]:
         try:
             while not subscription.closed:
                 while subscription.waiting:
@@ -567,7 +369,7 @@ class MemoryLedger(Ledger):
 
     # --- within ---------------------------------------------------------------------------------------------------
 
-    def _forget(self, subscription: _Subscription) -> None:
+    def _forget(self, subscription: Subscription) -> None:
         for where in (self.store.subscriptions, self._subscriptions):
             if subscription in where:
                 where.remove(subscription)
@@ -598,87 +400,6 @@ class MemoryLedger(Ledger):
         while len(data.evicted) > EVICTED_REMEMBERED:
             del data.evicted[next(iter(data.evicted))]
 
-    def _announce(self, change: str, key: int, player: _Player) -> None:
-        text = json.dumps(
-            {
-                "change": change,
-                "player": key_hex(key),
-                "name": player.name,
-                "place": player.place,
-                "gateway": player.gateway,
-                "slot": player.slot,
-                "session": player.session,
-                "since_ms": player.since_ms,
-            },
-            separators=(",", ":"),
-        )
-        self.store.publish(PRESENCE_CHANNEL, text)
-        self.store.data.presence_log.append(text)
 
-
-def _follows(head: _Head, commit: Commit) -> bool:
-    return (head.generation, head.epoch, head.tick, head.digest) == (commit.generation, commit.epoch, commit.tick - 1, commit.previous)
-
-
-def _not_next(zone: _Zone | None, head: _Head | None, commit: Commit) -> CommitAnswer:
-    """Return why a commit does not append to the head: a resend, a newer owner, or a ledger that went back in time."""
-    if zone is None or head is None:
-        return CommitAnswer(CommitStatus.GAP, detail=f"the ledger does not know zone {commit.zone}")
-    mine, theirs = (head.generation, head.epoch), (commit.generation, commit.epoch)
-    if mine != theirs:
-        status = CommitStatus.FENCED if mine > theirs else CommitStatus.GAP
-        return CommitAnswer(status, detail=f"zone {commit.zone} is at generation {mine[0]}, epoch {mine[1]}, not {theirs[0]}, {theirs[1]}")
-    if head.tick == commit.tick and head.digest == commit.digest and commit.tick in zone.log:
-        return CommitAnswer(CommitStatus.OK, zone.log[commit.tick].page)
-    return CommitAnswer(
-        CommitStatus.GAP, detail=f"zone {commit.zone} stands at tick {head.tick} ({head.digest}), not {commit.tick - 1} ({commit.previous})"
-    )
-
-
-def _page(inbox: list[bytes]) -> tuple[bytes, ...]:
-    """Return the first entries of an inbox that fit a page; one fits always."""
-    taken = total = 0
-    for entry in inbox[:INBOX_PAGE_ENTRIES]:
-        total += len(entry)
-        if taken and total > INBOX_PAGE_BYTES:
-            break
-        taken += 1
-    return tuple(inbox[:taken])
-
-
-def _follow_movers(inbox: list[bytes], movers: dict[bytes, _Mover]) -> list[bytes] | None:
-    """Return what stays in the inbox when `movers` leave; what is addressed to them goes into their `follow`.
-
-    Without this an ATTACH that waits for a player who crosses a border in the same tick would be lost. One who goes to the
-    lobby while an ATTACH waits is joined anew by it. None where a mover has not even been taken in from this inbox.
-    """
-    kept: list[bytes] = []
-    for entry in inbox:
-        kind = entry[0] if len(entry) >= ENTRY_HEADER else 0
-        mover = movers.get(entry[8:16]) if kind else None
-        if kind == EntryKind.GATEWAY_LOST:
-            for raw, leaver in movers.items():
-                if leaver.transfer.target != LOBBY and leaver.gateway == entry[16:20]:
-                    (player,), (session,) = _PLAYER.unpack(raw), _U32.unpack(leaver.session)
-                    leaver.follow.append(Entry(EntryKind.DETACH, player, session).pack())
-            kept.append(entry)
-        elif mover is None:
-            kept.append(entry)
-        elif kind in _CARRIERS:
-            return None
-        elif kind not in _ADDRESSED:
-            kept.append(entry)
-        elif mover.transfer.target != LOBBY:
-            mover.follow.append(entry)
-            if kind == EntryKind.ATTACH:
-                mover.session, mover.gateway = entry[4:8], entry[16:20]
-        elif mover.rejoined:
-            kept.append(entry)
-        elif kind == EntryKind.ATTACH:
-            mover.rejoined = True
-            kept.append(bytes((EntryKind.JOIN,)) + entry[1:ENTRY_HEADER] + mover.transfer.entry)
-    return kept
-
-
-def _presence(key: int, player: _Player) -> Presence:
+def _presence(key: int, player: StoredPlayer) -> Presence:
     return Presence(key, player.name, player.place, player.gateway, player.slot, player.session, player.since_ms)

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, cast
 
 from perdure.ledger.ledger import Commit, CommitAnswer, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
-from perdure.ledger.memory_ledger import MemoryLedger, MemoryStore
+from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.memory_store import MemoryStore
 from tests.simulation.clock import Process
 from tests.simulation.network import Network
 

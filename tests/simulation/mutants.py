@@ -17,7 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-import perdure.ledger.memory_ledger as model
+import perdure.ledger.memory_commit as model
+import perdure.ledger.memory_ledger
 import shard.recovery
 import shard.service
 from gateway.fanout import Fanout
@@ -26,6 +27,7 @@ from gateway.session import Session
 from perdure.client.protocol import ClientProtocol
 from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, LedgerRefused, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import chain_digest
 from shard.tick_loop import TickLoop
 from shard.zone import Zone
@@ -87,16 +89,16 @@ def no_epoch_check() -> list[Patch]:
 @mutant()
 def page_not_logged() -> list[Patch]:
     """The inbox page is answered, but the log does not hold it."""
-    real = MemoryLedger._commit_one
+    real = model.commit_one
 
-    def commit_one(self: MemoryLedger, commit: Commit) -> CommitAnswer:
-        answer = real(self, commit)
+    def commit_one(store: MemoryStore, commit: Commit) -> CommitAnswer:
+        answer = real(store, commit)
         if answer.status is CommitStatus.OK:
-            log = self.store.data.zones[commit.zone].log
+            log = store.data.zones[commit.zone].log
             log[commit.tick] = dataclasses.replace(log[commit.tick], page=())
         return answer
 
-    return [(MemoryLedger, "_commit_one", commit_one)]
+    return [(perdure.ledger.memory_ledger, "commit_one", commit_one)]
 
 
 @mutant()
@@ -120,14 +122,14 @@ def entries_do_not_follow_movers() -> list[Patch]:
 @mutant()
 def logout_saves_nothing() -> list[Patch]:
     """A player who goes to the lobby leaves what it has behind."""
-    real = MemoryLedger._move
+    real = model._move
 
-    def move(self: MemoryLedger, mover: Any, zone: int) -> None:
-        real(self, mover, zone)
+    def move(store: MemoryStore, mover: Any, zone: int) -> None:
+        real(store, mover, zone)
         if mover.transfer.target == -1:
             mover.record.saved = b""
 
-    return [(MemoryLedger, "_move", move)]
+    return [(model, "_move", move)]
 
 
 @mutant("corrupt_checkpoint", "kill_shard")

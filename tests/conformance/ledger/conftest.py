@@ -11,7 +11,8 @@ import pytest_asyncio
 from ledger_lab import Clock, Lab, free_port, raw_client
 
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.memory_ledger import MemoryLedger, MemoryStore
+from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.redis_ledger import RedisLedger
 
 REDIS_BINARY = Path("/usr/bin/redis-server")

@@ -16,7 +16,8 @@ from redis.backoff import NoBackoff
 from perdure.ledger import keys
 from perdure.ledger.embedded import EmbeddedServer
 from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, EnterAnswer, EnterRequest, Ledger, Member, Transfer
-from perdure.ledger.memory_ledger import MemoryLedger, MemoryStore
+from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import chain_digest
 from perdure.ledger.redis_ledger import RedisLedger
 from perdure.wire.entries import Entry, EntryKind, unpack_entry

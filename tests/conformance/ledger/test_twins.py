@@ -17,7 +17,8 @@ from ledger_lab import Clock, Lab, member, raw_client, request
 from perdure.ledger import keys
 from perdure.ledger.embedded import EmbeddedServer
 from perdure.ledger.ledger import Commit, Ledger, LedgerRefused, Transfer
-from perdure.ledger.memory_ledger import MemoryLedger, MemoryStore
+from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import blob_digest, chain_digest
 from perdure.ledger.redis_ledger import RedisLedger
 from perdure.wire.entries import Entry, EntryKind

@@ -26,7 +26,8 @@ from coordinator.events import (
     WorldRead,
 )
 from perdure.ledger.ledger import ClusterView, Commit, CommitStatus, EnterRequest, LedgerRefused, Member
-from perdure.ledger.memory_ledger import MemoryLedger, MemoryStore
+from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import chain_digest
 from perdure.wire.identifiers import player_key
 
