@@ -198,6 +198,26 @@ def member(
     return Member(name, "shard", number, address, beat, {"state": state, **info})
 
 
+@contextlib.asynccontextmanager
+async def ledger_at(url: str, world: str = "main", **options: Any) -> AsyncIterator[RedisLedger]:
+    """A client of the server at `url`, closed at the end."""
+    ledger = await RedisLedger.connect(url, world, **options)
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+@contextlib.asynccontextmanager
+async def own_lab(server: EmbeddedServer, world: str = "main", **options: Any) -> AsyncIterator[Lab]:
+    """A lab on a server that the test may kill, closed at the end."""
+    lab = Lab("own", world, await RedisLedger.connect(server.url, world, **options), server=server, raw=raw_client(server.url))
+    try:
+        yield lab
+    finally:
+        await lab.close()
+
+
 async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = 10.0) -> None:
     """Wait until a condition holds; fails past the bound."""
     until = asyncio.get_running_loop().time() + within_s
