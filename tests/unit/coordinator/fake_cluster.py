@@ -33,6 +33,7 @@ from perdure.wire.identifiers import player_key
 
 Answer = TypeVar("Answer")
 LEASE_MS = 60_000
+SHARDS = ("s0", "s1", "s2", "s3")
 
 
 def drive(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
@@ -212,4 +213,12 @@ class FakeCluster:
         return [instruction for instruction in self.leader.done if isinstance(instruction, kind)]
 
 
-__all__ = ["Coordinator", "FakeCluster", "LedgerRefused", "drive"]
+def running(*names: str, columns: int = 4, rows: int = 4, settings: ClusterSettings | None = None) -> FakeCluster:
+    """Return a cluster of these shards, or of SHARDS, whose zones are shared out."""
+    cluster = FakeCluster(columns, rows, settings)
+    cluster.join(*(names or SHARDS))
+    cluster.settle()
+    return cluster
+
+
+__all__ = ["SHARDS", "Coordinator", "FakeCluster", "LedgerRefused", "drive", "running"]
