@@ -7,6 +7,7 @@ code that says "resume". Holds no world state. `run` is called by the CLI; tests
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -167,11 +168,9 @@ class GatewayService:
     async def _follow_view(self) -> None:
         """Read the view whenever a heartbeat or a hint says that it changed, and now and then anyway."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):  # nothing was said: read it anyway, since hints may be lost
                 async with asyncio.timeout(self.settings.view_poll_ms / 1000):
                     await self._view_wanted.wait()
-            except TimeoutError:
-                pass  # nothing was said: read it anyway, since hints may be lost
             self._view_wanted.clear()
             try:
                 view = await self.ledger.view()

@@ -7,6 +7,7 @@ test of zero loss wants to know. No knowledge of any game. Called by the CLI (`p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import statistics
 from collections.abc import Sequence
@@ -164,11 +165,9 @@ class Bot:
                 command = self._random.choice(commands)
                 values = self._values(command)
                 hold_until_s = loop.time() + self._random.uniform(0.2, 1.0) * self._hold_s
-            try:
+            with contextlib.suppress(NotReady):  # the zone is paused or has just moved: skip this one, as a player's client would
                 self._sent.append(client.send_command(command.name, **values))
                 self.report.sent += 1
-            except NotReady:
-                pass  # the zone is paused or has just moved: skip this one, as a player's client would
             next_s = max(next_s + self._interval_s, loop.time())
             await asyncio.sleep(next_s - loop.time())
 

@@ -7,6 +7,7 @@ and every shard runs zones. The folder of a cluster is kept where a test failed,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 import time
@@ -117,10 +118,8 @@ class Player:
     async def wander(self, stop: asyncio.Event, choose: random.Random) -> None:
         """Go somewhere all the time: most commands end in another zone."""
         while not stop.is_set():
-            try:
+            with contextlib.suppress(NotReady):  # a pause: what is unacknowledged fills the window
                 self.go(choose.uniform(0, 299), choose.uniform(0, 199))
-            except NotReady:
-                pass  # a pause: what is unacknowledged fills the window
             await asyncio.sleep(COMMAND_EVERY_S)
 
     def check(self, *, drops: int = 0) -> None:

@@ -7,6 +7,7 @@ loss. Each tick commits to the ledger, applies the inbox page, then the commands
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import struct
@@ -137,33 +138,37 @@ class ShardDouble:
         frames = FrameReader()
         gateway = -1
         try:
-            while data := await reader.read(65536):
-                for type_, body in frames.feed(data):
-                    if type_ is LinkType.HELLO:
-                        (gateway,) = struct.unpack_from("<I", body)
-                        assert bytes(body[4:36]) == link_proof(SECRET.encode(), nonce, gateway)
-                        self.links[gateway] = writer
-                        self.hellos += 1
-                        writer.write(pack_frame(LinkType.ACCEPT))
-                    elif type_ is LinkType.COMMANDS:
-                        zone, count = COMMANDS_STRUCT.unpack_from(body)
-                        rows = np.frombuffer(body[COMMANDS_STRUCT.size :], self._row).copy()
-                        assert len(rows) == count
-                        self.received.extend((zone, row) for row in rows)
-                        if not self.ignore_commands:
-                            self._waiting.setdefault(zone, []).extend(rows)
-                    elif type_ is LinkType.KEYFRAMES:
-                        zone, players = unpack_keyframes(body)
-                        self.keyframes.append((zone, players))
-                        for key in players:
-                            if key in self.truths[zone].players:
-                                self.truths[zone].players[key].keyframe_due = True
-        except (ConnectionError, asyncio.CancelledError):
-            pass  # the gateway, or this double, is gone: nothing to tell anybody
+            # The gateway, or this double, is gone: nothing to tell anybody.
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                while data := await reader.read(65536):
+                    for type_, body in frames.feed(data):
+                        if type_ is LinkType.HELLO:
+                            (gateway,) = struct.unpack_from("<I", body)
+                            assert bytes(body[4:36]) == link_proof(SECRET.encode(), nonce, gateway)
+                            self.links[gateway] = writer
+                            self.hellos += 1
+                            writer.write(pack_frame(LinkType.ACCEPT))
+                        else:
+                            self._arrived(type_, body)
         finally:
             if self.links.get(gateway) is writer:
                 del self.links[gateway]
             writer.close()
+
+    def _arrived(self, type_: LinkType, body: memoryview) -> None:
+        if type_ is LinkType.COMMANDS:
+            zone, count = COMMANDS_STRUCT.unpack_from(body)
+            rows = np.frombuffer(body[COMMANDS_STRUCT.size :], self._row).copy()
+            assert len(rows) == count
+            self.received.extend((zone, row) for row in rows)
+            if not self.ignore_commands:
+                self._waiting.setdefault(zone, []).extend(rows)
+        elif type_ is LinkType.KEYFRAMES:
+            zone, players = unpack_keyframes(body)
+            self.keyframes.append((zone, players))
+            for key in players:
+                if key in self.truths[zone].players:
+                    self.truths[zone].players[key].keyframe_due = True
 
     def notice(self, zone: int, notice: int) -> None:
         for writer in self.links.values():
