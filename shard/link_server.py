@@ -1,7 +1,7 @@
 """Where gateways reach a shard: the listening socket, the handshake of each link, and who is connected.
 
-Owns the links. Never looks into commands or frames: command rows go to the zone that they name, frames come ready-made.
-Called by shard.service and shard.tick_loop. A link whose peer does not read is ended, so that nothing piles up.
+Owns the links. Never looks into commands or frames: command rows go to the host, for the zone that they name; frames come
+ready-made. Called by shard.service and shard.tick_loop. A link whose peer does not read is ended, so that nothing piles up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_LINKS = 64
 
 
 class LinkHost(Protocol):
-    """What a shard does with what comes over its links."""
+    """What takes in what comes over links; in a shard it is the tick loop."""
 
     def commands_arrived(self, zone: int, rows: npt.NDArray[np.uint8]) -> bool: ...
     def keyframes_wanted(self, zone: int, players: list[int]) -> None: ...
@@ -37,18 +37,18 @@ class LinkHost(Protocol):
 class LinkServer:
     """All links of a shard, by gateway number."""
 
-    def __init__(self, host: LinkHost, secret: bytes, name: str, row_bytes: int) -> None:
-        self.host, self.secret, self.name, self.row_bytes = host, secret, name, row_bytes
+    def __init__(self, secret: bytes, name: str, row_bytes: int) -> None:
+        self.secret, self.name, self.row_bytes = secret, name, row_bytes
         self.links: dict[int, Link] = {}
         self.open: set[Link] = set()
         self._server: asyncio.Server | None = None
 
-    async def listen(self, address: str, advertise: str = "") -> str:
-        """Listen at `address` and return what others dial. Raises OSError where it cannot be bound."""
+    async def listen(self, host: LinkHost, address: str, advertise: str = "") -> str:
+        """Listen at `address` for `host` and return what others dial. Raises OSError where it cannot be bound."""
         loop = asyncio.get_running_loop()
 
         def factory() -> Link:
-            return Link(self)
+            return Link(self, host)
 
         if address.startswith("unix:"):
             path = address[5:]
@@ -58,10 +58,10 @@ class LinkServer:
                 os.unlink(path)
             self._server = await loop.create_unix_server(factory, path)
             return address
-        host, _, port = address.removeprefix("tcp:").rpartition(":")
-        self._server = await loop.create_server(factory, host, int(port))
+        interface, _, port = address.removeprefix("tcp:").rpartition(":")
+        self._server = await loop.create_server(factory, interface, int(port))
         bound = self._server.sockets[0].getsockname()
-        shown = advertise or (host if host not in ("", "0.0.0.0", "::") else bound[0])
+        shown = advertise or (interface if interface not in ("", "0.0.0.0", "::") else bound[0])
         return f"tcp:{shown}:{bound[1]}"
 
     def send(self, gateway: int, frame: bytes) -> bool:
@@ -99,8 +99,8 @@ async def _answers(path: str) -> bool:
 class Link(asyncio.Protocol):
     """One gateway's connection."""
 
-    def __init__(self, server: LinkServer) -> None:
-        self._server = server
+    def __init__(self, server: LinkServer, host: LinkHost) -> None:
+        self._server, self._host = server, host
         self._reader = FrameReader()
         self._nonce = secrets.token_bytes(16)
         self._transport: asyncio.Transport | None = None
@@ -139,10 +139,10 @@ class Link(asyncio.Protocol):
         elif kind is LinkType.COMMANDS:
             zone, count = COMMANDS_STRUCT.unpack_from(body)
             rows = np.frombuffer(body, np.uint8, offset=COMMANDS_STRUCT.size)
-            if not self._server.host.commands_arrived(zone, rows.reshape(count, self._server.row_bytes)):
+            if not self._host.commands_arrived(zone, rows.reshape(count, self._server.row_bytes)):
                 self.end(f"zone {zone} holds all the commands it can; the gateway sends them again on a new link")
         elif kind is LinkType.KEYFRAMES:
-            self._server.host.keyframes_wanted(*unpack_keyframes(body))
+            self._host.keyframes_wanted(*unpack_keyframes(body))
         else:
             raise ValueError(f"{kind.name} is not for a shard")
 
@@ -162,7 +162,7 @@ class Link(asyncio.Protocol):
             older.end("the same gateway linked again")
         self.send(pack_frame(LinkType.ACCEPT))
         log.info("linked", gateway=self.name)
-        self._server.host.gateway_linked(number)
+        self._host.gateway_linked(number)
 
     def send(self, frame: bytes) -> None:
         transport = self._transport

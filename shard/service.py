@@ -13,8 +13,6 @@ import signal
 import socket
 import time
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 import structlog
 
@@ -80,7 +78,7 @@ class ShardService:
         self.name = settings.member_name("shard")
         self.metrics = ShardMetrics()
         row_bytes = 16 + program.schema.command_payload_bytes
-        self.links = LinkServer(self, settings.secret.encode(), self.name, row_bytes)
+        self.links = LinkServer(settings.secret.encode(), self.name, row_bytes)
         self.ticks = TickLoop(
             ledger, self.links, self.metrics, tick_hz=program.game.tick_hz, threads=settings.threads or min(os.cpu_count() or 1, 4),
             checkpoint_s=settings.checkpoint_s, paused_after_s=settings.paused_after_ms / 1000,
@@ -99,21 +97,11 @@ class ShardService:
         self._stop = asyncio.Event()
         self._fatal: Exception | None = None
 
-    # --- what links bring (LinkHost) --------------------------------------------------------------------------------
-    def commands_arrived(self, zone: int, rows: npt.NDArray[np.uint8]) -> bool:
-        return self.ticks.commands_arrived(zone, rows)
-
-    def keyframes_wanted(self, zone: int, players: list[int]) -> None:
-        self.ticks.keyframes_wanted(zone, players)
-
-    def gateway_linked(self, gateway: int) -> None:
-        self.ticks.gateway_linked(gateway)
-
     # --- life -----------------------------------------------------------------------------------------------------
     async def serve(self) -> int:
         """Join, run, leave."""
         loop = asyncio.get_running_loop()
-        address = await self.links.listen(self.settings.listen, self.settings.advertise)
+        address = await self.links.listen(self.ticks, self.settings.listen, self.settings.advertise)
         health = None
         if self.settings.health_port >= 0:
             health = HealthServer(self.settings.health_host, self.settings.health_port, self._ready, self.metrics.registry)

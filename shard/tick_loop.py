@@ -65,7 +65,7 @@ class TickLoop:
         self.paused = False
         self.ticked = 0
 
-    # --- what arrives between ticks -------------------------------------------------------------------------------
+    # --- what arrives between ticks (link_server.LinkHost) --------------------------------------------------------
     def commands_arrived(self, zone: int, rows: npt.NDArray[np.uint8]) -> bool:
         """Keep rows for the next tick; False where too much is waiting already."""
         if zone not in self.zones:
@@ -78,9 +78,11 @@ class TickLoop:
         return True
 
     def keyframes_wanted(self, zone: int, players: list[int]) -> None:
+        """Give these players full snapshots with the next tick."""
         self._keyframes.append((zone, players))
 
     def gateway_linked(self, gateway: int) -> None:
+        """Give all players of a gateway full snapshots with the next tick."""
         self._linked.append(gateway)
 
     def _take_arrivals(self) -> None:

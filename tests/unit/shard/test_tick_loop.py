@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 import shard.link_server
@@ -124,21 +123,11 @@ class Shard:
         self.program = warm_program(SMALL)
         self.grid = WorldGrid(100, 100, 2, 1)
         row_bytes = 16 + self.program.schema.command_payload_bytes
-        self.links = LinkServer(self, SECRET, "shard-1", row_bytes)
+        self.links = LinkServer(SECRET, "shard-1", row_bytes)
         self.ticks = TickLoop(self.ledger, self.links, self.metrics, tick_hz=tick_hz, threads=1, checkpoint_s=0.2, paused_after_s=0.05)
         self.address = f"unix:{path}/shard.sock"
         self.gateways: list[Gateway] = []
         self.task: asyncio.Task[None] | None = None
-
-    # the link server's host
-    def commands_arrived(self, zone: int, rows: npt.NDArray[np.uint8]) -> bool:
-        return self.ticks.commands_arrived(zone, rows)
-
-    def keyframes_wanted(self, zone: int, players: list[int]) -> None:
-        self.ticks.keyframes_wanted(zone, players)
-
-    def gateway_linked(self, gateway: int) -> None:
-        self.ticks.gateway_linked(gateway)
 
     async def add(self, *zones: int) -> None:
         term = (await self.ledger.elect("test", 100_000)).term
@@ -173,7 +162,7 @@ class Shard:
 @asynccontextmanager
 async def shard_in(path: Path, tick_hz: int = 50) -> AsyncIterator[Shard]:
     under_test = Shard(path, tick_hz)
-    assert await under_test.links.listen(under_test.address) == under_test.address
+    assert await under_test.links.listen(under_test.ticks, under_test.address) == under_test.address
     try:
         yield under_test
     finally:
@@ -286,11 +275,11 @@ async def test_a_gateway_that_does_not_read_is_ended(tmp_path: Path, monkeypatch
 
 async def test_a_socket_of_a_living_process_is_not_taken(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as shard_1:
-        second = LinkServer(shard_1, SECRET, "shard-2", 24)
+        second = LinkServer(SECRET, "shard-2", 24)
         with pytest.raises(OSError, match="another process listens"):
-            await second.listen(shard_1.address)
-        third = LinkServer(shard_1, SECRET, "shard-3", 24)
-        address = await third.listen("tcp:127.0.0.1:0", "shard-3.example")
+            await second.listen(shard_1.ticks, shard_1.address)
+        third = LinkServer(SECRET, "shard-3", 24)
+        address = await third.listen(shard_1.ticks, "tcp:127.0.0.1:0", "shard-3.example")
         assert address.startswith("tcp:shard-3.example:")
         assert not address.endswith(":0")
         await third.close()
@@ -301,8 +290,8 @@ async def test_a_socket_that_a_killed_process_left_is_taken_over(tmp_path: Path)
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))
     left.close()
-    server = LinkServer(Shard(tmp_path), SECRET, "shard-1", 24)
-    assert await server.listen(f"unix:{path}") == f"unix:{path}"
+    server = LinkServer(SECRET, "shard-1", 24)
+    assert await server.listen(Shard(tmp_path).ticks, f"unix:{path}") == f"unix:{path}"
     await server.close()
 
 
