@@ -48,6 +48,10 @@ def _settings_class(role: str) -> Any:
 
 def parse_settings(cls: Any, role: str, arguments: list[str]) -> Any:
     """Return the settings, or None after one line for each that is wrong."""
+    fault = secret_in_arguments(cls, arguments)
+    if fault:
+        print(f"perdure {role}: {fault}", file=sys.stderr)
+        return None
     try:
         return cls(_cli_parse_args=arguments, _cli_prog_name=f"perdure {role}", _cli_avoid_json=True)
     except ValidationError as error:
@@ -58,3 +62,17 @@ def parse_settings(cls: Any, role: str, arguments: list[str]) -> Any:
     except (SettingsError, OSError, ValueError) as error:
         print(f"perdure {role}: {' '.join(str(error).split())}", file=sys.stderr)
     return None
+
+
+def secret_in_arguments(cls: Any, arguments: list[str]) -> str:
+    """Return why the arguments are refused, or "": every user of a machine may read another's command line.
+
+    A secret is a setting that has a twin for a file. The line never repeats its value.
+    """
+    given = {argument.partition("=")[0].lower().replace("_", "-") for argument in arguments if argument.startswith("--")}
+    for name in cls.model_fields:
+        option = "--" + name.replace("_", "-")
+        if f"{name}_file" in cls.model_fields and option in given:
+            variable = f"PERDURE_{name.upper()}"
+            return f"{option} is not taken from the command line, which others can read: set {variable} or {variable}_FILE"
+    return ""

@@ -74,6 +74,30 @@ def test_an_insecure_secret_is_refused_outside_development(role: str, capsys: py
     assert code == 2 and len(err.splitlines()) == 1 and "PERDURE_SECRET" in err
 
 
+@pytest.mark.parametrize("option", ["--secret", "--SECRET", "--admin-token", "--admin_token"])
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("role", ["gateway", "shard", "coordinator"])
+def test_a_secret_on_the_command_line_is_refused(
+    role: str, joined: bool, option: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "admin" in option and role != "coordinator":
+        return
+    monkeypatch.setenv("PERDURE_REDIS_URL", "unix:///nowhere/ledger.sock")
+    code, out, err = run(capsys, role, "--development", *([f"{option}={SECRET}"] if joined else [option, SECRET]))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    name = "PERDURE_ADMIN_TOKEN" if "admin" in option else "PERDURE_SECRET"
+    assert f"set {name} or {name}_FILE" in err and SECRET not in err
+
+
+def test_a_file_that_holds_the_secret_may_be_named_on_the_command_line(tmp_path: Path) -> None:
+    from coordinator.settings import CoordinatorSettings
+
+    (tmp_path / "secret").write_text(SECRET)
+    both = ["--secret-file", str(tmp_path / "secret"), f"--admin-token-file={tmp_path / 'secret'}"]
+    settings = parse_settings(CoordinatorSettings, "coordinator", both)
+    assert (settings.secret, settings.admin_token) == (SECRET, SECRET)
+
+
 def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     from gateway.settings import GatewaySettings
 
