@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 
@@ -106,8 +105,3 @@ class GatewayCollector:
         yield closes
         for name, (text, read) in self._gauges.items():
             yield GaugeMetricFamily(f"perdure_gateway_{name}", text, value=read())
-
-
-def metrics_text(registry: CollectorRegistry) -> bytes:
-    """Return the registry in Prometheus' text format."""
-    return generate_latest(registry)

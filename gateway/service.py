@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from gateway.admission import Admission
 from gateway.dispatch import Dispatch
 from gateway.fanout import Fanout
-from gateway.metrics import GatewayCollector, GatewayCounters, metrics_text
+from gateway.metrics import GatewayCollector, GatewayCounters
 from gateway.routing import RoutingTable
 from gateway.session import Session
 from gateway.settings import GatewaySettings
@@ -32,6 +32,7 @@ from gateway.world_rules import SessionLimits, WorldRules
 from perdure.game.schema import Schema
 from perdure.ledger.ledger import ROUTES_CHANNEL, Ledger, LedgerError, LedgerUnavailable, WorldSettings, gateway_channel
 from perdure.ledger.membership import Membership
+from perdure.runtime.health import HealthServer
 from perdure.runtime.telemetry import configure_logging
 from perdure.wire.opcodes import Close
 
@@ -68,8 +69,11 @@ class GatewayService:
         self._doubts: asyncio.Task[None] | None = None
         self.endpoint = WebsocketEndpoint(
             settings, self.fanout, self.dispatch, self.counters,
-            rules=lambda: self.rules, ready=self._readiness, metrics=self._metrics, doubt=self._doubt,
+            rules=lambda: self.rules, ready=self._readiness, doubt=self._doubt,
         )  # fmt: skip
+        self.health: HealthServer | None = None
+        if settings.health_port >= 0:
+            self.health = HealthServer(settings.health_host, settings.health_port, self._health, self._registry())
         self.membership: Membership
         self.admission: Admission
         self.links: ShardLinks
@@ -87,7 +91,7 @@ class GatewayService:
             timeout_s=settings.admission_timeout_ms / 1000, max_concurrent=settings.max_admissions,
         )  # fmt: skip
         self.dispatch.bind(self.fanout, self.admission)
-        await self.endpoint.start()
+        await self._listen()
         self.url = settings.public_url or f"ws://{host}:{self.endpoint.port}/ws"
         self.membership = Membership(
             self.ledger, kind="gateway", name=self.name, address=self.url, heartbeat_s=settings.heartbeat_ms / 1000,
@@ -101,6 +105,20 @@ class GatewayService:
         )  # fmt: skip
         self.admission.start()
         self._tasks.append(loop.create_task(self._join(), name="join"))
+
+    async def _listen(self) -> None:
+        if self.health is not None:
+            try:
+                await self.health.start()
+            except (OSError, OverflowError) as error:
+                where = f"{self.settings.health_host}:{self.settings.health_port}"
+                raise BindError(f"cannot listen on {where} (health_host, health_port): {error}") from error
+        try:
+            await self.endpoint.start()
+        except BindError:
+            if self.health is not None:
+                await self.health.stop()
+            raise
 
     async def _join(self) -> None:
         """Register, wait for the world, then follow."""
@@ -154,6 +172,8 @@ class GatewayService:
         await self.dispatch.close()
         await self.admission.close()
         await self.links.close()
+        if self.health is not None:
+            await self.health.stop()
         try:
             await self.ledger.depart(self.name, self.membership.number)
         except LedgerError as error:
@@ -233,6 +253,10 @@ class GatewayService:
             return "no shard is linked"
         return ""
 
+    def _health(self) -> tuple[bool, str]:
+        fault = self._readiness()
+        return not fault, fault or "ready"
+
     def _info(self) -> dict[str, object]:
         state = "draining" if self._stopping else "ready" if self._ready.is_set() else "starting"
         return {
@@ -245,7 +269,7 @@ class GatewayService:
             "links": self.links.up,
         }
 
-    def _metrics(self) -> bytes:
+    def _registry(self) -> CollectorRegistry:
         registry = CollectorRegistry()
         gauges = {
             "sessions": ("sessions in the world", lambda: float(len(self.fanout))),
@@ -255,7 +279,7 @@ class GatewayService:
             "departures_waiting": ("detaches and kicks that the ledger has not heard of", lambda: float(self.admission.departures_waiting)),
         }
         registry.register(GatewayCollector(self.counters, gauges))
-        return metrics_text(registry)
+        return registry
 
 
 async def serve_gateway(settings: GatewaySettings, ledger: Ledger) -> int:
@@ -267,7 +291,7 @@ async def serve_gateway(settings: GatewaySettings, ledger: Ledger) -> int:
     try:
         await service.start()
     except BindError as error:
-        log.error("cannot_listen", error=str(error), mend="choose another --port, or 0 for any free one")
+        log.error("cannot_listen", error=str(error), mend="choose another port, or 0 for any free one")
         return EXIT_USAGE
     await service.drain_requested.wait()
     log.info("stopping", sessions=len(service.fanout))

@@ -56,7 +56,7 @@ PATHS = ("/", "/ws")
 INDEX = b"""<!doctype html><meta charset="utf-8"><title>Perdure gateway</title>
 <h1>Perdure gateway</h1>
 <p>This is the edge of a Perdure world. Game clients connect to <code>/ws</code> by websocket; see docs/PROTOCOL.md.</p>
-<p><a href="/healthz">healthz</a> <a href="/readyz">readyz</a> <a href="/metrics">metrics</a></p>
+<p><a href="/healthz">healthz</a> <a href="/readyz">readyz</a></p>
 """
 
 
@@ -244,7 +244,6 @@ class WebsocketEndpoint:
         *,
         rules: Callable[[], WorldRules | None],
         ready: Callable[[], str],
-        metrics: Callable[[], bytes],
         doubt: Callable[[list[Session]], None],
         static: Callable[[str], tuple[str, bytes] | None] | None = None,
     ) -> None:
@@ -256,7 +255,6 @@ class WebsocketEndpoint:
         self.draining = False
         self._rules = rules
         self._ready = ready
-        self._metrics = metrics
         self._doubt = doubt
         self._static = static
         self._connections: dict[GameConnection, None] = {}
@@ -375,8 +373,6 @@ class WebsocketEndpoint:
             fault = self._ready()
             status = http.HTTPStatus.SERVICE_UNAVAILABLE if fault else http.HTTPStatus.OK
             return _respond(status, "text/plain", (fault or "ready").encode() + b"\n")
-        if path == "/metrics":
-            return _respond(http.HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._metrics())
         found = self._static(path) if self._static is not None else None
         if found is not None:
             return _respond(http.HTTPStatus.OK, found[0], found[1])

@@ -1,7 +1,8 @@
-"""A small HTTP server for /healthz, /readyz and /metrics, for processes that serve nothing else.
+"""A small HTTP server for /healthz, /readyz and /metrics, apart from what a process serves to others.
 
 Owns one listening socket. Requests are bounded: one line and its headers within 4 KiB and 2 s, GET only, then closed; past
-MAX_ASKERS at a time a connection is closed unanswered. Called by shard.service.
+MAX_ASKERS at a time a connection is closed unanswered. Called by shard.service and
+gateway.service.
 """
 
 from __future__ import annotations

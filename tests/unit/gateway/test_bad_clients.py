@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from gateway.websocket_server import BindError
 from perdure.client import Client
 from perdure.wire.client_messages import encode_command, encode_hello, encode_ping
 from perdure.wire.opcodes import CLOSE_REASONS, Close
@@ -273,12 +274,35 @@ async def test_http_answers() -> None:
         status, kind, body = await get(base + "/")
         assert (status, kind) == (200, "text/html; charset=utf-8")
         assert b"Perdure" in body
+        assert b"metrics" not in body
+        assert (await get(base + "/metrics"))[0] == 404, "what is counted is not for the public"
+        assert (await get(base + "/etc/passwd"))[0] == 404
+
+
+async def test_health_and_metrics_have_a_port_of_their_own() -> None:
+    async with with_witness(health_port=0) as (c, _):
+        health = c.gateway.health
+        assert health is not None and health.port != c.gateway.endpoint.port
+        base = f"http://127.0.0.1:{health.port}"
+        assert (await get(base + "/healthz"))[0] == 200
+        assert await get(base + "/readyz") == (200, "text/plain", b"ready\n")
         status, _, body = await get(base + "/metrics")
         assert status == 200
         assert b"perdure_gateway_sessions 1.0" in body
         assert b"perdure_gateway_links_up 2.0" in body
         assert b"perdure_gateway_frames_out_total" in body
-        assert (await get(base + "/etc/passwd"))[0] == 404
+        with pytest.raises(BindError, match=f"127.0.0.1:{health.port} .health_host, health_port."):
+            await c.add_gateway(health_port=health.port)
+        c.gateway._stopping = True
+        assert await get(base + "/readyz") == (503, "text/plain", b"shutting down\n")
+        c.gateway._stopping = False
+    with pytest.raises(urllib.error.URLError):
+        await get(base + "/healthz")
+
+
+async def test_without_a_health_port_nothing_more_listens() -> None:
+    async with with_witness() as (c, _):
+        assert c.gateway.health is None
 
 
 async def refused(awaitable: Awaitable[Any]) -> int:
