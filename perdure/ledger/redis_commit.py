@@ -114,6 +114,7 @@ class CommitConnection:
         self._closed = False
         path = self._options.get("path")
         self.where = str(path) if path else f"{self._options.get('host', 'localhost')}:{self._options.get('port', 6379)}"
+        self.user = str(self._options.get("username") or "default")
         self._late = f"none came within {deadline_s:g} s"
         self.connects = 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import redis.asyncio
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from perdure.ledger.keys import lua_constants
 
@@ -24,6 +24,11 @@ LIBRARY_NAME = f"perdure_v{LIBRARY_VERSION}"
 LIBRARY_REVISION = 1
 """Rises with each compatible change. A server that holds a later revision is left alone, so that in a rolling upgrade a process
 of the older build does not put the older library back."""
+
+
+class LibraryAwaited(Exception):
+    """The server lacks the library, and this user may not load it: somebody else has to. The message says what the server holds."""
+
 
 _FUNCTIONS = Path(__file__).parent / "functions"
 
@@ -54,16 +59,24 @@ def library_build() -> str:
 async def ensure_library(client: redis.asyncio.Redis) -> bool:
     """Load the library unless the server has this build or a later revision; return whether it was loaded.
 
-    Raises what redis-py raises; the caller turns it into a LedgerError.
+    A user that may not load goes on with any build of this revision, and else raises LibraryAwaited. Raises what redis-py raises
+    besides; the caller turns it into a LedgerError.
     """
+    has = ""
     try:
         answer: Any = await client.execute_command("FCALL_RO", f"{LIBRARY_NAME}_build", 0)
     except ResponseError as error:
         if "Function not found" not in str(error):
             raise
     else:
-        found = answer.decode()
-        if found == library_build() or int(found.split(":")[0]) > LIBRARY_REVISION:
+        has = answer.decode()
+        if has == library_build() or int(has.split(":")[0]) > LIBRARY_REVISION:
             return False
-    await client.execute_command("FUNCTION", "LOAD", "REPLACE", library_source())
+    try:
+        await client.execute_command("FUNCTION", "LOAD", "REPLACE", library_source())
+    except NoPermissionError as error:
+        if has and int(has.split(":")[0]) == LIBRARY_REVISION:
+            return False
+        held = f"holds revision {has.split(':')[0]} of the functions, not {LIBRARY_REVISION}" if has else "holds no functions yet"
+        raise LibraryAwaited(held) from error
     return True

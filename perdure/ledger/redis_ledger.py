@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 import hiredis
 import msgpack
 import redis.asyncio
+import structlog
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
@@ -49,8 +50,10 @@ from perdure.ledger.ledger import (
 )
 from perdure.ledger.record import blob_digest
 from perdure.ledger.redis_commit import CommitConnection
-from perdure.ledger.redis_functions import LIBRARY_NAME, ensure_library
+from perdure.ledger.redis_functions import LIBRARY_NAME, LibraryAwaited, ensure_library
 from perdure.wire.identifiers import key_hex
+
+log = structlog.get_logger("ledger")
 
 OLDEST_SERVER = (7, 0)
 POOL_CONNECTIONS = 8
@@ -63,6 +66,8 @@ RECONNECT_FIRST_S, RECONNECT_MOST_S = 0.05, 2.0
 GATEWAY_LOST_BATCH = 500
 """Players that one call of gateway_lost marks: about 5 ms of the server's time."""
 HASH_IN_THREAD_BYTES = 1 << 18
+LIBRARY_WAIT_S, LIBRARY_POLL_S = 10.0, 0.2
+"""How long a connecting user that may not load the functions waits for one who may, such as a coordinator that starts meanwhile."""
 _PING_EVERY_S = 5.0
 
 _UNAVAILABLE = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN", "UNKILLABLE")
@@ -76,8 +81,10 @@ _MENDS = {
     "BUSY": "another script keeps it busy",
     "NOAUTH": "it wants a password: put it into the URL",
     "WRONGPASS": "user or password are wrong",
-    "NOPERM": "this user may not do that: see the ACL in docs/OPERATIONS.md",
+    "NOPERM": "the users of the ledger are in deploy/users.acl; see docs/OPERATIONS.md",
 }
+_REFUSED_IN_FUNCTION = ("ACL failure in script", "The user executing the script can't")
+"""How Valkey, and how Redis 7.0, say that the caller of a function may not do what the function does."""
 _PLAYER = struct.Struct("<q")
 _COMMITTED = CommitAnswer(CommitStatus.OK)
 Answer = TypeVar("Answer")
@@ -88,6 +95,8 @@ def _code(error: BaseException) -> str:
     text = str(error)
     if text.startswith("Authentication required"):
         return "NOAUTH"
+    if any(refusal in text for refusal in _REFUSED_IN_FUNCTION):
+        return "NOPERM"
     names = {
         "ReadOnlyError": "READONLY",
         "BusyLoadingError": "LOADING",
@@ -102,12 +111,15 @@ def _code(error: BaseException) -> str:
     return names.get(type(error).__name__, text.split(" ", 1)[0])
 
 
-def _explain(where: str, error: BaseException) -> str:
+def _explain(where: str, error: BaseException, user: str = "", doing: str = "") -> str:
+    """Return one line on an error of the server; `user` and `doing` are named where the user may not do that."""
     code = _code(error)
     text = str(error)
-    if text.startswith("PERDURE "):
+    if text.startswith("PERDURE ") or code == "NOPERM":
         # The server appends where in the script it was said; that helps nobody.
-        text = text.removeprefix("PERDURE ").partition(" script: ")[0]
+        text = text.removeprefix("PERDURE ").removeprefix("ERR ").removeprefix("NOPERM ").partition(" script: ")[0]
+    if code == "NOPERM" and doing:
+        text = f"user {user} may not do {doing}: {text}"
     return f"{where}: {text}" + (f" ({_MENDS[code]})" if code in _MENDS else "")
 
 
@@ -130,6 +142,7 @@ class RedisLedger(Ledger):
         # What is the same in every commit is encoded once: FCALL, its function, the number of keys, the key.
         self._commit_head = ("FCALL", f"{LIBRARY_NAME}_commit", "1", self._base)
         self.where = commits.where
+        self._user = commits.user
 
     @classmethod
     async def connect(
@@ -183,28 +196,40 @@ class RedisLedger(Ledger):
         return self
 
     async def _check_server(self, base: str) -> None:
-        info = cast(dict[str, Any], await self._ask(lambda: self._client.info("server")))
+        info = cast(dict[str, Any], await self._ask("INFO", lambda: self._client.info("server")))
         version = str(info.get("redis_version", "0"))
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
             oldest = ".".join(map(str, OLDEST_SERVER))
             raise LedgerRefused(f"{self.where}: it is Redis {version}, but functions need {oldest} or later: upgrade it")
-        replication = cast(dict[str, Any], await self._ask(lambda: self._client.info("replication")))
+        replication = cast(dict[str, Any], await self._ask("INFO", lambda: self._client.info("replication")))
         if replication.get("role") in ("slave", "replica"):
             raise LedgerRefused(f"{self.where}: it is a read-only replica: point the URL at the primary")
-        await self._load()
+        await self._load(LIBRARY_WAIT_S)
         await self._read_run_id()
 
-    async def _load(self) -> None:
+    async def _load(self, wait_s: float = 0.0) -> None:
+        """Have the functions loaded; a user that may not load them waits so long for somebody else to, then LedgerUnavailable."""
+        until = asyncio.get_running_loop().time() + wait_s
         async with self._reload:
             try:
-                await self._ask(lambda: ensure_library(self._client))
+                while True:
+                    try:
+                        await self._ask("FUNCTION LOAD", lambda: ensure_library(self._client))
+                        return
+                    except LibraryAwaited as error:
+                        if asyncio.get_running_loop().time() >= until:
+                            mend = "start a coordinator of this build, which loads them"
+                            raise LedgerUnavailable(
+                                f"{self.where} {error}, and user {self._user} may not do FUNCTION LOAD: {mend}"
+                            ) from error
+                    await asyncio.sleep(LIBRARY_POLL_S)
             except LedgerRefused as error:
                 raise LedgerRefused(f"cannot load the functions: {error}") from error
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
-    async def _ask(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Await one redis-py call under the deadline, with its errors turned into ours."""
+    async def _ask(self, doing: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Await one redis-py call under the deadline, with its errors turned into ours. `doing` names the command."""
         try:
             async with asyncio.timeout(self._call_deadline_s):
                 return await call()
@@ -214,7 +239,7 @@ class RedisLedger(Ledger):
             # Refusals while connecting come wrapped; AuthenticationError is a ConnectionError too.
             for refusal in (error, error.__cause__):
                 if isinstance(refusal, AuthenticationError | ResponseError):
-                    raise LedgerRefused(_explain(self.where, refusal)) from error
+                    raise LedgerRefused(_explain(self.where, refusal, self._user, doing)) from error
             if _code(error) in _UNAVAILABLE:
                 raise LedgerUnavailable(_explain(self.where, error)) from error
             raise LedgerUnavailable(f"no answer from {self.where}: {error}") from error
@@ -223,7 +248,7 @@ class RedisLedger(Ledger):
         except RedisError as error:
             if _code(error) in _UNAVAILABLE:
                 raise LedgerUnavailable(_explain(self.where, error)) from error
-            raise LedgerRefused(_explain(self.where, error)) from error
+            raise LedgerRefused(_explain(self.where, error, self._user, doing)) from error
 
     async def _run(self, *command: str | bytes | int) -> Any:
         """Run one plain command."""
@@ -231,7 +256,7 @@ class RedisLedger(Ledger):
         async def once() -> Any:
             return await self._client.execute_command(*command)
 
-        return await self._ask(once)
+        return await self._ask(str(command[0]), once)
 
     async def _call(self, function: str, *args: str | bytes | int, read: bool = False) -> Any:
         """Call one function of the library; where the server has lost the library, load it and call again."""
@@ -239,20 +264,21 @@ class RedisLedger(Ledger):
         async def once() -> Any:
             return await self._client.execute_command("FCALL_RO" if read else "FCALL", f"{LIBRARY_NAME}_{function}", 1, self._base, *args)
 
+        doing = f"{'FCALL_RO' if read else 'FCALL'} {LIBRARY_NAME}_{function}"
         try:
-            return await self._ask(once)
+            return await self._ask(doing, once)
         except LedgerRefused as error:
             if not _is_unknown_function(error.__cause__):
                 raise
         await self._load()
-        return await self._ask(once)
+        return await self._ask(doing, once)
 
     async def _read_run_id(self) -> str:
         """Return what tells this server, and this history of its data, from any other; read anew after every reconnect."""
         if self._new_connection:
             self._new_connection = False
-            server = cast(dict[str, Any], await self._ask(lambda: self._client.info("server")))
-            replication = cast(dict[str, Any], await self._ask(lambda: self._client.info("replication")))
+            server = cast(dict[str, Any], await self._ask("INFO", lambda: self._client.info("server")))
+            replication = cast(dict[str, Any], await self._ask("INFO", lambda: self._client.info("replication")))
             self._run_id = f"{server['run_id']}/{replication['master_replid']}"
         return self._run_id
 
@@ -302,7 +328,8 @@ class RedisLedger(Ledger):
         if isinstance(answer, hiredis.ReplyError):
             code = _code(answer)
             if code in _UNAVAILABLE or code in ("NOAUTH", "NOPERM") or _is_unknown_function(answer):
-                raise LedgerUnavailable(f"the ledger takes no commits. {_explain(self.where, answer)}")
+                why = _explain(self.where, answer, self._user, f"FCALL {LIBRARY_NAME}_commit")
+                raise LedgerUnavailable(f"the ledger takes no commits. {why}")
             return CommitAnswer(CommitStatus.BROKEN, detail=_explain(self.where, answer))
         status = answer[0]
         if status == b"OK":
@@ -450,6 +477,7 @@ class RedisLedger(Ledger):
         """As in Ledger. Reconnects by itself, with a pause that doubles from 50 ms to 2 s; ends once the ledger is closed."""
         names = {keys.channel(self._world, channel).encode(): channel for channel in channels}
         pause_s = RECONNECT_FIRST_S
+        refused = False
         while not self._closed:
             pubsub = self._hints.pubsub()
             try:
@@ -468,7 +496,10 @@ class RedisLedger(Ledger):
                         yield names[message["channel"]], b"resync"
                     elif message["type"] == "message":
                         yield names[message["channel"]], message["data"]
-            except (RedisError, OSError, TimeoutError):
+            except (RedisError, OSError, TimeoutError) as error:
+                if _code(error) == "NOPERM" and not refused:
+                    refused = True  # once: it will not mend itself
+                    log.error("hints_refused", why=_explain(self.where, error, self._user, f"SUBSCRIBE {' '.join(channels)}"))
                 # Hints may get lost; everything works by polling too, and the resync after the reconnect says so.
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RECONNECT_MOST_S)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ledger_lab import Lab, free_port, ledger_at, member, own_lab, raw_client
 
-from perdure.ledger import keys
+from perdure.ledger import keys, redis_ledger
 from perdure.ledger.embedded import EmbeddedServer
 from perdure.ledger.ledger import Commit, CommitStatus, LedgerError, LedgerRefused, LedgerUnavailable
 from perdure.ledger.redis_functions import LIBRARY_NAME, library_build, library_source
@@ -99,7 +99,9 @@ async def test_a_server_that_became_a_replica_looks_like_no_answer_to_commits(ow
         assert (await lab.commit(0)).status is CommitStatus.OK
 
 
-async def test_connecting_says_in_one_line_what_is_wrong(own_server: EmbeddedServer, tmp_path: Path) -> None:
+async def test_connecting_says_in_one_line_what_is_wrong(
+    own_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def refusal(url: str, world: str = "main") -> str:
         with pytest.raises(LedgerError) as caught:
             await RedisLedger.connect(url, world)
@@ -114,7 +116,9 @@ async def test_connecting_says_in_one_line_what_is_wrong(own_server: EmbeddedSer
     await raw.execute_command("ACL", "SETUSER", "weak", "on", ">pass", "~*", "&*", "+@all", "-function")
     await raw.execute_command("ACL", "SETUSER", "good", "on", ">pass", "~perdure:{main}*", "&perdure:{main}*", "+@all")
     port = own_server.port
-    assert "cannot load the functions" in await refusal(f"redis://weak:pass@127.0.0.1:{port}/0")
+    monkeypatch.setattr(redis_ledger, "LIBRARY_WAIT_S", 0.1)
+    weak = await refusal(f"redis://weak:pass@127.0.0.1:{port}/0")
+    assert "holds no functions yet, and user weak may not do FUNCTION LOAD: start a coordinator" in weak
     async with ledger_at(f"redis://good:pass@127.0.0.1:{port}/3") as ledger:
         await ledger.heartbeat(member())
         (answer,) = await ledger.commit([Commit(0, 1, 1, 1, "", "ab" * 16, b"")])
