@@ -12,6 +12,8 @@ import os
 import shutil
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -107,6 +109,31 @@ async def test_players_go_on_while_shards_are_killed_and_scaled(cluster: str) ->
     during = next((name for start, name in reversed(phases) if start <= when), "the start")
     print(f"longest gap {gap:.2f} s, while: {during}")
     assert gap < 5.0, f"a player saw nothing for {gap:.1f} s, while: {during}\n{logs[-20000:]}"
+
+
+def test_each_role_is_a_user_of_the_ledger_and_the_operator_looks_only(cluster: str) -> None:
+    replayed = compose("run", "--rm", "-T", "operator", "replay", "0")
+    assert "every state hash as logged" in replayed
+    assert json.loads(compose("run", "--rm", "-T", "operator", "status", "--json"))["zones"]
+    refused = subprocess.run(
+        ["docker", "compose", "--project-name", PROJECT, "run", "--rm", "-T", "operator", "kick", "nobody"],
+        cwd=ROOT, env={**os.environ, "PERDURE_TAG": "test"}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert refused.returncode == 2 and "user operator may not do FCALL" in refused.stderr, refused.stderr[-1000:]
+    assert "NOAUTH" in compose("exec", "-T", "valkey", "valkey-cli", "info")
+    logs = compose("logs", "--no-color", "shard", "coordinator", "gateway")
+    assert "may not do" not in logs, [line for line in logs.splitlines() if "may not do" in line][:5]
+
+
+def test_metrics_are_not_on_the_public_port(cluster: str) -> None:
+    public = cluster.replace("ws://", "http://").removesuffix("/ws")
+    with urllib.request.urlopen(public + "/readyz", timeout=5) as answer:
+        assert answer.status == 200
+    with pytest.raises(urllib.error.HTTPError, match="404") as refused:
+        urllib.request.urlopen(public + "/metrics", timeout=5)
+    refused.value.close()
+    ask = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:7702/metrics', timeout=5).read().decode())"
+    assert "perdure_gateway_sessions" in compose("exec", "-T", "gateway", "python", "-c", ask)
 
 
 def _break_things() -> list[tuple[float, str]]:
