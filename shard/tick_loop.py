@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,10 +19,12 @@ import structlog
 
 from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
 from perdure.ledger.record import blob_digest
+from perdure.wire.identifiers import key_hex
 from perdure.wire.link import pack_zone_notice
 from perdure.wire.opcodes import Notice
 from shard.link_server import LinkServer
 from shard.metrics import ShardMetrics
+from shard.suspects import Suspects
 from shard.zone import Phase, Zone, ZoneError
 
 log = structlog.get_logger("shard.tick")
@@ -45,6 +47,7 @@ class TickLoop:
         threads: int,
         checkpoint_s: float,
         paused_after_s: float,
+        stopped: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger, self._links, self._metrics = ledger, links, metrics
         self._interval_s = 1.0 / tick_hz
@@ -52,6 +55,8 @@ class TickLoop:
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="zones")
         self._checkpoint_ticks = max(1, round(checkpoint_s * tick_hz))
         self._paused_after_s = paused_after_s
+        self._stopped = stopped
+        self._suspects = Suspects()
         self.zones: dict[int, Zone] = {}
         self._incoming: list[tuple[int, npt.NDArray[np.uint8]]] = []
         self._incoming_bytes = 0
@@ -198,11 +203,28 @@ class TickLoop:
     def _sound(self, zone: Zone, commit: Commit | None, fault: Exception | None) -> bool:
         if commit is not None:
             return True
-        mend = "the rules failed; see perdure log and perdure replay"
-        log.error("zone_stopped", zone=zone.zone, tick=zone.tick, why=str(fault), mend=mend)
+        players = zone.commanding()
+        log.error("zone_stopped", zone=zone.zone, tick=zone.tick, why=str(fault), commands=len(players),
+                  mend="the rules failed: the zone begins anew from its log; mend the game")  # fmt: skip
         if self.zones.get(zone.zone) is zone:
             self.remove(zone.zone)
+            guilty = self._suspects.failed(zone.zone, players)
+            if guilty:
+                self._start(zone, self._put_out(zone.zone, guilty))
+            # What waited here, and what was in the tick that never happened, must come again: gateways send it with new links.
+            self._links.end_all(f"zone {zone.zone} begins anew")
+            if players:
+                self._stopped()  # without commands it would fail again at once: then it is the next poll that tries
         return False
+
+    async def _put_out(self, zone: int, players: Iterable[int]) -> None:
+        """End the stay of players whose commands make the rules fail."""
+        for player in players:
+            log.error("player_put_out", zone=zone, player=key_hex(player), why="the rules fail on its commands")
+            try:
+                await self._ledger.leave(player, -1, kick=True)
+            except LedgerError as error:
+                log.warning("player_not_put_out", player=key_hex(player), why=str(error))
 
     # --- commit and release ---------------------------------------------------------------------------------------
     async def _commit(self, commits: list[Commit]) -> list[CommitAnswer]:
@@ -242,6 +264,8 @@ class TickLoop:
         zone.committed(answer)
         if answer.status is CommitStatus.OK:
             self._metrics.ticks.inc()
+            if zone.zone in self._suspects:
+                self._suspects.passed(zone.zone, zone.commanding())
             for gateway, frame in frames:
                 if self._links.send(gateway, frame):
                     self._metrics.released.inc(len(frame))

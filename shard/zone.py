@@ -121,6 +121,11 @@ class Zone:
         """The totals row, as an array of one."""
         return np.asarray(self.arrays.totals)
 
+    def commanding(self) -> list[int]:
+        """Return the keys of the players who had a command in the last step."""
+        rows = np.ascontiguousarray(self.arrays.commands[: self.arrays.meta[layout.META_COMMANDS], :8])
+        return rows.view("<i8").ravel().tolist()
+
     # --- lifecycle ------------------------------------------------------------------------------------------------
     def _move(self, event: str) -> None:
         target = TRANSITIONS.get((self.phase, event))

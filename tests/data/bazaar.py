@@ -10,6 +10,7 @@ game = Game("bazaar", tick_hz=10, world=(120, 120), interest=60, hysteresis=2.0,
 SPEED = 25.0
 REACH = 4.0
 RELICS = 2
+POISON = 65_535  # rules that fail on a command
 
 
 @game.entity(capacity=48, avatar=True)
@@ -102,6 +103,8 @@ def tick(w):
         trader = w.trader.rows[i]
         if trader.wait > 0:
             trader.wait -= 1
+        if w.walk[i].tag == POISON:
+            raise ValueError("poison")
         if w.walk[i].given:
             trader.dx = w.walk[i].dx
             trader.dy = w.walk[i].dy

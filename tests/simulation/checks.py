@@ -101,7 +101,7 @@ class Checks:
 
     def _new_stays(self, zone: Zone) -> None:
         """Who comes in from the lobby counts commands from the start again."""
-        here = set(zone.players["key"].tolist())
+        here = set(zone.players["key"][zone.players["departed"] == 0].tolist())
         for data in zone.page:
             entry = unpack_entry(data)
             if entry.kind is EntryKind.JOIN and entry.player not in here:

@@ -258,6 +258,11 @@ class Faults:
         self._say("second device", player.name)
         player.log_in_elsewhere(self._for(3.0))
 
+    def _do_poison(self) -> None:
+        player = self.random.choice(self.crowd)
+        self._say("poison", f"{player.name} sends a command that the rules fail on")
+        player.send_poison()
+
     def _do_reconnect_storm(self) -> None:
         self._say("reconnect storm", "every player's socket breaks")
         for player in self.crowd:

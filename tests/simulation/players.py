@@ -12,6 +12,9 @@ from perdure.client.world_view import Snapshot
 from perdure.wire.tokens import make_token
 from tests.simulation.cluster import SECRET, Cluster
 
+POISON = 65_535
+"""The tag that the game's rules fail on (tests/data/bazaar.py)."""
+
 
 class Player:
     """One person, who comes back after every end, by whatever gateway."""
@@ -42,6 +45,19 @@ class Player:
                 self.closes.append((self.cluster.machines.now, str(error) or type(error).__name__))
             await asyncio.sleep(self.random.uniform(0.1, 1.0))
 
+    def send_poison(self) -> None:
+        """A command that the rules fail on."""
+        if self.process.alive:
+            self.process.loop.call_soon(self._poison)
+
+    def _poison(self) -> None:
+        client = self.client
+        if client is not None and client.ended is None and client.connected:
+            try:
+                client.send_command("walk", dx=0, dy=0, tag=POISON)
+            except ProtocolError as error:  # not the moment for it
+                self.closes.append((self.cluster.machines.now, f"no poison: {error}"))
+
     def log_in_elsewhere(self, for_s: float) -> None:
         """The same player from a second device, which takes over; when it is gone, the first one comes back."""
         if self.process.alive:
@@ -57,7 +73,7 @@ class Player:
         try:
             async with client, asyncio.timeout(for_s):
                 while client.ended is None:
-                    self.tag = self.tag % 65_535 + 1
+                    self.tag = self.tag % 65_534 + 1
                     await self._command(client, False, self.tag)
                     await asyncio.sleep(0.2)
         except (ClientClosed, TimeoutError) as error:
@@ -75,7 +91,7 @@ class Player:
             if chance < 0.01:
                 client.drop_socket()
             elif len(self._commands) < 20:
-                self.tag = self.tag % 65_535 + 1
+                self.tag = self.tag % 65_534 + 1
                 task = asyncio.ensure_future(self._command(client, chance < 0.15, self.tag))
                 self._commands.add(task)
                 task.add_done_callback(self._commands.discard)
