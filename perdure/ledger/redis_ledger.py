@@ -66,7 +66,7 @@ RECONNECT_FIRST_S, RECONNECT_MOST_S = 0.05, 2.0
 GATEWAY_LOST_BATCH = 500
 """Players that one call of gateway_lost marks: about 5 ms of the server's time."""
 HASH_IN_THREAD_BYTES = 1 << 18
-LIBRARY_WAIT_S, LIBRARY_POLL_S = 10.0, 0.2
+LIBRARY_WAIT_S, LIBRARY_POLL_S = 30.0, 0.2
 """How long a connecting user that may not load the functions waits for one who may, such as a coordinator that starts meanwhile."""
 _PING_EVERY_S = 5.0
 
@@ -210,6 +210,7 @@ class RedisLedger(Ledger):
     async def _load(self, wait_s: float = 0.0) -> None:
         """Have the functions loaded; a user that may not load them waits so long for somebody else to, then LedgerUnavailable."""
         until = asyncio.get_running_loop().time() + wait_s
+        told = False
         async with self._reload:
             try:
                 while True:
@@ -222,6 +223,9 @@ class RedisLedger(Ledger):
                             raise LedgerUnavailable(
                                 f"{self.where} {error}, and user {self._user} may not do FUNCTION LOAD: {mend}"
                             ) from error
+                        if not told:
+                            log.info("waiting_for_functions", ledger=self.where, loaded_by="a coordinator")
+                        told = True
                     await asyncio.sleep(LIBRARY_POLL_S)
             except LedgerRefused as error:
                 raise LedgerRefused(f"cannot load the functions: {error}") from error

@@ -450,12 +450,15 @@ async def test_a_user_is_of_one_world(users: Server) -> None:
     await other.close()
 
 
-async def test_a_role_that_starts_first_waits_for_the_functions(users: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_role_that_starts_first_waits_for_the_functions(
+    users: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = users.raw("admin")
     await raw.execute_command("FUNCTION", "FLUSH")
     waiting = asyncio.ensure_future(RedisLedger.connect(users.url("shard"), "main"))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)
     assert not waiting.done()
+    assert capsys.readouterr().out.count("waiting_for_functions") == 1
     async with users.ledger("coordinator"):
         shard = await asyncio.wait_for(waiting, 5)
     await raw.execute_command("FUNCTION", "FLUSH")
