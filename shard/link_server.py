@@ -40,7 +40,7 @@ class LinkServer:
     def __init__(self, secret: bytes, name: str, row_bytes: int) -> None:
         self.secret, self.name, self.row_bytes = secret, name, row_bytes
         self.links: dict[int, Link] = {}
-        self.open: set[Link] = set()
+        self.open: dict[Link, None] = {}  # in order of their coming
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: LinkHost, address: str, advertise: str = "") -> str:
@@ -111,7 +111,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]
-        self._server.open.add(self)
+        self._server.open[self] = None
         if len(self._server.open) > MAX_LINKS:
             self.end(f"{MAX_LINKS} links are open already")
             return
@@ -119,7 +119,7 @@ class Link(asyncio.Protocol):
         self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_DEADLINE_S, self.end, "no hello in time")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.open.discard(self)
+        self._server.open.pop(self, None)
         if self._deadline:
             self._deadline.cancel()
         if self._server.links.get(self.gateway) is self:

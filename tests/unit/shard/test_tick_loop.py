@@ -16,7 +16,7 @@ import pytest
 import shard.link_server
 from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, EnterRequest, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
-from perdure.wire.identifiers import WorldGrid, player_key
+from perdure.wire.identifiers import LOBBY, WorldGrid, player_key
 from perdure.wire.link import (
     FrameReader,
     LinkType,
@@ -30,6 +30,7 @@ from perdure.wire.link import (
 from perdure.wire.opcodes import Notice, SnapshotFlag
 from shard.link_server import LinkServer
 from shard.metrics import ShardMetrics
+from shard.recovery import Follower, take_over
 from shard.tick_loop import TickLoop
 from shard.zone import Phase, Zone
 from tests.unit.shard.zone_lab import command_row, warm_program
@@ -426,6 +427,33 @@ async def test_checkpoints_are_made_while_it_runs(tmp_path: Path) -> None:
         await until(lambda: shard_1.metrics.checkpoints._value.get() >= 2)
         head = await shard_1.ledger.zone_head(0)
         assert len(head.checkpoints) == 2
+
+
+async def test_whose_commands_make_the_rules_fail_is_put_out_and_links_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        gateway, key = await playing(shard_1)
+        step = Zone.step
+
+        def fail_on_66(zone: Zone) -> Commit:
+            commit = step(zone)
+            if 66 in zone.arrays.commands[: len(zone.commanding()), 16:]:
+                raise ValueError("the rules fail")
+            return commit
+
+        monkeypatch.setattr(Zone, "step", fail_on_66)
+        for _ in range(2):
+            gateway.send(pack_commands(0, command_row(shard_1.program, key, 1, "add", n=66).view(np.void)))
+            await until(lambda: not shard_1.ticks.zones)
+            await until(lambda g=gateway: g.ended)  # what else was on its way comes again by the new one
+            head = await shard_1.ledger.zone_head(0)
+            follower = Follower(shard_1.ledger, shard_1.program, 0, shard_1.grid, 3)
+            shard_1.ticks.add(await take_over(follower, head.generation, head.epoch))
+            gateway = await shard_1.gateway()
+        await until(lambda: shard_1.ticks.zones[0].player_count() == 0)
+        record = await shard_1.ledger.player(key)
+        assert record is not None and record.presence.place == LOBBY
+        tick = shard_1.ticks.zones[0].tick
+        await until(lambda: shard_1.ticks.zones[0].tick > tick + 3)
 
 
 async def test_a_zone_whose_rules_fail_stops_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
