@@ -254,6 +254,7 @@ async def operator_works(own: RedisLedger, rest: Lab) -> None:
     assert (await own.zone_head(0)).checkpoints == ((1, blob_digest(b"blob")),)
     assert len(await own.read_log(0, 1)) == 1
     assert await own.read_checkpoint(0, 1) == b"blob"
+    assert await own.read_inbox(0) == []
     assert await rest.dump() == before
 
 
