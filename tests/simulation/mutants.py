@@ -76,7 +76,7 @@ def find(name: str, seeds: range, simulated_s: float = 60.0, kinds: tuple[str, .
 # --- the ledger ---------------------------------------------------------------------------------------------------
 
 
-@mutant()
+@mutant("drain_shard", "scale", "slow_host")
 def no_epoch_check() -> list[Patch]:
     """A commit needs the right tick and digest, but may come from an owner of before."""
 
@@ -101,7 +101,7 @@ def page_not_logged() -> list[Patch]:
     return [(perdure.ledger.memory_ledger, "commit_one", commit_one)]
 
 
-@mutant()
+@mutant("lost_replies")
 def resend_not_recognised() -> list[Patch]:
     """A commit that is there already is answered as a gap."""
     real = model._not_next
@@ -113,7 +113,7 @@ def resend_not_recognised() -> list[Patch]:
     return [(model, "_not_next", not_next)]
 
 
-@mutant("second_device", "reset")
+@mutant("reconnect_storm")
 def entries_do_not_follow_movers() -> list[Patch]:
     """What waits in an inbox for a player who crosses a border stays in that inbox."""
     return [(model, "_follow_movers", lambda inbox, movers: inbox)]
@@ -167,7 +167,7 @@ def release_before_commit() -> list[Patch]:
     return [(TickLoop, "_in_threads", in_threads)]
 
 
-@mutant()
+@mutant("lost_replies")
 def resend_recomputed() -> list[Patch]:
     """A commit without an answer is not sent again as it was, but made anew."""
 
@@ -188,7 +188,7 @@ def resend_recomputed() -> list[Patch]:
     return [(TickLoop, "_commit", commit)]
 
 
-@mutant()
+@mutant("drain_shard", "scale")
 def fenced_ignored() -> list[Patch]:
     """An owner that is told of a newer one shows its players the tick all the same."""
     real = TickLoop._answered
@@ -287,7 +287,7 @@ def stale_frames_accepted() -> list[Patch]:
     return [(Session, "reroute", reroute), (Fanout, "_route", any_route)]
 
 
-@mutant()
+@mutant("kill_shard")
 def pending_not_sent_again() -> list[Patch]:
     """A new owner does not get the commands that the one before had not applied."""
     real = Session.reroute
