@@ -36,6 +36,8 @@ from shard.zone import Phase, ZoneError
 log = structlog.get_logger("shard")
 
 FOLLOW_EVERY_S = 0.05
+LAST_TICK_S = 3.0
+"""How long a shard that leaves waits for the commit of its last tick, where the ledger does not answer."""
 EXIT_OK, EXIT_FAULT = 0, 2
 
 
@@ -143,10 +145,13 @@ class ShardService:
             self._stop.set()
 
     async def _leave(self, tasks: list[asyncio.Task[None]], membership: Membership, health: HealthServer | None) -> int:
-        await self.ticks.close()
-        for task in tasks:
+        self.ticks.stopping = True
+        ticks, *others = tasks
+        await asyncio.wait([ticks], timeout=LAST_TICK_S)  # let the tick under way end, so that the last checkpoints hold it
+        for task in (ticks, *others):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.ticks.close()
         await membership.stop()
         if self._fatal is None:
             await self.ticks.checkpoint_all()
@@ -172,6 +177,12 @@ class ShardService:
             raise ValueError(
                 f"the world {world.name!r} runs game {world.game!r} on {world.columns}x{world.rows} zones, this shard was told "
                 f"{mine.game!r} on {self.settings.zones}: give it the same settings, or another PERDURE_WORLD"
+            )
+        if world.schema_hash != mine.schema_hash:
+            raise ValueError(
+                f"the world {world.name!r} was made with another schema of {world.game!r} ({world.schema_hash}, this game's is "
+                f"{mine.schema_hash}): what clients see cannot change on a world that exists; give this shard the game that the world "
+                "was made with, or another PERDURE_WORLD"
             )
         self._grid = WorldGrid(*self.program.game.world_size, world.columns, world.rows)
         self._seed = world.seed

@@ -9,11 +9,10 @@ answers without an epoch check.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
 import hiredis
@@ -46,10 +45,11 @@ from perdure.ledger.ledger import (
     Presence,
     WorldSettings,
     ZoneHead,
-    ZoneRoute,
 )
 from perdure.ledger.record import blob_digest
+from perdure.ledger.redis_answers import decoding, pairs_of, presence_of, view_of, world_of, zone_head_of
 from perdure.ledger.redis_commit import CommitConnection
+from perdure.ledger.redis_errors import UNAVAILABLE, code_of, explain, unknown_function
 from perdure.ledger.redis_functions import LIBRARY_NAME, LibraryAwaited, ensure_library
 from perdure.wire.identifiers import key_hex
 
@@ -70,57 +70,9 @@ LIBRARY_WAIT_S, LIBRARY_POLL_S = 30.0, 0.2
 """How long a connecting user that may not load the functions waits for one who may, such as a coordinator that starts meanwhile."""
 _PING_EVERY_S = 5.0
 
-_UNAVAILABLE = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN", "UNKILLABLE")
-"""Error codes of a server that refuses writes for now. The call had no effect, and the same call may succeed later."""
-_MENDS = {
-    "OOM": "it is out of memory: raise maxmemory",
-    "READONLY": "it is a read-only replica: point the URL at the primary",
-    "LOADING": "it is loading its data: wait",
-    "MISCONF": "it cannot write its files: look at its disk",
-    "NOREPLICAS": "it wants replicas that are not there",
-    "BUSY": "another script keeps it busy",
-    "NOAUTH": "it wants a password: put it into the URL",
-    "WRONGPASS": "user or password are wrong",
-    "NOPERM": "the users of the ledger are in deploy/users.acl; see docs/OPERATIONS.md",
-}
-_REFUSED_IN_FUNCTION = ("ACL failure in script", "The user executing the script can't")
-"""How Valkey, and how Redis 7.0, say that the caller of a function may not do what the function does."""
 _PLAYER = struct.Struct("<q")
 _COMMITTED = CommitAnswer(CommitStatus.OK)
 Answer = TypeVar("Answer")
-
-
-def _code(error: BaseException) -> str:
-    """Return the first word of a server's error; redis-py strips some of them into exception classes."""
-    text = str(error)
-    if text.startswith("Authentication required"):
-        return "NOAUTH"
-    if any(refusal in text for refusal in _REFUSED_IN_FUNCTION):
-        return "NOPERM"
-    names = {
-        "ReadOnlyError": "READONLY",
-        "BusyLoadingError": "LOADING",
-        "OutOfMemoryError": "OOM",
-        "AuthenticationError": "WRONGPASS",
-        "NoPermissionError": "NOPERM",
-        "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
-        "ClusterDownError": "CLUSTERDOWN",
-        "MasterDownError": "MASTERDOWN",
-        "TryAgainError": "TRYAGAIN",
-    }
-    return names.get(type(error).__name__, text.split(" ", 1)[0])
-
-
-def _explain(where: str, error: BaseException, user: str = "", doing: str = "") -> str:
-    """Return one line on an error of the server; `user` and `doing` are named where the user may not do that."""
-    code = _code(error)
-    text = str(error)
-    if text.startswith("PERDURE ") or code == "NOPERM":
-        # The server appends where in the script it was said; that helps nobody.
-        text = text.removeprefix("PERDURE ").removeprefix("ERR ").removeprefix("NOPERM ").partition(" script: ")[0]
-    if code == "NOPERM" and doing:
-        text = f"user {user} may not do {doing}: {text}"
-    return f"{where}: {text}" + (f" ({_MENDS[code]})" if code in _MENDS else "")
 
 
 class RedisLedger(Ledger):
@@ -243,16 +195,16 @@ class RedisLedger(Ledger):
             # Refusals while connecting come wrapped; AuthenticationError is a ConnectionError too.
             for refusal in (error, error.__cause__):
                 if isinstance(refusal, AuthenticationError | ResponseError):
-                    raise LedgerRefused(_explain(self.where, refusal, self._user, doing)) from error
-            if _code(error) in _UNAVAILABLE:
-                raise LedgerUnavailable(_explain(self.where, error)) from error
+                    raise LedgerRefused(explain(self.where, refusal, self._user, doing)) from error
+            if code_of(error) in UNAVAILABLE:
+                raise LedgerUnavailable(explain(self.where, error)) from error
             raise LedgerUnavailable(f"no answer from {self.where}: {error}") from error
         except OSError as error:
             raise LedgerUnavailable(f"no answer from {self.where}: {error}") from error
         except RedisError as error:
-            if _code(error) in _UNAVAILABLE:
-                raise LedgerUnavailable(_explain(self.where, error)) from error
-            raise LedgerRefused(_explain(self.where, error, self._user, doing)) from error
+            if code_of(error) in UNAVAILABLE:
+                raise LedgerUnavailable(explain(self.where, error)) from error
+            raise LedgerRefused(explain(self.where, error, self._user, doing)) from error
 
     async def _run(self, *command: str | bytes | int) -> Any:
         """Run one plain command."""
@@ -272,7 +224,7 @@ class RedisLedger(Ledger):
         try:
             return await self._ask(doing, once)
         except LedgerRefused as error:
-            if not _is_unknown_function(error.__cause__):
+            if not unknown_function(error.__cause__):
                 raise
         await self._load()
         return await self._ask(doing, once)
@@ -290,11 +242,11 @@ class RedisLedger(Ledger):
 
     async def init_world(self, world: WorldSettings) -> WorldSettings:
         rows = [part for name, value in asdict(world).items() for part in (name, str(value))]
-        return _world(_pairs(await self._call("init_world", *rows)))
+        return world_of(pairs_of(await self._call("init_world", *rows)))
 
     async def world(self) -> WorldSettings | None:
         found = await self._run("HGETALL", keys.key(self._world, "WORLD"))
-        return _world({name.decode(): value for name, value in found.items()}) if found else None
+        return world_of({name.decode(): value for name, value in found.items()}) if found else None
 
     # --- a zone's log ---------------------------------------------------------------------------------------------
 
@@ -303,7 +255,7 @@ class RedisLedger(Ledger):
             return []
         packed = [self._pack_commit(commit) for commit in commits]
         answers = await self._commits.call(b"".join(packed), len(packed))
-        lost = [at for at, answer in enumerate(answers) if isinstance(answer, hiredis.ReplyError) and _is_unknown_function(answer)]
+        lost = [at for at, answer in enumerate(answers) if isinstance(answer, hiredis.ReplyError) and unknown_function(answer)]
         if lost:
             # The server restarted without its functions; those commits had no effect, so sending them is no resend.
             await self._load()
@@ -330,25 +282,25 @@ class RedisLedger(Ledger):
 
     def _commit_answer(self, answer: Any) -> CommitAnswer:
         if isinstance(answer, hiredis.ReplyError):
-            code = _code(answer)
-            if code in _UNAVAILABLE or code in ("NOAUTH", "NOPERM") or _is_unknown_function(answer):
-                why = _explain(self.where, answer, self._user, f"FCALL {LIBRARY_NAME}_commit")
+            code = code_of(answer)
+            if code in UNAVAILABLE or code in ("NOAUTH", "NOPERM") or unknown_function(answer):
+                why = explain(self.where, answer, self._user, f"FCALL {LIBRARY_NAME}_commit")
                 raise LedgerUnavailable(f"the ledger takes no commits. {why}")
-            return CommitAnswer(CommitStatus.BROKEN, detail=_explain(self.where, answer))
+            return CommitAnswer(CommitStatus.BROKEN, detail=explain(self.where, answer))
         status = answer[0]
         if status == b"OK":
             return _COMMITTED if len(answer) == 1 else CommitAnswer(CommitStatus.OK, tuple(answer[1:]))
         return CommitAnswer(CommitStatus(status.decode()), detail=answer[1].decode())
 
     async def zone_head(self, zone: int) -> ZoneHead:
-        return _zone_head(zone, await self._call("zone_head", zone, read=True))
+        return zone_head_of(zone, await self._call("zone_head", zone, read=True))
 
     async def read_log(self, zone: int, first_tick: int, limit: int = 1000) -> list[LoggedRecord]:
         if limit <= 0:
             return []
         log, first = keys.key(self._world, "LOG", zone), f"{max(first_tick, 0)}-0"
         rows = await self._run("XRANGE", log, first, "+", "COUNT", limit)
-        with _decoding(f"the log of zone {zone}"):
+        with decoding(f"the log of zone {zone}"):
             return [LoggedRecord(int(at.partition(b"-")[0]), row[1].decode(), row[3], tuple(row[5::2])) for at, row in rows]
 
     async def read_inbox(self, zone: int) -> list[bytes]:
@@ -368,7 +320,7 @@ class RedisLedger(Ledger):
         return await self._call("read_checkpoint", zone, tick, read=True)
 
     async def reseed(self, zone: int, generation: int, epoch: int, tick: int, digest: str, blob: bytes, blob_digest: str) -> ZoneHead:
-        return _zone_head(zone, await self._call("reseed", zone, generation, epoch, tick, digest, blob, blob_digest))
+        return zone_head_of(zone, await self._call("reseed", zone, generation, epoch, tick, digest, blob, blob_digest))
 
     # --- players --------------------------------------------------------------------------------------------------
 
@@ -408,7 +360,7 @@ class RedisLedger(Ledger):
         name, place, gateway, slot, session, since, saved, home = await self._run("HMGET", at, *wanted)
         if name is None:
             return None
-        with _decoding(f"the record of player {key_hex(player)}"):
+        with decoding(f"the record of player {key_hex(player)}"):
             presence = Presence(player, name.decode(), int(place), int(gateway), int(slot), int(session), int(since))
             return LobbyRecord(presence, saved or b"", int(home))
 
@@ -416,9 +368,9 @@ class RedisLedger(Ledger):
         if zone is None:
             rows = await self._run("HGETALL", keys.key(self._world, "ONLINE"))
         else:
-            rows = _pairs(await self._call("online", zone, read=True))
-        with _decoding("presence"):
-            return sorted((_presence(player, row) for player, row in rows.items()), key=lambda presence: presence.name)
+            rows = pairs_of(await self._call("online", zone, read=True))
+        with decoding("presence"):
+            return sorted((presence_of(player, row) for player, row in rows.items()), key=lambda presence: presence.name)
 
     # --- membership and assignment --------------------------------------------------------------------------------
 
@@ -435,13 +387,13 @@ class RedisLedger(Ledger):
     async def view(self) -> ClusterView:
         answer = await self._call("view", read=True)
         run_id = await self._read_run_id()
-        with _decoding("the view"):
-            return _view(answer, run_id)
+        with decoding("the view"):
+            return view_of(answer, run_id)
 
     async def routes_version(self) -> int:
         at = keys.key(self._world, "CONTROL")
         version = await self._run("HGET", at, "version")
-        with _decoding("the routes version"):
+        with decoding("the routes version"):
             return int(version or 0)
 
     async def elect(self, candidate: str, lease_ms: int) -> Leadership:
@@ -501,9 +453,9 @@ class RedisLedger(Ledger):
                     elif message["type"] == "message":
                         yield names[message["channel"]], message["data"]
             except (RedisError, OSError, TimeoutError) as error:
-                if _code(error) == "NOPERM" and not refused:
+                if code_of(error) == "NOPERM" and not refused:
                     refused = True  # once: it will not mend itself
-                    log.error("hints_refused", why=_explain(self.where, error, self._user, f"SUBSCRIBE {' '.join(channels)}"))
+                    log.error("hints_refused", why=explain(self.where, error, self._user, f"SUBSCRIBE {' '.join(channels)}"))
                 # Hints may get lost; everything works by polling too, and the resync after the reconnect says so.
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RECONNECT_MOST_S)
@@ -518,85 +470,10 @@ class RedisLedger(Ledger):
             await client.connection_pool.disconnect()
 
 
-@contextlib.contextmanager
-def _decoding(what: str) -> Iterator[None]:
-    """Turn the failure to read what the ledger answered into LedgerRefused: its keys were damaged by somebody else."""
-    try:
-        yield
-    except (ValueError, TypeError, IndexError, KeyError, msgpack.UnpackException) as error:
-        raise LedgerRefused(f"{what} is damaged in the ledger ({type(error).__name__}: {error})") from error
-
-
 def _as_it_is(response: Any, **kwargs: Any) -> Any:
     return response
-
-
-def _is_unknown_function(error: BaseException | None) -> bool:
-    return error is not None and "Function not found" in str(error)
-
-
-def _pairs(flat: Sequence[Any]) -> dict[str, Any]:
-    """Return {name: value} of a flat array of both."""
-    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 async def _digest(blob: bytes) -> str:
     """Hash a blob; a large one in a thread, so that the loop goes on ticking."""
     return blob_digest(blob) if len(blob) < HASH_IN_THREAD_BYTES else await asyncio.to_thread(blob_digest, blob)
-
-
-def _world(rows: dict[str, bytes]) -> WorldSettings:
-    values = {row.name: rows[row.name].decode() for row in fields(WorldSettings)}
-    return WorldSettings(
-        values["name"], values["game"], values["schema_hash"], values["schema"],
-        int(values["columns"]), int(values["rows"]), int(values["seed"]), int(values["tick_hz"]),
-    )  # fmt: skip
-
-
-def _zone_head(zone: int, answer: Sequence[Any]) -> ZoneHead:
-    generation, epoch, tick, digest, owner, kept, inbox_length = answer
-    checkpoints = [part.split(" ") for part in kept.decode().split(";") if part]
-    return ZoneHead(
-        zone,
-        int(generation),
-        int(epoch),
-        owner.decode(),
-        int(tick),
-        digest.decode(),
-        tuple((int(at), blob) for at, _, blob in checkpoints),
-        inbox_length,
-    )
-
-
-def _view(answer: Sequence[Any], run_id: str) -> ClusterView:
-    version, term, generation, leader, owners, heads, successors, members, suspects, draining = answer
-    asked = _pairs(successors)
-    zones, ticks = {}, {}
-    for zone_text, owner, head in zip(owners[::2], owners[1::2], heads, strict=True):
-        zone = int(zone_text)
-        zone_generation, epoch, tick, _ = head.split(b" ")
-        successor = asked.get(zone_text.decode(), b"0 ")
-        zones[zone] = ZoneRoute(zone, owner.decode(), int(zone_generation), int(epoch), successor[2:].decode(), successor[:1] == b"1")
-        ticks[zone] = int(tick)
-    return ClusterView(
-        int(version),
-        int(term),
-        leader.decode(),
-        int(generation),
-        dict(sorted(zones.items())),
-        {name: _member(name, packed) for name, packed in sorted(_pairs(members).items())},
-        {name: int(reports) for name, reports in _pairs(suspects).items()},
-        ticks,
-        frozenset(name.decode() for name in draining),
-        run_id,
-    )
-
-
-def _presence(player: str | bytes, row: bytes) -> Presence:
-    place, gateway, slot, session, since, name = row.decode().split(" ", 5)
-    return Presence(int(player, 16), name, int(place), int(gateway), int(slot), int(session), int(since))
-
-
-def _member(name: str, packed: bytes) -> Member:
-    kind, number, address, beat, _, info = msgpack.unpackb(packed)
-    return Member(name, kind, int(number), address, int(beat), json.loads(info))

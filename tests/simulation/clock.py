@@ -28,7 +28,8 @@ import jwt.api_jwt
 
 WALL_START_S = 1_800_000_000.0
 """What the wall clocks of all processes show at the start (a date in 2027)."""
-DEAD = 1 << 62
+Patch = tuple[Any, str, Any]
+"""(where, name, value): what stands there for a while."""
 
 
 class Machines:
@@ -287,6 +288,19 @@ class SimulatedLoop:
 
 
 @contextmanager
+def patched(patches: list[Patch]) -> Iterator[None]:
+    """While this holds, each (where, name) is the value beside it."""
+    kept = [(where, name, getattr(where, name)) for where, name, _ in patches]
+    for where, name, value in patches:
+        setattr(where, name, value)
+    try:
+        yield
+    finally:
+        for where, name, value in kept:
+            setattr(where, name, value)
+
+
+@contextmanager
 def simulated_time(machines: Machines, seed: int) -> Iterator[None]:
     """While this holds, clocks and chance of this Python are the simulation's."""
 
@@ -302,7 +316,7 @@ def simulated_time(machines: Machines, seed: int) -> Iterator[None]:
             return dt.datetime.fromtimestamp(wall(), tz)
 
     chance = random.Random(seed ^ 0x5EED)
-    patches: list[tuple[Any, str, Any]] = [
+    patches: list[Patch] = [
         (time, "monotonic", lambda: machines.now),
         (time, "time", wall),
         (jwt.api_jwt, "datetime", WallClock),
@@ -311,14 +325,10 @@ def simulated_time(machines: Machines, seed: int) -> Iterator[None]:
         (secrets, "token_urlsafe", lambda n=32: chance.randbytes(n).hex()),
         (secrets, "randbelow", chance.randrange),
     ]
-    kept = [(where, name, getattr(where, name)) for where, name, _ in patches]
     state = random.getstate()
     random.seed(seed)
-    for where, name, value in patches:
-        setattr(where, name, value)
     try:
-        yield
+        with patched(patches):
+            yield
     finally:
-        for where, name, value in kept:
-            setattr(where, name, value)
         random.setstate(state)

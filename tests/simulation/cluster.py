@@ -24,7 +24,7 @@ from shard.program import Program, compile_program
 from shard.settings import ShardSettings
 from shard.warmup import warm
 from tests.simulation.checks import Checks
-from tests.simulation.clock import Machines, Process
+from tests.simulation.clock import Machines, Patch, Process, patched
 from tests.simulation.ledger_server import LedgerServer, remote_ledger
 from tests.simulation.network import Network
 
@@ -83,19 +83,13 @@ class _NoCollector:
 @contextmanager
 def production_in_one_process() -> Iterator[None]:
     """What production code takes for granted and one process cannot give to many."""
-    places: list[tuple[Any, str, Any]] = [
+    places: list[Patch] = [
         (coordinator.service, "AdminServer", _NoAdminServer),
         (shard.service, "gc", _NoCollector()), (shard.tick_loop, "gc", _NoCollector()), (gateway.service, "gc", _NoCollector()),
         (shard.service, "warm", lambda program: 0.0),
     ]  # fmt: skip
-    kept = [(where, name, getattr(where, name)) for where, name, _ in places]
-    for where, name, value in places:
-        setattr(where, name, value)
-    try:
+    with patched(places):
         yield
-    finally:
-        for where, name, value in kept:
-            setattr(where, name, value)
 
 
 def _settings(kind: type[S], **given: Any) -> S:

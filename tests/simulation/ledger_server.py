@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
 from perdure.ledger.ledger import Commit, CommitAnswer, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
@@ -16,6 +16,7 @@ from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from tests.simulation.clock import Process
 from tests.simulation.network import Network
+from tests.unit.shard.zone_lab import now
 
 HOST = "ledger"
 CALL_DEADLINE_S = 2.0
@@ -58,7 +59,7 @@ class LedgerServer:
             reply(None, LedgerUnavailable(self.refuses) if name == "commit" else LedgerRefused(self.refuses))
             return
         try:
-            answer = run(getattr(self.ledger, name)(*arguments))
+            answer = now(getattr(self.ledger, name)(*arguments))
         except LedgerError as error:
             reply(None, error)
             return
@@ -92,16 +93,6 @@ class LedgerServer:
         waiting, self._waiting = self._waiting, []
         for handle in waiting:
             handle()
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine of the ledger in memory, which never waits."""
-    try:
-        work.send(None)
-    except StopIteration as done:
-        return done.value
-    work.close()
-    raise AssertionError("the ledger in memory waited")
 
 
 class _Hints:

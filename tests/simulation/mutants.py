@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,10 @@ from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import chain_digest
 from shard.tick_loop import TickLoop
 from shard.zone import Zone
+from tests.simulation.clock import Patch, patched
 from tests.simulation.cluster import program
 from tests.simulation.run import Outcome, simulate
 
-Patch = tuple[Any, str, Any]
 MUTANTS: dict[str, Callable[[], list[Patch]]] = {}
 KINDS: dict[str, tuple[str, ...]] = {}
 """Faults that bring a mutant out soon, where the seed's own choice seldom does."""
@@ -49,18 +49,9 @@ def mutant(*kinds: str) -> Callable[[Callable[[], list[Patch]]], Callable[[], li
     return keep
 
 
-@contextmanager
-def planted(name: str) -> Iterator[None]:
+def planted(name: str) -> AbstractContextManager[None]:
     """While this holds, the bug is in the code."""
-    patches = MUTANTS[name]()
-    kept = [(where, attribute, where.__dict__[attribute]) for where, attribute, _ in patches]
-    for where, attribute, value in patches:
-        setattr(where, attribute, value)
-    try:
-        yield
-    finally:
-        for where, attribute, value in kept:
-            setattr(where, attribute, value)
+    return patched(MUTANTS[name]())
 
 
 def find(name: str, seeds: range, simulated_s: float = 60.0, kinds: tuple[str, ...] = ()) -> Outcome | None:

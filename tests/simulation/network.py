@@ -139,7 +139,6 @@ class Listener:
     def __init__(self, network: Network, process: Process, factory: Callable[[], Any], at: tuple[str, int]) -> None:
         self.network, self.process, self.factory, self.at = network, process, factory, at
         self.sockets = [self]
-        self.pipes = 0
 
     family = socket.AF_INET
 

@@ -1,0 +1,87 @@
+"""What the ledger's functions answer, as the types of ledger.py. Pure; called by redis_ledger.
+
+An answer that cannot be read is LedgerRefused (`decoding`): keys of the world were damaged by somebody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+import msgpack
+
+from perdure.ledger.ledger import ClusterView, LedgerRefused, Member, Presence, WorldSettings, ZoneHead, ZoneRoute
+
+
+@contextlib.contextmanager
+def decoding(what: str) -> Iterator[None]:
+    """Turn the failure to read what the ledger answered into LedgerRefused: its keys were damaged by somebody else."""
+    try:
+        yield
+    except (ValueError, TypeError, IndexError, KeyError, msgpack.UnpackException) as error:
+        raise LedgerRefused(f"{what} is damaged in the ledger ({type(error).__name__}: {error})") from error
+
+
+def pairs_of(flat: Sequence[Any]) -> dict[str, Any]:
+    """Return {name: value} of a flat array of both."""
+    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def world_of(rows: dict[str, bytes]) -> WorldSettings:
+    values = {row.name: rows[row.name].decode() for row in fields(WorldSettings)}
+    return WorldSettings(
+        values["name"], values["game"], values["schema_hash"], values["schema"],
+        int(values["columns"]), int(values["rows"]), int(values["seed"]), int(values["tick_hz"]),
+    )  # fmt: skip
+
+
+def zone_head_of(zone: int, answer: Sequence[Any]) -> ZoneHead:
+    generation, epoch, tick, digest, owner, kept, inbox_length = answer
+    checkpoints = [part.split(" ") for part in kept.decode().split(";") if part]
+    return ZoneHead(
+        zone,
+        int(generation),
+        int(epoch),
+        owner.decode(),
+        int(tick),
+        digest.decode(),
+        tuple((int(at), blob) for at, _, blob in checkpoints),
+        inbox_length,
+    )
+
+
+def view_of(answer: Sequence[Any], run_id: str) -> ClusterView:
+    version, term, generation, leader, owners, heads, successors, members, suspects, draining = answer
+    asked = pairs_of(successors)
+    zones, ticks = {}, {}
+    for zone_text, owner, head in zip(owners[::2], owners[1::2], heads, strict=True):
+        zone = int(zone_text)
+        zone_generation, epoch, tick, _ = head.split(b" ")
+        successor = asked.get(zone_text.decode(), b"0 ")
+        zones[zone] = ZoneRoute(zone, owner.decode(), int(zone_generation), int(epoch), successor[2:].decode(), successor[:1] == b"1")
+        ticks[zone] = int(tick)
+    return ClusterView(
+        int(version),
+        int(term),
+        leader.decode(),
+        int(generation),
+        dict(sorted(zones.items())),
+        {name: member_of(name, packed) for name, packed in sorted(pairs_of(members).items())},
+        {name: int(reports) for name, reports in pairs_of(suspects).items()},
+        ticks,
+        frozenset(name.decode() for name in draining),
+        run_id,
+    )
+
+
+def presence_of(player: str | bytes, row: bytes) -> Presence:
+    place, gateway, slot, session, since, name = row.decode().split(" ", 5)
+    return Presence(int(player, 16), name, int(place), int(gateway), int(slot), int(session), int(since))
+
+
+def member_of(name: str, packed: bytes) -> Member:
+    kind, number, address, beat, _, info = msgpack.unpackb(packed)
+    return Member(name, kind, int(number), address, int(beat), json.loads(info))

@@ -1,0 +1,76 @@
+"""The shard process before and after its ticks: which worlds it joins, and that it leaves with its last tick on record."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.ledger.ledger import CommitAnswer, WorldSettings
+from perdure.ledger.memory_ledger import MemoryLedger
+from shard.service import ShardService
+from shard.settings import ShardSettings
+from tests.unit.shard.zone_lab import program, warm_program
+
+SMALL = str(Path(__file__).resolve().parents[2] / "data" / "small_game.py")
+
+
+def settings(path: Path, **given: Any) -> ShardSettings:
+    return ShardSettings(name="shard-1", game=SMALL, zones="2x1", listen=f"unix:{path}/shard.sock", development=True, **given)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"game": "chess"}, "runs game 'chess' on 2x1 zones, this shard was told 'small'"),
+        ({"columns": 9}, "on 9x1 zones"),
+        ({"schema_hash": "0123"}, r"made with another schema of 'small' \(0123, this game's is .*another PERDURE_WORLD"),
+    ],
+)
+async def test_a_world_of_another_kind_is_not_joined(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    game, ledger = program(SMALL), MemoryLedger()
+    mine = WorldSettings("main", "small", game.schema.hash, "", 2, 1, 1, game.game.tick_hz)
+    await ledger.init_world(dataclasses.replace(mine, **change))
+    with pytest.raises(ValueError, match=words):
+        await ShardService(settings(tmp_path), game, ledger)._join_world()
+
+
+class SlowLedger(MemoryLedger):
+    """Answers commits late, so that a shard that is told to leave is in the middle of one."""
+
+    async def commit(self, commits: Any) -> list[CommitAnswer]:
+        answers = await super().commit(commits)
+        self.committing.set()
+        await asyncio.sleep(0.05)
+        return answers
+
+    committing: asyncio.Event
+
+
+async def test_a_shard_that_leaves_in_the_middle_of_a_commit_checkpoints_that_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("freeze", "disable"):  # this process goes on when the shard is gone
+        monkeypatch.setattr(gc, name, lambda: None)
+    ledger = SlowLedger()
+    ledger.committing = asyncio.Event()
+    shard = ShardService(settings(tmp_path), warm_program(SMALL), ledger)
+    serving = asyncio.ensure_future(shard.serve())
+    async with asyncio.timeout(30):
+        while shard.state != "ready":
+            await asyncio.sleep(0.005)
+        term = (await ledger.elect("test", 100_000)).term
+        for zone in (0, 1):
+            await ledger.assign(term, zone, "shard-1", 0)
+        while not all(zone in shard.ticks.zones and shard.ticks.zones[zone].tick > 2 for zone in (0, 1)):
+            await asyncio.sleep(0.005)
+        ledger.committing.clear()
+        await ledger.committing.wait()
+        signal.raise_signal(signal.SIGTERM)
+        assert await serving == 0
+    for zone in (0, 1):
+        head = await ledger.zone_head(zone)
+        assert head.checkpoints[0][0] == head.tick
