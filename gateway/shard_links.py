@@ -185,7 +185,7 @@ async def _resolve(host: str, port: int) -> str:
         loop = asyncio.get_running_loop()
     found: asyncio.Future[str] = loop.create_future()
 
-    def tell(address: str, error: OSError | None) -> None:
+    def tell(address: str, error: Exception | None) -> None:
         if not found.done():
             found.set_result(address) if error is None else found.set_exception(error)
 
@@ -193,7 +193,7 @@ async def _resolve(host: str, port: int) -> str:
         address, fault = "", None
         try:
             address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: no name at all, such as one with an empty part
             fault = error
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(tell, address, fault)

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink
-from gateway.shard_links import ShardLinks, _gone
+from gateway.shard_links import ShardLinks, _gone, _resolve
 from perdure.ledger.ledger import Member
 from perdure.wire.link import LinkType, pack_frame
 from tests.unit.gateway.cluster_double import eventually
@@ -52,6 +52,13 @@ class Listener:
 
     def shard_died(self, link: CommandLink) -> None:
         self.died.append(link.name)
+
+
+async def test_what_is_no_name_is_an_error_at_once() -> None:
+    async with asyncio.timeout(5):
+        with pytest.raises(ValueError, match="label"):
+            await _resolve("shard..example", 1)
+        assert await _resolve("127.0.0.1", 1) == "127.0.0.1"
 
 
 async def nobody(name: str, number: int, by: str) -> None: ...
