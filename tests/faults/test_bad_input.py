@@ -109,7 +109,7 @@ def test_games_that_are_wrong_say_file_line_and_mend(ledger: str, tmp_path: Path
         assert replaced in text
         game.write_text(text.replace(replaced, by))
         line = next(n for n, row in enumerate(game.read_text().splitlines(), 1) if by.strip() in row)
-        found = fault("shard", "--game", str(game), **development(redis_url=ledger, zones="3x2"))
+        found = fault("shard", "--game", str(game), **development(redis_url=ledger, zones="3x2", world="wrong"))
         assert f"{game}:{line}" in found, found
         return found
 
