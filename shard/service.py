@@ -118,7 +118,11 @@ class ShardService:
         )  # fmt: skip
         await self._register(membership)
         membership.start()
-        await loop.run_in_executor(self.ticks.executor, warm, self.program)
+        try:
+            await loop.run_in_executor(self.ticks.executor, warm, self.program)
+        except BaseException:
+            await self._part(membership, health)
+            raise
         # Before anyone counts on us: this takes a second where the heap is large and the machine busy.
         gc.collect()
         gc.freeze()
@@ -151,6 +155,12 @@ class ShardService:
         for task in (ticks, *others):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._part(membership, health)
+        log.info("left", name=self.name)
+        return EXIT_OK if self._fatal is None else EXIT_FAULT
+
+    async def _part(self, membership: Membership, health: HealthServer | None) -> None:
+        """End what runs beside the tick, and take this process off the list of members."""
         await self.ticks.close()
         await membership.stop()
         if self._fatal is None:
@@ -162,8 +172,6 @@ class ShardService:
         await self.links.close()
         if health is not None:
             await health.stop()
-        log.info("left", name=self.name)
-        return EXIT_OK if self._fatal is None else EXIT_FAULT
 
     async def _join_world(self) -> None:
         columns, rows = self.settings.grid

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from perdure.game.contract import GameError
 from perdure.ledger.ledger import CommitAnswer, WorldSettings
 from perdure.ledger.memory_ledger import MemoryLedger
 from shard.service import ShardService
@@ -74,3 +75,17 @@ async def test_a_shard_that_leaves_in_the_middle_of_a_commit_checkpoints_that_ti
     for zone in (0, 1):
         head = await ledger.zone_head(zone)
         assert head.checkpoints[0][0] == head.tick
+
+
+async def test_a_shard_whose_rules_do_not_compile_leaves_the_cluster_before_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise GameError("rules.py:3: the rules do not compile")
+
+    monkeypatch.setattr("shard.service.warm", fail)
+    ledger = MemoryLedger()
+    with pytest.raises(GameError, match=r"rules\.py:3"):
+        await ShardService(settings(tmp_path), program(SMALL), ledger).serve()
+    assert not ledger.store.data.members
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "heartbeat"]
