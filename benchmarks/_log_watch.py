@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from perdure.ledger.ledger import CHECKPOINTS_KEPT, Ledger, LedgerError
+from perdure.ledger.ledger import CHECKPOINTS_KEPT, Ledger, LedgerError, LedgerUnavailable
 from perdure.ledger.record import chain_digest, unpack_record
 from perdure.wire.link import command_dtype
 
@@ -46,6 +46,8 @@ class LogWatch:
         while True:
             try:
                 await self.read()
+            except LedgerUnavailable:
+                pass  # an outage, perhaps a wanted one: what is there now is there later, and `stop` reads to the end
             except LedgerError as error:
                 self.faults.append(f"the log could not be read: {error}")
             await asyncio.sleep(POLL_S)
