@@ -109,6 +109,8 @@ class Stage(Playing):
     crowd: Crowd | None = None
     say: Callable[[str], None] = lambda _: None
     figures: dict[str, Any] = field(default_factory=dict)
+    unmoved: set[str] = field(default_factory=set)
+    """Players whose sockets must stay, where those of others may break."""
     _windows: list[tuple[float, float, set[str]]] = field(default_factory=list)
 
     # --- looking ----------------------------------------------------------------------------------------------------
@@ -171,6 +173,19 @@ class Stage(Playing):
             return route.owner in self.cluster.pids and route.owner in view.members and not route.successor
 
         return await self.until("no zone is moving", lambda v: all(still(v, r) for r in v.zones.values()))
+
+    async def everybody_in(self, deadline_s: float = 40.0) -> None:
+        """Wait until every bot's session is at a gateway that lives."""
+        deadline = time.monotonic() + deadline_s
+        while True:
+            gateways = {m.number for m in (await self.view()).members.values() if m.kind == "gateway" and m.name in self.cluster.pids}
+            there = {p.name for p in await self.cluster.ledger.online() if p.gateway in gateways}
+            missing = set(self.names) - there
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                raise Unexpected(f"within {deadline_s:g} s every client is back", f"{len(missing)} of {len(self.names)} are not")
+            await asyncio.sleep(0.05)
 
     def log(self, name: str) -> str:
         path = self.cluster.log_of(name)
@@ -297,6 +312,8 @@ def _verdict(stage: Stage, outcome: Outcome, zones: int) -> str:
     wrong = [f"{name} {figures[name]}" for name in (*ZEROES, "bots_silent") if figures[name] and name not in free]
     if figures["bots_entered"] != figures["bots"] and "bots_entered" not in free:
         wrong.append(f"only {figures['bots_entered']} of {figures['bots']} bots came in")
+    broken = [bot.name for bot in stage.report.bots if bot.socket_drops and bot.name in stage.unmoved]
+    wrong += [f"sockets broke that should not: {', '.join(broken[:5])}"] if broken else []
     wrong += [f"the auditor: {fault}" for fault in outcome.audit_faults[:3]]
     if wrong:
         detail = [*stage.audit.replay_mismatches, *stage.watch.faults, *stage.audit.players_lost, *stage.audit.players_duplicated]
