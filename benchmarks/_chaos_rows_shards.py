@@ -45,3 +45,10 @@ async def shard_stop(stage: Stage) -> None:
         await asyncio.sleep(10.0)  # so long it hangs
         stage.cluster.send_signal(victim, signal.SIGCONT)
     await stage.back(victim, number)
+
+
+@row("calm", "nothing is broken, 5 s: what this machine gives by itself, to compare the other rows with")
+async def calm(stage: Stage) -> None:
+    for _ in range(2):
+        async with stage.blackout():
+            await asyncio.sleep(2.5)  # so long nothing happens
