@@ -23,6 +23,7 @@ import redis.asyncio
 
 from benchmarks._audit import audit
 from benchmarks._crowd import Crowd
+from benchmarks._disk import SmallDisk
 from benchmarks._log_watch import LogWatch
 from benchmarks._network import Network
 from benchmarks._playing import GAME, ZEROES, Playing, longest_gap, percentiles, stop_shards
@@ -53,7 +54,7 @@ class Skipped(Exception):
 @dataclass(frozen=True)
 class Setup:
     """What a row's cluster looks like. `proxied`: members whose way to the ledger leads through a proxy each. `shimmed`: processes that
-    run under the shim of clocks and fsync. `apart`: members with a network namespace of their own. `may_drop`: sockets may break.
+    run under the shim of clocks and fsync. `apart`: members with a network namespace of their own. `small_disk`: the ledger's is one that can be filled. `may_drop`: sockets may break.
     `allowed`: counts that need not be zero, since the row itself says what they must be. `bots`: 0 is what the run says."""
 
     bots: int = 0
@@ -65,6 +66,7 @@ class Setup:
     proxied: tuple[str, ...] = ()
     shimmed: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
+    small_disk: bool = False
     valkey_options: tuple[str, ...] = ()
     may_drop: bool = False
     allowed: frozenset[str] = frozenset()
@@ -106,6 +108,7 @@ class Stage(Playing):
     proxies: dict[str, Proxy] = field(default_factory=dict)
     shims: dict[str, Shim] = field(default_factory=dict)
     network: Network | None = None
+    disk: SmallDisk | None = None
     crowd: Crowd | None = None
     say: Callable[[str], None] = lambda _: None
     figures: dict[str, Any] = field(default_factory=dict)
@@ -144,6 +147,10 @@ class Stage(Playing):
             if time.monotonic() > deadline:
                 raise Unexpected(f"within {deadline_s:g} s: {what}", "it did not come")
             await asyncio.sleep(0.02)
+
+    async def pause(self) -> None:
+        """Between two looks at something that another process does."""
+        await asyncio.sleep(0.02)
 
     async def plays_on(self, ticks: int = 10, deadline_s: float = 40.0) -> None:
         """Wait until every zone has committed so many more ticks."""
@@ -342,6 +349,8 @@ async def _staged(
     shims = {name: Shim(folder / f"{name}.shim") for name in setup.shimmed}
     network = Network() if setup.apart else None
     launches: dict[str, Launch] = {name: Launch(settings={"redis_url": proxy.url}) for name, proxy in proxies.items()}
+    disk = SmallDisk(folder / "data") if setup.small_disk else None
+    launches |= {"valkey": Launch(prefix=disk.prefix)} if disk is not None else {}
     launches |= {name: Launch(environment=shim.environment) for name, shim in shims.items()}
     settings, options = dict(setup.settings), setup.valkey_options
     if network is not None:
@@ -365,7 +374,7 @@ async def _staged(
         crowd = Crowd(folder, urls, cluster.secret, bots, seed=choose.randrange(1 << 20), launch=launch)
         stage = Stage(
             cluster, LogWatch(cluster.ledger, int(columns) * int(rows)), names=crowd.names, setup=setup, choose=choose, folder=folder,
-            proxies=proxies, shims=shims, network=network, crowd=crowd, say=say,
+            proxies=proxies, shims=shims, network=network, disk=disk, crowd=crowd, say=say,
         )  # fmt: skip
         yield stage
     finally:
@@ -380,6 +389,8 @@ async def _staged(
             await proxy.stop()
         if network is not None:
             network.close()
+        if disk is not None:
+            disk.close()
 
 
 def free_ports(count: int) -> int:
