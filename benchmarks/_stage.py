@@ -30,6 +30,7 @@ from benchmarks._playing import GAME, ZEROES, Playing, longest_gap, percentiles,
 from benchmarks._proxy import Proxy
 from benchmarks._shim import Shim
 from perdure.cli.local_cluster import Launch, LocalCluster
+from perdure.client.bots import BotsReport
 from perdure.game.loading import load_game
 from perdure.ledger.ledger import ClusterView, LedgerError, ZoneRoute
 from shard.audit import audit as audit_world
@@ -53,9 +54,13 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a row's cluster looks like. `proxied`: members whose way to the ledger leads through a proxy each. `shimmed`: processes that
-    run under the shim of clocks and fsync. `apart`: members with a network namespace of their own. `small_disk`: the ledger's is one that can be filled. `may_drop`: sockets may break.
-    `allowed`: counts that need not be zero, since the row itself says what they must be. `bots`: 0 is what the run says."""
+    """What a row's cluster looks like; `bots`: 0 is what the run says.
+
+    `proxied`: members whose way to the ledger leads through a proxy each. `shimmed`: processes that run under the shim of clocks and
+    fsync. `apart`: members with a network namespace of their own. `small_disk`: the ledger's is one that can be filled. `may_drop`:
+    sockets may break. `allowed`: counts that need not be zero, since the row itself says what they must be. `audited`: the auditor must
+    find nothing.
+    """
 
     bots: int = 0
     shards: int = 4
@@ -114,6 +119,8 @@ class Stage(Playing):
     figures: dict[str, Any] = field(default_factory=dict)
     unmoved: set[str] = field(default_factory=set)
     """Players whose sockets must stay, where those of others may break."""
+    afterwards: list[Callable[[BotsReport], None]] = field(default_factory=list)
+    """What is to be checked once the bots have said what they saw; raises Unexpected."""
     _windows: list[tuple[float, float, set[str]]] = field(default_factory=list)
 
     # --- looking ----------------------------------------------------------------------------------------------------
@@ -308,6 +315,12 @@ async def _perform(
         outcome.blackouts_s = stage.blackouts()
         silent = [bot.name for bot in stage.report.bots if not bot.gaps or bot.gaps[-1][0] < crowd.stopped_s - SILENT_S]
         outcome.figures = {**stage.figures, "bots_silent": len(silent), **stage.verdict()}
+        for check in stage.afterwards if not outcome.fault else ():
+            try:
+                check(stage.report)
+            except Unexpected as error:
+                outcome.fault = str(error)
+        outcome.figures |= stage.figures
         outcome.fault = outcome.fault or _verdict(stage, outcome, int(columns) * int(rows))
 
 
