@@ -73,7 +73,7 @@ class _Client(asyncio.Protocol):
     """One player over any number of sockets."""
 
     def __init__(self, herd: _Clients, name: str, number: int) -> None:
-        self._herd, self.name = herd, name
+        self._herd, self.name, self._number = herd, name, number
         # Players come from many addresses, and there is a cap for each: these come from many of the loopback's.
         self._address = f"127.0.{number // 200}.{number % 200 + 1}"
         self._transport: asyncio.Transport | None = None
@@ -91,7 +91,7 @@ class _Client(asyncio.Protocol):
 
     async def _dial(self) -> None:
         loop = asyncio.get_running_loop()
-        url = urlsplit(self._herd.urls[self.sockets % len(self._herd.urls)])
+        url = urlsplit(self._herd.urls[(self._number + self.sockets) % len(self._herd.urls)])
         self.sockets += 1
         self._buffer, self._upgraded = b"", False
         made = socket.socket()

@@ -35,6 +35,10 @@ class LogWatch:
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
+    def follow(self, ledger: Ledger) -> None:
+        """Read from another ledger from now on."""
+        self._ledger = ledger
+
     async def stop(self) -> None:
         """Stop following, and read what is left."""
         if self._task is not None:

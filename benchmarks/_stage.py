@@ -32,6 +32,7 @@ from benchmarks._shim import Shim
 from perdure.cli.local_cluster import Launch, LocalCluster
 from perdure.client.bots import BotsReport
 from perdure.game.loading import load_game
+from perdure.ledger.embedded import EmbeddedServer
 from perdure.ledger.ledger import ClusterView, LedgerError, ZoneRoute
 from shard.audit import audit as audit_world
 from shard.program import Program, compile_program
@@ -119,6 +120,8 @@ class Stage(Playing):
     figures: dict[str, Any] = field(default_factory=dict)
     unmoved: set[str] = field(default_factory=set)
     """Players whose sockets must stay, where those of others may break."""
+    replica: EmbeddedServer | None = None
+    """A second server of the ledger, once a row has started one; ended with the row."""
     afterwards: list[Callable[[BotsReport], None]] = field(default_factory=list)
     """What is to be checked once the bots have said what they saw; raises Unexpected."""
     _windows: list[tuple[float, float, set[str]]] = field(default_factory=list)
@@ -233,6 +236,11 @@ class Stage(Playing):
     def raw(self) -> redis.asyncio.Redis:
         """A connection of the operator's own to the ledger's server, past everything."""
         return redis.asyncio.Redis(unix_socket_path=str(self.cluster.server.socket_path))
+
+    async def look_at(self, server: EmbeddedServer) -> None:
+        """From now on this server is the ledger, for who looks and counts too."""
+        await self.cluster.look_at(server)
+        self.watch.follow(self.cluster.ledger)
 
     async def restart_ledger(self) -> None:
         await asyncio.to_thread(self.cluster.server.kill)
@@ -377,6 +385,7 @@ async def _staged(
         folder=folder, launches=launches, valkey_options=options, port=free_ports(setup.gateways), progress=say,
     )  # fmt: skip
     crowd: Crowd | None = None
+    extra_servers: list[EmbeddedServer] = []
     try:
         for proxy in proxies.values():
             await proxy.start()
@@ -389,7 +398,10 @@ async def _staged(
             cluster, LogWatch(cluster.ledger, int(columns) * int(rows)), names=crowd.names, setup=setup, choose=choose, folder=folder,
             proxies=proxies, shims=shims, network=network, disk=disk, crowd=crowd, say=say,
         )  # fmt: skip
-        yield stage
+        try:
+            yield stage
+        finally:
+            extra_servers += [stage.replica] if stage.replica is not None else []
     finally:
         if crowd is not None:
             await crowd.kill()
@@ -398,6 +410,8 @@ async def _staged(
             if name.startswith("shard"):  # nothing that they would still write is wanted
                 cluster.send_signal(name, signal.SIGKILL) if pid else None
         await cluster.stop()
+        for replica in extra_servers:
+            await asyncio.to_thread(replica.stop)
         for proxy in proxies.values():
             await proxy.stop()
         if network is not None:

@@ -23,7 +23,7 @@ from benchmarks._playing import console, percentiles
 from benchmarks._stage import Outcome, perform
 from perdure.cli.bench import BadOption
 
-KINDS = ("shards", "commits", "edge", "ledger", "network", "data", "machine", "players")
+KINDS = ("shards", "commits", "edge", "ledger", "network", "data", "machine", "players", "forgetting")
 LOST = ("players_lost", "commands_lost")
 DUPLICATED = ("players_duplicated", "commands_duplicated")
 

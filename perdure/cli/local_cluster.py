@@ -104,6 +104,12 @@ class LocalCluster:
             raise ClusterFault("the cluster has not started")
         return self._ledger
 
+    async def look_at(self, server: EmbeddedServer) -> None:
+        """Take another server for the ledger: where a replica was promoted. Who points where is the caller's business."""
+        if self._ledger is not None:
+            await self._ledger.close()
+        self._ledger = await RedisLedger.connect(server.url, self.world)
+
     def log_of(self, name: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{name}.log"
