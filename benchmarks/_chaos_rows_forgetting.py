@@ -17,7 +17,7 @@ from perdure.ledger.ledger import ClusterView, LedgerUnavailable
 
 EVERYBODY = ("shard-1", "shard-2", "shard-3", "shard-4", "gateway-1", "gateway-2", "coordinator-1", "coordinator-2")
 FORGOTTEN = frozenset({"log_faults", "commands_lost", "commands_unwatched", "replay_mismatches"})
-"""What the watcher of the logs may find wrong: the logs were taken back before its eyes. What players were shown is checked all the same."""
+"""What the watcher of the logs may find wrong: they were taken back before its eyes. What players were shown is checked all the same."""
 LAG_S = 1.0
 
 
@@ -89,11 +89,9 @@ async def replica_lags(stage: Stage) -> None:
             await stage.pause()
         await stage.plays_on()
         async with stage.blackout(deadline_s=60.0):
-            replica.pause()
+            await _promote(replica)  # cut off from the primary, which goes on; nobody has noticed yet
             await asyncio.sleep(LAG_S)  # so far it lags
             await asyncio.to_thread(stage.cluster.server.kill)
-            replica.resume()
-            await _promote(stage, replica)
             for proxy in stage.proxies.values():
                 proxy.target = stage.folder / "replica.sock"
                 proxy.break_all()
@@ -105,7 +103,7 @@ async def replica_lags(stage: Stage) -> None:
             await server.aclose()
 
 
-async def _promote(stage: Stage, replica: EmbeddedServer) -> None:
+async def _promote(replica: EmbeddedServer) -> None:
     import redis.asyncio
 
     promoted = redis.asyncio.Redis(unix_socket_path=str(replica.socket_path))

@@ -72,7 +72,7 @@ async def border_trade_storm(stage: Stage) -> None:
 
 
 @row("thousand-reconnect", "1,000 clients lose their sockets at once: 90 % are back within 10 s, nobody else notices",
-     Setup(bots=40, settings={"max_unauthenticated": "2000"}))  # fmt: skip
+     Setup(bots=40, shards=2, zones="4x2", settings={"max_unauthenticated": "2000"}))  # fmt: skip
 async def thousand_reconnect(stage: Stage) -> None:
     herd = Herd(stage.folder, _urls(stage), stage.cluster.secret, RECONNECTING, prefix="light")
     stage.names.extend(herd.names)
