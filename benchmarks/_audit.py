@@ -1,6 +1,6 @@
 """After a run: is every player in exactly one place, is the gold all there, does every log give the state that it says?
 
-Reads a ledger whose shards have left (nothing moves any more). Knows the arena, since gold is the arena's.
+Reads a ledger whose shards have left (nothing moves any more). Knows in which fields the games of the benches keep their gold.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from shard.program import Program
 from shard.replay import replay_zone
 from shard.zone import Zone
 
+GOLD = {("arena", "ship"): "gold", ("arena", "coin"): "value", ("bazaar", "trader"): "gold", ("bazaar", "purse"): "gold"}
+"""(game, entity) -> the field that holds gold; each of these games counts in its totals what it minted."""
+
 
 @dataclass
 class Audit:
@@ -38,6 +41,7 @@ async def audit(ledger: Ledger, program: Program, players: Iterable[str]) -> Aud
     world = await ledger.world()
     assert world is not None
     found, places, gold = Audit(), Counter[int](), 0
+    game, avatar = program.game.name, program.game.entities[0].name
     dtypes = {index: (e.name, row_dtype(e)) for index, e in enumerate(program.game.entities)}
     for number in range(world.columns * world.rows):
         report, zone = await replay_zone(ledger, program, number)
@@ -48,7 +52,7 @@ async def audit(ledger: Ledger, program: Program, players: Iterable[str]) -> Aud
         found.gold_minted += int(zone.totals["minted"][0])
         here = zone.players
         places.update(here["key"][(here["key"] != 0) & (here["departed"] == 0)].tolist())
-        gold += _gold_of_zone(zone)
+        gold += _gold_of_zone(game, zone)
         for data in [*zone.page, *await ledger.read_inbox(number)]:
             entry = unpack_entry(data)
             if entry.kind not in (EntryKind.JOIN, EntryKind.ARRIVE):
@@ -57,13 +61,13 @@ async def audit(ledger: Ledger, program: Program, players: Iterable[str]) -> Aud
                 places[entry.player] += 1
             if entry.payload:
                 name, dtype = dtypes[entry.type if entry.kind is EntryKind.ARRIVE else 0]
-                gold += _gold(name, unpack_rows(entry.payload, dtype))
+                gold += _gold(game, name, unpack_rows(entry.payload, dtype))
     for name in players:
         record = await ledger.player(player_key(name))
         if record is not None and record.presence.place == LOBBY:
             places[record.presence.player] += 1
             if record.saved:
-                gold += _gold("ship", unpack_rows(record.saved, dtypes[0][1]))
+                gold += _gold(game, avatar, unpack_rows(record.saved, dtypes[0][1]))
         count = places[player_key(name)]
         if count == 0:
             found.players_lost.append(name)
@@ -73,14 +77,15 @@ async def audit(ledger: Ledger, program: Program, players: Iterable[str]) -> Aud
     return found
 
 
-def _gold(name: str, rows: np.ndarray) -> int:
-    column = {"ship": "gold", "coin": "value"}.get(name)
+def _gold(game: str, entity: str, rows: np.ndarray) -> int:
+    column = GOLD.get((game, entity))
     return int(rows[column].sum()) if column else 0
 
 
-def _gold_of_zone(zone: Zone) -> int:
+def _gold_of_zone(game: str, zone: Zone) -> int:
     total = 0
-    for name in ("ship", "coin"):
-        rows = zone.rows(name)
-        total += _gold(name, rows[rows["dead"] == 0])
+    for of, entity in GOLD:
+        if of == game:
+            rows = zone.rows(entity)
+            total += _gold(game, entity, rows[rows["dead"] == 0])
     return total

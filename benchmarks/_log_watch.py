@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from perdure.ledger.ledger import CHECKPOINTS_KEPT, Ledger, LedgerError
+from perdure.ledger.ledger import CHECKPOINTS_KEPT, Ledger, LedgerError, LedgerUnavailable
 from perdure.ledger.record import chain_digest, unpack_record
 from perdure.wire.link import command_dtype
 
@@ -35,6 +35,10 @@ class LogWatch:
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
+    def follow(self, ledger: Ledger) -> None:
+        """Read from another ledger from now on."""
+        self._ledger = ledger
+
     async def stop(self) -> None:
         """Stop following, and read what is left."""
         if self._task is not None:
@@ -46,6 +50,8 @@ class LogWatch:
         while True:
             try:
                 await self.read()
+            except LedgerUnavailable:
+                pass  # an outage, perhaps a wanted one: what is there now is there later, and `stop` reads to the end
             except LedgerError as error:
                 self.faults.append(f"the log could not be read: {error}")
             await asyncio.sleep(POLL_S)

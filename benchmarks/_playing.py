@@ -138,7 +138,7 @@ async def playing(bots: int, *, shards: int = 4, zones: str = "4x4", settings: d
         stop.set()
         run.report = await run.bots
         run.names = [bot.name for bot in run.report.bots]
-        await _stop_shards(cluster)
+        await stop_shards(cluster)
         await run.watch.stop()
         with console.status("replaying every zone, counting players and gold"):
             run.audit = await audit(cluster.ledger, compile_program(load_game(GAME)), run.names)
@@ -152,7 +152,7 @@ async def playing(bots: int, *, shards: int = 4, zones: str = "4x4", settings: d
         await cluster.stop()
 
 
-async def _stop_shards(cluster: LocalCluster) -> None:
+async def stop_shards(cluster: LocalCluster) -> None:
     """End all shards at once, so that none takes the others' zones first; the log then stands still."""
     names = cluster.shard_names()
     for name in names:

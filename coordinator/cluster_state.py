@@ -57,9 +57,9 @@ class ClusterSettings:
 class ClusterState:
     """See the module docstring."""
 
-    def __init__(self, settings: ClusterSettings, own_name: str, strategy: AllocationStrategy | None = None) -> None:
+    def __init__(self, settings: ClusterSettings, strategy: AllocationStrategy | None = None) -> None:
         self._settings = settings
-        self._liveness = Liveness(settings.liveness, own_name)
+        self._liveness = Liveness(settings.liveness)
         self._migrations = MigrationBook(settings.migration)
         self._costs = ZoneCosts()
         self._strategy = strategy

@@ -34,10 +34,10 @@ class LivenessSettings:
 
 
 class Liveness:
-    """Watches every member but this one."""
+    """Watches every member, this coordinator too: its name may still be held by a process of that name that died, and nobody else may
+    be there to put that one out. (If it is this very process that is put out, its next heartbeat registers it anew.)"""
 
-    def __init__(self, settings: LivenessSettings, own_name: str) -> None:
-        self._own_name = own_name
+    def __init__(self, settings: LivenessSettings) -> None:
         blind_ms = settings.lease_ms / 2
         self._shards: LeaseWatch[Incarnation] = LeaseWatch(settings.lease_ms, blind_ms, settings.outage_grace_ms)
         self._others: LeaseWatch[Incarnation] = LeaseWatch(settings.slow_lease_ms, blind_ms, settings.outage_grace_ms)
@@ -52,7 +52,7 @@ class Liveness:
     def observe(self, now_ms: float, view: ClusterView) -> None:
         """Take a view in: heartbeats, then the progress of commits."""
         shards = {(m.name, m.number): m.beat for m in view.members.values() if m.kind == "shard"}
-        others = {(m.name, m.number): m.beat for m in view.members.values() if m.kind != "shard" and m.name != self._own_name}
+        others = {(m.name, m.number): m.beat for m in view.members.values() if m.kind != "shard"}
         self._shards.observe(now_ms, shards)
         self._others.observe(now_ms, others)
         self._observe_progress(now_ms, view)

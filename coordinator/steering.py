@@ -62,7 +62,7 @@ class Steering:
         self._clock = clock
         self._gateways_in_use = gateways_in_use
         self.name = settings.member_name("coordinator")
-        self.state = ClusterState(settings.cluster(), self.name)
+        self.state = ClusterState(settings.cluster())
         self.world: WorldSettings | None = None
         self.view: ClusterView | None = None
         self.view_read_ms = 0.0

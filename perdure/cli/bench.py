@@ -15,6 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 
+class BadOption(ValueError):
+    """A benchmark's option has a value that it cannot have. One line: what, and what there is."""
+
+
 def names() -> list[str]:
     """Return the names of all benchmarks: the modules of `benchmarks` that have a `run`."""
     import benchmarks
@@ -37,26 +41,42 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(f"perdure bench {options.name}: {error}", file=sys.stderr)
         return 2
-    result: dict[str, Any] = module.run(**wanted)
-    table = Table("figure", "value", title=options.name)
-    for key, value in result.items():
-        table.add_row(key, str(value))
-    Console(stderr=options.json).print(table)
+    try:
+        result: dict[str, Any] = module.run(**wanted)
+    except BadOption as error:
+        print(f"perdure bench {options.name}: {error}", file=sys.stderr)
+        return 2
+    if hasattr(module, "report"):
+        print(module.report(result), file=sys.stderr if options.json else sys.stdout)
+    else:
+        table = Table("figure", "value", title=options.name)
+        for key, value in result.items():
+            table.add_row(key, str(value))
+        Console(stderr=options.json).print(table)
     if options.json:
         print(orjson.dumps({"bench": options.name, **result}, option=orjson.OPT_SERIALIZE_NUMPY).decode())
     return 0 if result.get("passed", True) else 1
 
 
 def _keywords(function: Any, rest: list[str]) -> dict[str, Any]:
-    """Read `--key value` pairs as keyword arguments of a benchmark's `run`."""
+    """Read `--key value` pairs, and `--key` alone where it is a yes or no, as keyword arguments of a benchmark's `run`."""
     parameters = inspect.signature(function).parameters
     found: dict[str, Any] = {}
-    for key, value in zip(rest[::2], rest[1::2], strict=False):
+    waiting = list(rest)
+    while waiting:
+        key = waiting.pop(0)
         name = key.removeprefix("--").replace("-", "_")
-        if name not in parameters:
+        if name not in parameters or not key.startswith("--"):
             raise ValueError(f"it has no option {key}; it has {', '.join('--' + p.replace('_', '-') for p in parameters) or 'none'}")
         kind = type(parameters[name].default)
-        found[name] = kind(value)
-    if len(rest) % 2:
-        raise ValueError(f"{rest[-1]} stands alone; options come as --name value")
+        if kind is bool:
+            found[name] = True
+            continue
+        if not waiting:
+            raise ValueError(f"{key} stands alone; options come as --name value")
+        value = waiting.pop(0)
+        try:
+            found[name] = kind(value)
+        except ValueError:
+            raise ValueError(f"{key} is {'a whole number' if kind is int else 'a number'}, not {value!r}") from None
     return found

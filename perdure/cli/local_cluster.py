@@ -32,13 +32,26 @@ STOP_DEADLINE_S = 8.0
 Progress = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How one process is started otherwise than its siblings: words before its command, environment, settings (lower case)."""
+
+    prefix: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+
+
 class ClusterFault(Exception):
     """The cluster did not come up, or a member is not what it should be. One line, with the log to read."""
 
 
 @dataclass
 class LocalCluster:
-    """What to run, and once started, what runs. `settings`: extra settings of every role, by PERDURE_ name without the prefix."""
+    """What to run, and once started, what runs. `settings`: extra settings of every role, by PERDURE_ name without the prefix.
+
+    `launches`: what is started in another way, by its name; `nursery` (all shards but those that are named) and `valkey` too. A shard
+    that is named with a prefix or an environment is a process of its own, not a fork.
+    """
 
     shards: int = 4
     gateways: int = 1
@@ -49,6 +62,8 @@ class LocalCluster:
     world: str = "main"
     seed: int = 1
     settings: dict[str, str] = field(default_factory=dict)
+    launches: dict[str, Launch] = field(default_factory=dict)
+    valkey_options: tuple[str, ...] = ()
     folder: Path | None = None
     progress: Progress = lambda _: None
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
@@ -59,7 +74,11 @@ class LocalCluster:
         self.folder = self.folder or Path(tempfile.mkdtemp(prefix="perdure-"))
         self.folder.mkdir(parents=True, exist_ok=True)
         # SIGTERM: its data is in order whatever ends us. (Tied to the thread that starts it, which lives as the loop does.)
-        self.server = EmbeddedServer(self.folder / "data", self.folder / "valkey.sock", preexec=lambda: die_with_parent(signal.SIGTERM))
+        valkey = self._launch("valkey")
+        self.server = EmbeddedServer(
+            self.folder / "data", self.folder / "valkey.sock", preexec=lambda: die_with_parent(signal.SIGTERM), prefix=valkey.prefix,
+            environment=valkey.environment, extra=self.valkey_options,
+        )  # fmt: skip
         self.pids: dict[str, int] = {}
         self.ended: dict[str, int] = {}
         self.gateway_urls: dict[str, str] = {}
@@ -84,6 +103,12 @@ class LocalCluster:
         if self._ledger is None:
             raise ClusterFault("the cluster has not started")
         return self._ledger
+
+    async def look_at(self, server: EmbeddedServer) -> None:
+        """Take another server for the ledger: where a replica was promoted. Who points where is the caller's business."""
+        if self._ledger is not None:
+            await self._ledger.close()
+        self._ledger = await RedisLedger.connect(server.url, self.world)
 
     def log_of(self, name: str) -> Path:
         assert self.folder is not None
@@ -128,10 +153,12 @@ class LocalCluster:
             raise
 
     async def _start_nursery(self) -> None:
+        launch = self._launch("nursery")
         with open(self.log_of("nursery"), "ab") as log:
             self._nursery = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "perdure.cli.shard_nursery", self.game, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"}, start_new_session=True,
+                *launch.prefix, sys.executable, "-m", "perdure.cli.shard_nursery", self.game, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=log, env={**os.environ, **launch.environment, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
             )  # fmt: skip
         self._reader = asyncio.get_running_loop().create_task(self._read_nursery(self._nursery))
         await self._nursery_ready.wait()
@@ -166,10 +193,13 @@ class LocalCluster:
         values = {
             "redis_url": self.redis_url, "world": self.world, "development": True, "secret": self.secret, "game": self.game,
             "zones": self.zones, "seed": self.seed, "listen": f"unix:{self.folder / name}.sock",
-            **{key: value for key, value in common.items() if key in known}, **settings,
+            **{key: value for key, value in common.items() if key in known}, **self._launch(name).settings, **settings,
         }  # fmt: skip
         self.pids.pop(name, None)
         self.ended.pop(name, None)
+        if self._launch(name).prefix or self._launch(name).environment:
+            self._spawn("shard", name, {key: str(values[key]) for key in ("game", "zones", "seed", "listen")})
+            return self.pids[name]
         order = {"name": name, "settings": values, "log": str(self.log_of(name))}
         self._nursery.stdin.write(json.dumps(order).encode() + b"\n")
         await self._nursery.stdin.drain()
@@ -193,13 +223,18 @@ class LocalCluster:
         self._spawn("coordinator", name, {"expected_shards": str(self.shards)})
 
     def _spawn(self, role: str, name: str, settings: dict[str, str]) -> None:
-        environment = self.environment() | {f"PERDURE_{key.upper()}": value for key, value in settings.items()} | {"PERDURE_NAME": name}
+        launch = self._launch(name)
+        own = {f"PERDURE_{key.upper()}": value for key, value in {**settings, **launch.settings}.items()}
+        environment = self.environment() | own | {"PERDURE_NAME": name} | launch.environment
         with open(self.log_of(name), "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "perdure", role], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, preexec_fn=die_with_parent,
+                [*launch.prefix, sys.executable, "-m", "perdure", role], env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
         self._processes[name], self.pids[name] = process, process.pid
+
+    def _launch(self, name: str) -> Launch:
+        return self.launches.get(name, Launch())
 
     async def wait_ready(self, shards: int, gateways: int, deadline_s: float = 30.0) -> ClusterView:
         """Wait until so many shards and gateways are ready, coordinators too, and every zone is run by one of them, at work."""
@@ -272,12 +307,14 @@ class LocalCluster:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
                     os.kill(pid, signal.SIGTERM)
-        gateways = [name for name in self._processes if name.startswith("gateway")]
-        await self._gone([self._processes[name] for name in gateways])
+        told = [name for name in self._processes if not name.startswith("coordinator")]
+        await self._gone([self._processes[name] for name in told])
+        for name in told:
+            self.pids.pop(name, None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_DEADLINE_S), self._changed:
                 await self._changed.wait_for(lambda: not self.shard_names())
-        rest = [process for name, process in self._processes.items() if name not in gateways]
+        rest = [process for name, process in self._processes.items() if name not in told]
         for process in rest:
             process.terminate()
         await self._gone(rest)

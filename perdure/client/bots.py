@@ -185,14 +185,17 @@ async def run_bots(
     joins_at_once: int = 50,
     seed: int = 1,
     all_entered: asyncio.Event | None = None,
+    first: int = 0,
+    make: type[Bot] = Bot,
 ) -> BotsReport:
-    """Run `count` bots named prefix0, prefix1, ... until `stop` is set or `duration_s` after all have entered.
+    """Run `count` bots named prefix0, prefix1, ... (from `first` on) until `stop` is set or `duration_s` after all have entered.
 
     `all_entered` is set once every bot is in the world or has failed. At most `joins_at_once` log in at the same time.
     """
     stopping = stop if stop is not None else asyncio.Event()
     gate = asyncio.Semaphore(joins_at_once)
-    bots = [Bot(url, secret, f"{prefix}{k}", commands_hz=commands_hz, hold_s=hold_s, seed=seed * 1_000_003 + k) for k in range(count)]
+    numbers = range(first, first + count)
+    bots = [make(url, secret, f"{prefix}{k}", commands_hz=commands_hz, hold_s=hold_s, seed=seed * 1_000_003 + k) for k in numbers]
 
     async def play(bot: Bot) -> BotReport:
         async with gate:

@@ -11,6 +11,7 @@ for each) before it numbers anything anew. See docs/PROTOCOL.md, "Sequence numbe
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +89,8 @@ class ClientProtocol:
     def __init__(self, max_pending: int = MAX_PENDING) -> None:
         self.schema: Schema | None = None
         self.world: WorldView | None = None
+        self.view_of: Callable[[Schema], WorldView] = WorldView
+        """Makes the world view; who has no use for entities may give another."""
         self.resume = ""
         self.player = ""
         self.acked = 0
@@ -211,7 +214,7 @@ class ClientProtocol:
         )
         if self.schema is None or self.schema.hash != welcome.schema_hash:
             self.schema = Schema.from_wire(body["schema"])
-            self.world = WorldView(self.schema)
+            self.world = self.view_of(self.schema)
             self._commands = {command.name: command for command in self.schema.commands}
         # A resume token serves once, and a login makes it void: who may resume has had no other session in between.
         # What broke the chain once counts until a snapshot has told where we are.

@@ -42,8 +42,8 @@ class EmbeddedServer:
     """One server process. `start` and `stop` may be called again; the data folder stays.
 
     `data_dir` is made where it is missing. `socket_path` defaults to `<data_dir>/ledger.sock`. With `port`, it listens on
-    127.0.0.1 too. `binary` defaults to the embedded Valkey. `extra` is appended to the command line. `preexec` is called in the
-    child before the server runs.
+    127.0.0.1 too. `binary` defaults to the embedded Valkey. `extra` is appended to the command line, `prefix` are words before it,
+    `environment` is added to this process's. `preexec` is called in the child before the server runs.
     """
 
     data_dir: Path
@@ -52,6 +52,8 @@ class EmbeddedServer:
     binary: Path | None = None
     extra: tuple[str, ...] = ()
     preexec: Callable[[], None] | None = None
+    prefix: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -90,7 +92,7 @@ class EmbeddedServer:
                 # A session of its own, so that a Ctrl-C in a terminal does not take the ledger away from under its users.
                 self._process = subprocess.Popen(
                     self._command(binary), cwd=self.data_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                    preexec_fn=self.preexec,
+                    preexec_fn=self.preexec, env={**os.environ, **self.environment},
                 )  # fmt: skip
         except OSError as error:
             raise LedgerError(f"cannot start {binary}: {error.strerror or error}") from error
@@ -156,7 +158,7 @@ class EmbeddedServer:
             "maxmemory-policy": "noeviction",
             "save": "",
         }
-        return [str(binary), *(part for name, value in options.items() for part in (f"--{name}", value)), *self.extra]
+        return [*self.prefix, str(binary), *(part for name, value in options.items() for part in (f"--{name}", value)), *self.extra]
 
     def _answers(self) -> bool:
         """Whether a server on the socket answers PING. A server that loads its data answers -LOADING: not yet."""

@@ -74,7 +74,7 @@ class FakeCluster:
     # --- who is there ---------------------------------------------------------------------------------------------
 
     def coordinator(self, name: str) -> Coordinator:
-        found = Coordinator(name, ClusterState(self.settings, name))
+        found = Coordinator(name, ClusterState(self.settings))
         found.state.handle(WorldRead(self.columns, self.rows))
         return found
 

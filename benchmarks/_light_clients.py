@@ -1,0 +1,272 @@
+"""Clients that cost next to nothing: they log in, resume, count the bytes that come, and look at no snapshot but the first of a socket.
+
+`Herd` is the runner's side: one process of its own with all the clients, told what to do by lines. Run as a module, this is that process.
+Orders: `break` aborts every socket at once, and each client resumes as a client should (by its resume token, with the SDK's backoff);
+`slow` has the clients read next to nothing from now on; `stop` ends. Answers are JSON objects, one a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import msgspec
+
+from perdure.cli.children import die_with_parent
+from perdure.client.connection import BACKOFF_FIRST_S, BACKOFF_MOST_S, STAGGER_S
+from perdure.wire.client_messages import encode_hello
+from perdure.wire.opcodes import ServerOp
+from perdure.wire.tokens import make_token
+
+SMALL_BUFFER = 4096
+
+
+class Herd:
+    """So many light clients in a process of their own."""
+
+    def __init__(self, folder: Path, urls: Sequence[str], secret: str, count: int, *, prefix: str, small_buffers: bool = False) -> None:
+        self._log = folder / f"{prefix}.log"
+        self._order = {"urls": list(urls), "secret": secret, "count": count, "prefix": prefix, "small": small_buffers}
+        self.names = [f"{prefix}{k}" for k in range(count)]
+        self._child: asyncio.subprocess.Process | None = None
+
+    async def start(self, deadline_s: float) -> dict[str, Any]:
+        """Start it and return what it says once all are in."""
+        with open(self._log, "ab") as log:
+            self._child = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "benchmarks._light_clients", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                start_new_session=True, preexec_fn=die_with_parent,
+            )  # fmt: skip
+        return await self.ask(json.dumps(self._order), deadline_s)
+
+    async def ask(self, order: str, deadline_s: float) -> dict[str, Any]:
+        """Give an order; return its answer."""
+        child = self._child
+        assert child is not None and child.stdin is not None and child.stdout is not None
+        child.stdin.write(order.encode() + b"\n")
+        async with asyncio.timeout(deadline_s):
+            line = await child.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the light clients ended; see {self._log}")
+        return json.loads(line)
+
+    async def kill(self) -> None:
+        if self._child is not None and self._child.returncode is None:
+            self._child.kill()
+            await self._child.wait()
+
+
+class _Client(asyncio.Protocol):
+    """One player over any number of sockets."""
+
+    def __init__(self, herd: _Clients, name: str, number: int) -> None:
+        self._herd, self.name, self._number = herd, name, number
+        # Players come from many addresses, and there is a cap for each: these come from many of the loopback's.
+        self._address = f"127.0.{number // 200}.{number % 200 + 1}"
+        self._transport: asyncio.Transport | None = None
+        self._resume = ""
+        self._buffer = b""
+        self._upgraded = False
+        self.playing = False
+        self.tries = self.sockets = self.bytes = 0
+        self.stopped = False
+
+    def dial(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._dial())
+        self._herd.tasks.add(task)
+        task.add_done_callback(self._herd.tasks.discard)
+
+    async def _dial(self) -> None:
+        loop = asyncio.get_running_loop()
+        url = urlsplit(self._herd.urls[(self._number + self.sockets) % len(self._herd.urls)])
+        self.sockets += 1
+        self._buffer, self._upgraded = b"", False
+        made = socket.socket()
+        made.setblocking(False)
+        try:
+            if self._herd.small:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+            made.bind((self._address, 0))
+            await loop.sock_connect(made, (str(url.hostname), int(url.port or 80)))
+            transport, _ = await loop.create_connection(lambda: self, sock=made)
+        except OSError:
+            made.close()
+            self._again()
+            return
+        key = base64.b64encode(os.urandom(16)).decode()
+        transport.write(
+            f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+
+    def _again(self) -> None:
+        """Come again, as the SDK does."""
+        self.playing = False
+        self.tries += 1
+        if self.stopped:
+            return
+        wait = random.uniform(0, STAGGER_S)
+        if self.tries > 1:
+            wait = random.uniform(0.5, 1.0) * min(BACKOFF_FIRST_S * 2 ** (self.tries - 2), BACKOFF_MOST_S)
+        asyncio.get_running_loop().call_later(wait, self.dial)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._again()
+
+    def data_received(self, data: bytes) -> None:
+        self.bytes += len(data)
+        if self.playing:
+            return  # what it shows is for nobody
+        self._buffer += data
+        if not self._upgraded:
+            head, found, rest = self._buffer.partition(b"\r\n\r\n")
+            if not found:
+                return
+            if b" 101 " not in head.split(b"\r\n")[0] + b" ":
+                self.abort()
+                return
+            self._upgraded, self._buffer = True, rest
+            self._hello()
+        while (frame := self._frame()) is not None:
+            self._message(*frame)
+
+    def _hello(self) -> None:
+        if self._resume:
+            message = encode_hello(resume=self._resume)
+        else:
+            message = encode_hello(token=make_token(self._herd.secret, self.name))
+        size = len(message)
+        head = bytes((0x82, 0x80 | size)) if size < 126 else struct.pack(">BBH", 0x82, 0x80 | 126, size)
+        assert self._transport is not None
+        self._transport.write(head + bytes(4) + message)  # masked with zeros: RFC 6455 wants a mask, not a secret
+
+    def _frame(self) -> tuple[int, bytes] | None:
+        data = self._buffer
+        if len(data) < 2:
+            return None
+        at, size = 2, data[1] & 0x7F
+        if size == 126:
+            if len(data) < 4:
+                return None
+            at, size = 4, struct.unpack_from(">H", data, 2)[0]
+        elif size == 127:
+            if len(data) < 10:
+                return None
+            at, size = 10, struct.unpack_from(">Q", data, 2)[0]
+        if len(data) < at + size:
+            return None
+        self._buffer = data[at + size :]
+        return data[0] & 0x0F, data[at : at + size]
+
+    def _message(self, opcode: int, body: bytes) -> None:
+        if opcode == 8:
+            self._herd.closes.append(struct.unpack_from(">H", body)[0] if len(body) >= 2 else 0)
+            if self._herd.closes[-1] in (4004,):
+                self._resume = ""
+            self.abort()
+        elif opcode == 2:
+            message = msgspec.msgpack.decode(body)
+            if message[0] == ServerOp.WELCOME:
+                self._resume = message[1]["resume"]
+            elif message[0] == ServerOp.SNAPSHOT and not self.playing:
+                self.playing, self.tries = True, 0
+                self._herd.plays()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def slow(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+
+class _Clients:
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.urls: list[str] = order["urls"]
+        self.secret, self.small = str(order["secret"]), bool(order["small"])
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.closes: list[int] = []
+        self.clients = [_Client(self, f"{order['prefix']}{k}", k) for k in range(order["count"])]
+        self._changed = asyncio.Event()
+
+    def plays(self) -> None:
+        self._changed.set()
+
+    async def until_playing(self, share: float) -> float:
+        """Wait until so great a share of the clients is in the world; return how long it took."""
+        began = time.monotonic()
+        while sum(client.playing for client in self.clients) < share * len(self.clients):
+            self._changed.clear()
+            await self._changed.wait()
+        return time.monotonic() - began
+
+    async def enter(self, at_once: int) -> dict[str, Any]:
+        for at in range(0, len(self.clients), at_once):
+            for client in self.clients[at : at + at_once]:
+                client.dial()
+            await self.until_playing(min(1.0, (at + at_once) / len(self.clients)))
+        return {"in": sum(client.playing for client in self.clients)}
+
+    async def break_all(self) -> dict[str, Any]:
+        self.closes.clear()
+        for client in self.clients:
+            client.playing = False
+            client.abort()
+        most = await self.until_playing(0.9)
+        return {"back_90_s": round(most, 2), "back_all_s": round(most + await self.until_playing(1.0), 2), "closes": self.closes[:20]}
+
+    def slow(self) -> dict[str, Any]:
+        for client in self.clients:
+            client.slow()
+        return {"slow": len(self.clients)}
+
+    def count(self) -> dict[str, Any]:
+        return {"playing": sum(client.playing for client in self.clients), "sockets": sum(client.sockets for client in self.clients)}
+
+    def stop(self) -> None:
+        for client in self.clients:
+            client.stopped = True
+            client.abort()
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    clients = _Clients(json.loads(await lines.readline()))
+    print(json.dumps(await clients.enter(50)), flush=True)
+    while order := (await lines.readline()).strip():
+        if order == b"break":
+            print(json.dumps(await clients.break_all()), flush=True)
+        elif order == b"slow":
+            print(json.dumps(clients.slow()), flush=True)
+        elif order == b"count":
+            print(json.dumps(clients.count()), flush=True)
+        else:
+            break
+    clients.stop()
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(_serve())

@@ -1,0 +1,68 @@
+/* What a process under this shim (LD_PRELOAD) believes of the wall clock, and how long its fsync takes.
+ * Both stand in the file that PERDURE_SHIM_FILE names, so they can be changed while it runs. Monotonic clocks are left alone. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+struct control {
+  volatile int64_t clock_offset_s;
+  volatile int64_t fsync_delay_us;
+};
+
+static struct control none;
+static struct control *control = &none;
+
+static int (*real_clock_gettime)(clockid_t, struct timespec *);
+static int (*real_fsync)(int);
+static int (*real_fdatasync)(int);
+
+__attribute__((constructor)) static void start(void) {
+  real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
+  real_fsync = dlsym(RTLD_NEXT, "fsync");
+  real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
+  const char *path = getenv("PERDURE_SHIM_FILE");
+  int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+  if (file < 0) return;
+  void *mapped = mmap(NULL, sizeof(struct control), PROT_READ, MAP_SHARED, file, 0);
+  if (mapped != MAP_FAILED) control = mapped;
+  close(file);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  if (!real_clock_gettime) real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
+  int result = real_clock_gettime(clock, now);
+  if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += control->clock_offset_s;
+  return result;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+  (void)zone;
+  struct timespec exact;
+  if (clock_gettime(CLOCK_REALTIME, &exact)) return -1;
+  now->tv_sec = exact.tv_sec;
+  now->tv_usec = exact.tv_nsec / 1000;
+  return 0;
+}
+
+time_t time(time_t *now) {
+  struct timespec exact;
+  if (clock_gettime(CLOCK_REALTIME, &exact)) return (time_t)-1;
+  if (now) *now = exact.tv_sec;
+  return exact.tv_sec;
+}
+
+int fsync(int file) {
+  if (control->fsync_delay_us) usleep((useconds_t)control->fsync_delay_us);
+  return real_fsync(file);
+}
+
+int fdatasync(int file) {
+  if (control->fsync_delay_us) usleep((useconds_t)control->fsync_delay_us);
+  return real_fdatasync(file);
+}

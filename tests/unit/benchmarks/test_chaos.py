@@ -1,0 +1,112 @@
+"""The chaos bench's arguments, its list of rows and its table."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import _shim, chaos
+from benchmarks._shim import Shim
+from benchmarks._stage import Outcome
+from perdure.cli import bench
+
+COUNTS = {"players_lost": 0, "commands_lost": 0, "players_duplicated": 0, "commands_duplicated": 0, "gold_delta": 0,
+          "replay_mismatches": 0, "commands_acknowledged": 100}  # fmt: skip
+
+
+def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "perdure", "bench", *arguments], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("chaos", "--rows", "no-such-row"), "there is no row 'no-such-row'"),
+        (("chaos", "--rounds", "0"), "--rounds and --bots are 1 or more"),
+        (("chaos", "--rounds", "many"), "--rounds is a whole number"),
+        (("chaos", "--rows"), "--rows stands alone"),
+        (("chaos", "--lines", "3"), "it has no option --lines"),
+        (("nothing",), "there is no benchmark 'nothing'"),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_one_line(arguments: tuple[str, ...], said: str) -> None:
+    done = _bench(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_rows_are_listed_with_what_is_expected() -> None:
+    done = _bench("chaos", "--list", "--json")
+    assert done.returncode == 0
+    names = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert {"shard-kill", "power-cut", "rolling-restart", "poison-command", "ledger-empty"} <= set(names)
+    assert all(any(line.startswith(f"{name} ") and len(line.split(" ", 1)[1]) > 20 for line in done.stdout.splitlines()) for name in names)
+
+
+def test_every_row_says_what_it_expects() -> None:
+    for row in chaos.known_rows().values():
+        assert row.expected[0].islower() or row.expected[0] in "S1V" or row.expected[:4] == "20 %", row.name
+        assert ":" in row.expected, row.name
+
+
+def test_modules_of_rows_are_no_benches() -> None:
+    assert "chaos" in bench.names()
+    assert not [name for name in bench.names() if "rows" in name]
+
+
+def _outcomes() -> list[Outcome]:
+    chaos.known_rows()
+    return [
+        Outcome("shard-kill", took_s=9.0, blackouts_s=[0.2, 0.3], figures=dict(COUNTS)),
+        Outcome("shard-kill", took_s=9.0, blackouts_s=[0.4], figures={**COUNTS, "commands_lost": 2}, fault="expected x; seen: y"),
+        Outcome("clocks", skipped="no compiler"),
+    ]
+
+
+def test_a_summary_adds_up_and_says_what_failed() -> None:
+    found = chaos.summary(_outcomes(), seed=7, rounds=2, bots=200)
+    assert (found["rows_run"], found["rows_failed"], found["rows_skipped"]) == (2, ["shard-kill"], ["clocks"])
+    assert (found["commands_lost"], found["commands_acknowledged"], found["passed"]) == (2, 200, False)
+    assert found["rows"][1]["fault"] == "expected x; seen: y"
+    json.dumps(found)
+
+
+def test_a_run_that_only_skipped_has_not_passed() -> None:
+    assert not chaos.summary([Outcome("clocks", skipped="no compiler")], seed=1, rounds=1, bots=1)["passed"]
+
+
+def test_the_table_has_one_line_a_row_with_the_worst_of_its_rounds() -> None:
+    table = chaos.report(chaos.summary(_outcomes(), seed=7, rounds=2, bots=200)).splitlines()
+    assert table[2] == "| shard-kill | 2 | 400 / 400 / 400 | 2 | 0 | failed 1 |"
+    assert table[3] == "| clocks | 0 | | | | skipped: no compiler |"
+    assert "seed 7, 200 bots; 200 acknowledged commands checked" in table[-1]
+
+
+def test_what_is_said_of_a_row() -> None:
+    good, bad, skipped = (chaos.line(outcome) for outcome in _outcomes())
+    assert good.startswith("ok   shard-kill (9 s): blackout p50 250")
+    assert bad.startswith("FAIL shard-kill (9 s): expected x; seen: y")
+    assert skipped == "SKIP clocks: no compiler"
+
+
+@pytest.mark.skipif(bool(_shim.missing()), reason=_shim.missing() or "-")
+def test_the_shim_moves_wall_clocks_alone_and_while_a_process_runs(tmp_path: Path) -> None:
+    shim = Shim(tmp_path / "it.shim")
+    script = "import time; input(); print(time.time(), time.monotonic())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=shim.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )  # fmt: skip
+    shim.clock(3600)
+    said, _ = process.communicate("\n", timeout=30)
+    wall, monotonic = map(float, said.split())
+    import time
+
+    assert 3500 < wall - time.time() < 3700
+    assert abs(monotonic - time.monotonic()) < 60
+    assert struct.unpack("<qq", (tmp_path / "it.shim").read_bytes()) == (3600, 0)
