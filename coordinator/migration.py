@@ -129,6 +129,7 @@ class MigrationBook:
     def _why(self, now_ms: float, route: ZoneRoute, sight: Sight, seen: Survey) -> str:
         if sight is not Sight.UNABLE:
             return ""
+        self._unable_until_ms = {pair: until_ms for pair, until_ms in self._unable_until_ms.items() if until_ms > now_ms}
         self._unable_until_ms[route.zone, route.successor] = now_ms + self._settings.rest_ms
         return f" ({seen.failures[route.zone][route.successor]}): {route.owner} keeps it"
 
