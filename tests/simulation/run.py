@@ -40,7 +40,8 @@ class Outcome:
 def simulate(seed: int, simulated_s: float = 60.0, players: int = 6, faults: bool = True, kinds: tuple[str, ...] = ()) -> Outcome:
     """Run seed `seed` for so many virtual seconds, faults stopping in time for everybody to be well again at the end."""
     started = PERF()
-    program(), next_program()
+    program()
+    next_program()
     machines = Machines(seed)
     lines: deque[tuple[float, str, str, dict[str, Any]]] = deque(maxlen=TRACE_LINES)
     with simulated_time(machines, seed), production_in_one_process(), traced(machines, lines):
