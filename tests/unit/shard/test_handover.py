@@ -143,8 +143,8 @@ async def test_a_new_owner_of_another_build_writes_a_checkpoint_of_its_own_at_on
         assert under_test.ledger.store.data.zones[0].checkpoints[0].tick == first.tick + 1
 
 
-def shard_service(path: Path, game: Program, ledger: Any) -> ShardService:
-    settings = ShardSettings(name="heir", game=SMALL, zones="2x1", listen=f"unix:{path}/heir.sock", development=True)
+def shard_service(path: Path, game: Program, ledger: Any, **given: Any) -> ShardService:
+    settings = ShardSettings(name="heir", game=SMALL, zones="2x1", listen=f"unix:{path}/heir.sock", development=True, **given)
     return ShardService(settings, game, ledger)
 
 
