@@ -1,6 +1,6 @@
 """What a view means for allocation: who may run zones, which zones have nobody, what each zone costs.
 
-Owns `Survey` (one view, digested) and `ZoneCosts` (smoothed load). Pure; called by `cluster_state` and `migration`.
+Owns `Survey` (one view, digested), `placed` and `ZoneCosts` (smoothed load). Pure; called by `cluster_state` and `migration`.
 
 A shard publishes its load as `info["load"]`, in players or what weighs as much as one: a mapping zone -> load of the zones that
 it runs, or one number for all of them, which is spread evenly. No load at all means that zones count alike.
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perdure.ledger.ledger import ClusterView, Member, ZoneRoute
-from perdure.placement.assignment import ZONE_BASE_COST
+from perdure.placement.assignment import ZONE_BASE_COST, AllocationStrategy
 
 LOAD_SMOOTHING_MS = 10_000.0
 MAX_ZONE_LOAD = 1e6
@@ -26,7 +26,11 @@ class Survey:
 
     `eligible`: shards that may be given zones. `fallback`: shards that an operator wants empty but that run and are not leaving
     by themselves: better than nobody. `leaving`: shards whose zones are to move away. `orphans`: zones whose owner is nobody,
-    lost or gone, or does not run them (`holders`).
+    lost or gone, or does not run them (`holders`, `tails`).
+
+    `builds`: what each living shard runs, by name. `failures`: zone -> shard -> why that shard cannot run the zone as it is now
+    (a zone that is assigned anew is another matter). `tails`: for the orphans, the build that wrote the end of the log: "" where
+    it makes no difference, None while it is not known.
     """
 
     routes: list[ZoneRoute]
@@ -34,6 +38,27 @@ class Survey:
     fallback: frozenset[str]
     leaving: frozenset[str]
     orphans: list[ZoneRoute]
+    ticks: Mapping[int, int] = field(default_factory=dict)
+    builds: Mapping[str, str] = field(default_factory=dict)
+    failures: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    tails: Mapping[int, str | None] = field(default_factory=dict)
+
+    def crosses(self, route: ZoneRoute) -> bool:
+        """Is the zone's successor of another build than its living owner?"""
+        owner, successor = self.builds.get(route.owner), self.builds.get(route.successor)
+        return owner is not None and successor is not None and owner != successor
+
+    def candidates(self, zone: int) -> frozenset[str]:
+        """Return the shards that may be given an orphan: those that can replay its log, as long as one of them lives.
+
+        That may be one that is about to leave: it hands the zone over in order. Empty while it is not known which those are.
+        """
+        tail, failing = self.tails.get(zone, ""), self.failures.get(zone, {}).keys()
+        if tail is None:
+            return frozenset()
+        same = frozenset(name for name, build in self.builds.items() if tail and build == tail and name not in failing)
+        able = frozenset(name for name in self.eligible if name not in failing)
+        return same & self.eligible or same & self.leaving or able or self.eligible or self.fallback
 
     def holdings(self, shards: Collection[str]) -> dict[str, set[int]]:
         """Return what each of `shards` runs or is about to take over; zones that it is about to give away do not count."""
@@ -55,7 +80,37 @@ def survey(view: ClusterView, zones: int, lost: Collection[str], stale: Collecti
     leaving = frozenset(name for name, m in shards.items() if name in view.draining or m.info.get("state") == "draining")
     routes = [view.zones.get(zone) or ZoneRoute(zone, "", view.generation, 0) for zone in range(zones)]
     orphans = [route for route in routes if route.owner not in shards or route.zone in stale]
-    return Survey(routes, eligible, frozenset(ready & view.draining), leaving, orphans)
+    builds = {name: str(member.info.get("build", "")) for name, member in shards.items()}
+    fallback = frozenset(ready & view.draining)
+    return Survey(routes, eligible, fallback, leaving, orphans, view.ticks, builds, _failures(view, shards))
+
+
+def _failures(view: ClusterView, shards: Mapping[str, Member]) -> dict[int, dict[str, str]]:
+    """Return what shards say of zones that they cannot run: info["failed"], zone -> "<epoch>: <why>", of the zone's present epoch."""
+    found: dict[int, dict[str, str]] = {}
+    for name, member in shards.items():
+        failed = member.info.get("failed")
+        for zone, why in failed.items() if isinstance(failed, Mapping) else ():
+            route = view.zones.get(int(zone)) if isinstance(zone, str) and zone.isdigit() else None
+            epoch, _, reason = str(why).partition(": ")
+            if route is not None and epoch == str(route.epoch):
+                found.setdefault(route.zone, {})[name] = reason
+    return found
+
+
+def placed(strategy: AllocationStrategy, wishes: Mapping[int, frozenset[str]], seen: Survey, costs: Mapping[int, float]) -> dict[int, str]:
+    """Return a shard for each zone of `wishes`, out of those that the zone may go to; none for a zone that may go nowhere."""
+    groups: dict[frozenset[str], list[int]] = {}
+    for zone, shards in wishes.items():
+        groups.setdefault(shards, []).append(zone)
+    held = seen.holdings(frozenset().union(*groups))
+    found: dict[int, str] = {}
+    for shards, zones in groups.items():
+        given = strategy.place(zones, {shard: held[shard] for shard in shards}, costs) if shards else {}
+        for zone, shard in given.items():
+            held[shard].add(zone)
+        found |= given
+    return found
 
 
 class ZoneCosts:

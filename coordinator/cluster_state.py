@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from coordinator.allocation import Survey, ZoneCosts, survey
+from coordinator.allocation import Survey, ZoneCosts, placed, survey
 from coordinator.events import (
     Assign,
     Cause,
@@ -23,7 +23,9 @@ from coordinator.events import (
     GatewayLost,
     GatewaysInUse,
     Instruction,
+    ReadTail,
     StepDown,
+    TailRead,
     ViewFailed,
     ViewRead,
     WorldRead,
@@ -31,6 +33,7 @@ from coordinator.events import (
 from coordinator.failover import Incarnation, Liveness, LivenessSettings, Loss
 from coordinator.holders import Holders
 from coordinator.migration import MigrationBook, MigrationSettings
+from coordinator.tails import Tails
 from perdure.ledger.ledger import ClusterView
 from perdure.placement.assignment import AllocationStrategy, BalancedRegions
 
@@ -69,6 +72,7 @@ class ClusterState:
         self._hands_off_until_ms = 0.0
         self._ready_since_ms: dict[Incarnation, float] = {}
         self._holders = Holders(settings.idle_zone_ms)
+        self._tails = Tails()
         self._gateways_in_use: frozenset[int] = frozenset()
         self._absent_since_ms: dict[int, float] = {}
 
@@ -105,6 +109,8 @@ class ClusterState:
                 self._term = None
             case GatewaysInUse(numbers):
                 self._gateways_in_use = numbers
+            case TailRead():
+                self._tails.read(event)
         return []
 
     # --- a view ---------------------------------------------------------------------------------------------------
@@ -123,33 +129,35 @@ class ClusterState:
         if now_ms < self._hands_off_until_ms:
             return []
         losses = self._liveness.lost(now_ms, view)
-        return self._zone_instructions(now_ms, view, losses) + self._member_instructions(now_ms, view, losses)
+        zone_wise = self._zone_instructions(now_ms, view, losses)
+        if any(isinstance(instruction, ReadTail) for instruction in zone_wise):
+            return zone_wise  # zones of the lost are still to be assigned
+        return zone_wise + self._member_instructions(now_ms, view, losses)
 
     def _zone_instructions(self, now_ms: float, view: ClusterView, losses: list[Loss]) -> list[Instruction]:
         if self._strategy is None:
             return []
         lost = {loss.member.name for loss in losses}
-        seen = survey(view, self._zones, lost, self._holders.idle(now_ms, view))
+        seen, asked = self._tails.sort(survey(view, self._zones, lost, self._holders.idle(now_ms, view)))
         advanced = self._migrations.advance(now_ms, seen)
         taken = {i.zone for i in advanced if isinstance(i, Assign)}
-        found = self._give_orphans(now_ms, seen, taken) + advanced
+        found = [*asked, *self._give_orphans(now_ms, seen, taken), *advanced]
         if not lost:
             found += self._migrations.start(now_ms, view.version, seen, self._strategy, self._costs.costs())
         return found
 
     def _give_orphans(self, now_ms: float, seen: Survey, taken: set[int]) -> list[Instruction]:
-        """Spread the zones that nobody runs over the living shards, in one batch."""
+        """Spread the zones that nobody runs over the living shards that can, in one batch."""
         orphans = {route.zone: route for route in seen.orphans if route.zone not in taken}
-        shards = seen.eligible or seen.fallback
         targets: dict[int, str] = {}
-        if orphans and shards and self._strategy is not None and not self._is_settling(now_ms, seen):
-            targets = self._strategy.place(list(orphans), seen.holdings(shards), self._costs.costs())
+        if orphans and self._strategy is not None and not self._is_settling(now_ms, seen):
+            targets = placed(self._strategy, {zone: seen.candidates(zone) for zone in orphans}, seen, self._costs.costs())
         found: list[Instruction] = []
         for zone, route in orphans.items():
             if zone in targets:
                 cause = Cause.FAILOVER if route.owner or route.epoch else Cause.START
                 found.append(Assign(zone, targets[zone], route.epoch, cause, route.owner))
-            elif route.owner:
+            elif route.owner and seen.tails.get(zone, "") is not None:
                 # Nobody can take it yet. The epoch rises all the same: the owner's name may come back in another process.
                 found.append(Assign(zone, "", route.epoch, Cause.RELEASE, route.owner))
         return found

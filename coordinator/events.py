@@ -57,6 +57,15 @@ class GatewaysInUse:
     numbers: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True)
+class TailRead:
+    """The build that wrote the record of `tick`, the zone's last, as members show theirs; "" where there is no such record."""
+
+    zone: int
+    tick: int
+    build: str
+
+
 # --- instructions -------------------------------------------------------------------------------------------------
 
 
@@ -71,13 +80,17 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Give `zone` to `shard` ("" for nobody), provided that its epoch is `expected_epoch`. `owner` held it before."""
+    """Give `zone` to `shard` ("" for nobody), provided that its epoch is `expected_epoch`. `owner` held it before.
+
+    `at_checkpoint`: provided, too, that its log has no records behind its newest checkpoint.
+    """
 
     zone: int
     shard: str
     expected_epoch: int
     cause: Cause
     owner: str = ""
+    at_checkpoint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,5 +127,13 @@ class StepDown:
     term: int
 
 
-Instruction = Assign | Intend | Evict | GatewayLost | StepDown
-Event = WorldRead | Elected | Deposed | ViewRead | ViewFailed | GatewaysInUse
+@dataclass(frozen=True, slots=True)
+class ReadTail:
+    """Find out which build wrote the record of `tick`, the zone's last; `TailRead` answers."""
+
+    zone: int
+    tick: int
+
+
+Instruction = Assign | Intend | Evict | GatewayLost | StepDown | ReadTail
+Event = WorldRead | Elected | Deposed | ViewRead | ViewFailed | GatewaysInUse | TailRead

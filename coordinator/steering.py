@@ -22,7 +22,9 @@ from coordinator.events import (
     GatewaysInUse,
     Instruction,
     Intend,
+    ReadTail,
     StepDown,
+    TailRead,
     ViewFailed,
     ViewRead,
     WorldRead,
@@ -30,6 +32,7 @@ from coordinator.events import (
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
 from perdure.ledger.ledger import ClusterView, Ledger, LedgerRefused, LedgerUnavailable, WorldSettings
+from perdure.ledger.record import unpack_record
 
 CONCURRENT_CALLS = 64
 """Calls to the ledger under way at once, when a lost shard's zones are assigned."""
@@ -159,7 +162,7 @@ class Steering:
 
         What is refused was decided by an old view, or in an old term: the next view tells what is needed then.
         """
-        zone_wise = [i for i in instructions if isinstance(i, Assign | Intend)]
+        zone_wise = [i for i in instructions if isinstance(i, Assign | Intend | ReadTail)]
         assigned: list[Assign] = []
         refused = 0
         try:
@@ -183,12 +186,24 @@ class Steering:
             elapsed_ms=round(elapsed_ms, 1),
         )
 
-    async def _carry_out_one(self, term: int, instruction: Assign | Intend) -> None:
+    async def _carry_out_one(self, term: int, instruction: Assign | Intend | ReadTail) -> None:
+        if isinstance(instruction, ReadTail):
+            self.state.handle(TailRead(instruction.zone, instruction.tick, await self._read_build(instruction.zone, instruction.tick)))
+            return
         if isinstance(instruction, Assign):
-            await self._ledger.assign(term, instruction.zone, instruction.shard, instruction.expected_epoch)
+            await self._ledger.assign(term, instruction.zone, instruction.shard, instruction.expected_epoch, instruction.at_checkpoint)
             return
         await self._ledger.intend(term, instruction.zone, instruction.successor)
         log.info("migration", zone=instruction.zone, successor=instruction.successor, reason=instruction.reason)
+
+    async def _read_build(self, zone: int, tick: int) -> str:
+        """Return the build that wrote a record; "" where the log does not hold it, or it cannot be read."""
+        try:
+            for logged in await self._ledger.read_log(zone, tick, 1):
+                return f"{unpack_record(logged.record).build:016x}"
+        except (LedgerRefused, ValueError) as error:
+            log.warning("record_unreadable", zone=zone, tick=tick, why=str(error))
+        return ""
 
     def _sort_failures(self, batch: Sequence[Instruction], answers: Sequence[BaseException | None]) -> int:
         """Return how many were refused; raise where one found no answer (or failed in another way)."""

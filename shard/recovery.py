@@ -2,7 +2,8 @@
 migration, drain and upgrade.
 
 `Follower` is a zone on its way: `catch_up` replays what the log holds by now; a successor calls it again and again until
-the zone is assigned to it, then once more, and goes on. Called by shard.service and by `perdure replay`.
+the zone is assigned to it, then once more, and goes on. A successor of another build than the owner's loads the checkpoint
+alone (`load`), to know that it can, and again when the zone is its own. Called by shard.service and by `perdure replay`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ RECORDS_PER_READ = 500
 
 
 class Follower:
-    """A zone being rebuilt from the ledger. `replayed` counts records since the checkpoint."""
+    """A zone being rebuilt from the ledger. `replayed` counts records since the checkpoint; `follows`: it is to keep up with the log."""
 
     def __init__(self, ledger: Ledger, program: Program, zone: int, grid: WorldGrid, seed: int, executor: Executor | None = None) -> None:
         self._ledger, self._program, self._grid, self._seed, self._executor = ledger, program, grid, seed, executor
         self.number = zone
         self.zone: Zone | None = None
+        self.follows = True
         self.replayed = 0
 
     async def load(self) -> Zone:

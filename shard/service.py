@@ -278,13 +278,22 @@ class ShardService:
                 running = None
             if mine and running is None:
                 self._take(route)
+            if mine and route.ready and self._is_of_another_build(view, route.successor):
+                self.ticks.handovers.ask(route.zone)
+            else:
+                self.ticks.handovers.withdraw(route.zone)
             if route.successor == self.name and not mine:
-                self._prefetch(route)
+                self._prefetch(route, follow=not self._is_of_another_build(view, route.owner))
         for number, (_, task) in list(self._followers.items()):
             route = view.zones.get(number)
             if route is None or (route.successor != self.name and route.owner != self.name):
                 task.cancel()
                 del self._followers[number]
+                self.failed.pop(number, None)
+
+    def _is_of_another_build(self, view: ClusterView, shard: str) -> bool:
+        member = view.members.get(shard)
+        return member is not None and member.info.get("build") != f"{self.program.build:016x}"
 
     def _take(self, route: ZoneRoute) -> None:
         going = self._takeovers.get(route.zone)
@@ -304,6 +313,8 @@ class ShardService:
             follower, task = entry
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            if not follower.follows:
+                follower = None  # it was a trial: the owner has written a newer checkpoint since
         try:
             follower = follower or self._follower(route.zone)
             zone = await take_over(follower, route.generation, route.epoch)
@@ -329,25 +340,27 @@ class ShardService:
         assert self._grid is not None
         return Follower(self.ledger, self.program, zone, self._grid, self._seed, self.ticks.executor)
 
-    def _prefetch(self, route: ZoneRoute) -> None:
+    def _prefetch(self, route: ZoneRoute, *, follow: bool) -> None:
         if route.zone in self._followers:
             return
         follower = self._follower(route.zone)
-        task = asyncio.get_running_loop().create_task(self._keep_up(follower))
+        follower.follows = follow
+        task = asyncio.get_running_loop().create_task(self._keep_up(follower, route.epoch))
         self._followers[route.zone] = (follower, task)
 
-    async def _keep_up(self, follower: Follower) -> None:
-        """Follow a zone's log until it is ours or the intent is withdrawn."""
+    async def _keep_up(self, follower: Follower, epoch: int) -> None:
+        """Follow a zone's log until it is ours or the intent is withdrawn; of another build's zone, see that its checkpoint can be read."""
         told = False
-        while True:
+        while follower.follows or not told:
             try:
-                await follower.catch_up()
+                await (follower.catch_up() if follower.follows else follower.load())
                 if not told:
                     await self.ledger.successor_ready(follower.number, self.name)
                     told = True
             except LedgerError as error:
                 log.warning("prefetch_waits", zone=follower.number, why=str(error))
             except (ZoneError, ValueError) as error:
+                self.failed[follower.number] = f"{epoch}: {error}"
                 log.error("prefetch_failed", zone=follower.number, why=str(error))
                 return
             await asyncio.sleep(FOLLOW_EVERY_S)

@@ -22,6 +22,7 @@ from perdure.ledger.record import blob_digest
 from perdure.wire.identifiers import key_hex
 from perdure.wire.link import pack_zone_notice
 from perdure.wire.opcodes import Notice
+from shard.handover import Handovers
 from shard.link_server import LinkServer
 from shard.metrics import ShardMetrics
 from shard.suspects import Suspects
@@ -57,6 +58,7 @@ class TickLoop:
         self._paused_after_s = paused_after_s
         self._stopped = stopped
         self._suspects = Suspects()
+        self.handovers = Handovers(self._last_checkpoint)
         self.zones: dict[int, Zone] = {}
         self._incoming: list[tuple[int, npt.NDArray[np.uint8]]] = []
         self._incoming_bytes = 0
@@ -118,6 +120,7 @@ class TickLoop:
 
     def remove(self, number: int) -> None:
         """Stop running a zone: it belongs to another owner. In the middle of a tick it is left to its thread; nothing of it is released."""
+        self.handovers.withdraw(number)
         zone = self.zones.pop(number, None)
         if zone is not None and not self._ticking and zone.phase is not Phase.DROPPED:
             zone.drop()
@@ -170,6 +173,7 @@ class TickLoop:
                 await self._tick_ready(ready)
         finally:
             self._ticking = False
+        self.handovers.begin(self.zones)
 
     async def _tick_ready(self, zones: list[Zone]) -> None:
         started = time.monotonic()
@@ -271,7 +275,8 @@ class TickLoop:
                     self._metrics.released.inc(len(frame))
                 else:
                     self._metrics.unlinked.inc()
-            if (zone.tick + zone.zone * 7) % self._checkpoint_ticks == 0:
+            # Behind another build's checkpoint this one is wanted soon: a log with records of both can be replayed by neither.
+            if (zone.tick + zone.zone * 7) % self._checkpoint_ticks == 0 or zone.image_build not in (0, zone.program.build):
                 self._start_checkpoint(zone)
         elif answer.status is CommitStatus.FENCED:
             log.info("fenced", zone=zone.zone, tick=zone.tick, detail=answer.detail)
@@ -291,24 +296,33 @@ class TickLoop:
 
     def _start_checkpoint(self, zone: Zone) -> None:
         if zone.zone not in self._side_tasks:
+            zone.image_build = zone.program.build
             self._start(zone, self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint()))
 
-    async def _checkpoint(self, zone: Zone, tick: int, generation: int, epoch: int, blob: bytes) -> None:
+    async def _checkpoint(self, zone: Zone, tick: int, generation: int, epoch: int, blob: bytes) -> bool:
         try:
             await self._ledger.put_checkpoint(zone.zone, tick, epoch, blob)
             status = await self._ledger.flip_checkpoint(zone.zone, generation, epoch, tick, blob_digest(blob))
         except LedgerError as error:
             log.warning("checkpoint_failed", zone=zone.zone, tick=tick, why=str(error))
-            return
+            return False
         if status is CommitStatus.OK:
             self._metrics.checkpoints.inc()
         else:
             log.info("checkpoint_refused", zone=zone.zone, tick=tick, status=str(status))
+        return status is CommitStatus.OK
+
+    async def _last_checkpoint(self, zone: Zone) -> bool:
+        """Checkpoint a zone that is held, once an earlier checkpoint of it is through."""
+        earlier = self._side_tasks.get(zone.zone)
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        return await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
 
     async def checkpoint_all(self) -> None:
         """Checkpoint every zone now (a clean stop of the last shard)."""
         for zone in list(self.zones.values()):
-            if zone.phase is Phase.READY:
+            if zone.phase in (Phase.READY, Phase.HELD):
                 await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
 
     async def _reseed(self, zone: Zone) -> None:
@@ -328,6 +342,7 @@ class TickLoop:
 
     async def close(self) -> None:
         self.stopping = True
+        await self.handovers.close()
         for task in list(self._side_tasks.values()):
             task.cancel()
         self.executor.shutdown(wait=False, cancel_futures=True)

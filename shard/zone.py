@@ -35,6 +35,7 @@ class Phase(StrEnum):
 
     RECOVERING = "recovering"  # records are replayed
     READY = "ready"  # the last tick is committed; the next one may be stepped
+    HELD = "held"  # as READY, but no tick is stepped: a shard of another build is to go on from its checkpoint
     COMMITTING = "committing"  # stepped, not yet committed: nothing of it may leave
     FROZEN = "frozen"  # the ledger went back in time: nothing moves until the zone is reseeded
     DROPPED = "dropped"  # another owner has it, or it is broken
@@ -43,6 +44,8 @@ class Phase(StrEnum):
 TRANSITIONS: dict[tuple[Phase, str], Phase] = {
     (Phase.RECOVERING, "recovered"): Phase.READY,
     (Phase.READY, "step"): Phase.COMMITTING,
+    (Phase.READY, "hold"): Phase.HELD,
+    (Phase.HELD, "go on"): Phase.READY,
     (Phase.COMMITTING, CommitStatus.OK): Phase.READY,
     (Phase.COMMITTING, CommitStatus.FENCED): Phase.DROPPED,
     (Phase.COMMITTING, CommitStatus.BROKEN): Phase.DROPPED,
@@ -65,6 +68,7 @@ class Zone:
             raise ZoneError(f"the grid is {grid.width}x{grid.height} but the game's world is {game.world_size}")
         self.program, self.zone, self.grid, self.seed = program, zone, grid, seed
         self.phase = Phase.RECOVERING
+        self.image_build = 0
         self.generation, self.epoch = 1, 0
         self.digest, self.state_hash = GENESIS_DIGEST, 0
         self.page: tuple[bytes, ...] = ()
@@ -145,6 +149,14 @@ class Zone:
     def drop(self) -> None:
         """Another owner has the zone."""
         self._move("drop")
+
+    def hold(self) -> None:
+        """Stand still after the last committed tick, so that its checkpoint is where the log ends."""
+        self._move("hold")
+
+    def go_on(self) -> None:
+        """Nobody has taken the zone over: tick on."""
+        self._move("go on")
 
     # --- inputs ---------------------------------------------------------------------------------------------------
     def add_commands(self, rows: npt.NDArray[np.uint8]) -> bool:
@@ -321,7 +333,7 @@ class Zone:
 
     def checkpoint(self) -> bytes:
         """Return the zone's durable image after its last committed tick, pending inbox page included."""
-        if self.phase not in (Phase.READY, Phase.FROZEN):
+        if self.phase not in (Phase.READY, Phase.HELD, Phase.FROZEN):
             raise ZoneError(f"zone {self.zone} at tick {self.tick}: no checkpoint while {self.phase}")
         image = {
             "zone": self.zone, "tick": self.tick, "digest": self.digest, "hash": self.state_hash, "build": self.program.build,
@@ -333,8 +345,9 @@ class Zone:
         return CHECKPOINT_MAGIC + crc32(body).to_bytes(4, "little") + body
 
     def restore(self, blob: bytes) -> None:
-        """Become what `checkpoint` wrote. Raises ZoneError where the blob is damaged, another zone's, or does not hash to its hash.
+        """Become what `checkpoint` wrote, by whatever build (`image_build`, 0 for none), where its fields are the same.
 
+        Raises ZoneError where the blob is damaged, another zone's, or does not hash to its hash (which only its own build can say).
         A zone that has raised is half restored: make a new one for the older checkpoint.
         """
         self._must_be(Phase.RECOVERING, "restore")
@@ -346,7 +359,7 @@ class Zone:
                 raise ValueError(f"{len(body)} bytes that do not have their checksum")
             image = msgpack.unpackb(body)
             self._restore_sections(image)
-            self.digest, self.page = image["digest"], tuple(image["page"])
+            self.digest, self.page, self.image_build = image["digest"], tuple(image["page"]), int(image["build"])
             self._owed = tuple(Transfer(target, player, entry) for target, player, entry in image["owed"])
         except (ValueError, KeyError, TypeError) as error:
             raise ZoneError(f"zone {self.zone}: its checkpoint is damaged ({error}); the older one is used if there is one") from error

@@ -207,6 +207,11 @@ class LocalCluster:
             await self._changed.wait_for(lambda: name in self.pids or name in self.ended)
         return self.pids.get(name, 0)
 
+    def start_shard_of(self, name: str, game: str) -> None:
+        """Start a shard with another build of the game, in a process that loads it itself; see the view for when it is ready."""
+        settings = {"game": game, "zones": self.zones, "seed": str(self.seed), "listen": f"unix:{self.folder}/{name}.sock"}
+        self._spawn("shard", name, settings)
+
     async def add_shard(self) -> str:
         """Start one more shard; return its name."""
         self._made += 1

@@ -6,12 +6,16 @@ A member takes orders with its next heartbeat; kill and pause are obeyed by memb
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
+import time
 
 from perdure.cli.cluster_access import ClusterAddress, parser, with_ledger
 from perdure.ledger.ledger import Ledger, LedgerRefused
 from perdure.wire.identifiers import player_key
 
+MIGRATE_DEADLINE_S = 15.0
+POLL_S = 0.05
 _TEXT = {
     "kill": "End a member's process at once, by SIGKILL (development mode only).",
     "pause": "Stop a member's process for a while, by SIGSTOP (development mode only).",
@@ -83,5 +87,23 @@ async def _migrate(options: argparse.Namespace, ledger: Ledger) -> str:
     if shard.info.get("state") != "ready" or shard.name in view.draining:
         return f"{options.shard} is not ready for zones, or is draining"
     await ledger.intend(view.term, options.zone, options.shard)
-    print(f"zone {options.zone}: {route.owner or 'nobody'} -> {options.shard}, once that has caught up")
-    return ""
+    print(f"zone {options.zone}: {route.owner or 'nobody'} -> {options.shard}, once that has caught up", flush=True)
+    return await _moved(ledger, options.zone, options.shard)
+
+
+async def _moved(ledger: Ledger, zone: int, shard: str) -> str:
+    """Wait until a zone has moved; return why it has not, or an empty string."""
+    why, deadline_s = "", time.monotonic() + MIGRATE_DEADLINE_S
+    while time.monotonic() < deadline_s:
+        view = await ledger.view()
+        route, failed = view.zones[zone], view.members[shard].info.get("failed") if shard in view.members else None
+        if route.owner == shard:
+            return ""
+        if isinstance(failed, dict) and str(zone) in failed:
+            why = str(failed[str(zone)]).partition(": ")[2]
+        if route.successor != shard:
+            return f"zone {zone} stays with {route.owner or 'nobody'}: " + (
+                f"{shard} cannot run it ({why})" if why else f"it is not to go to {shard} any more; the leading coordinator's log says why"
+            )
+        await asyncio.sleep(POLL_S)
+    return f"zone {zone} has not moved after {MIGRATE_DEADLINE_S:g} s; does a coordinator lead? see `perdure status`"

@@ -77,6 +77,8 @@ async def _audit(options: argparse.Namespace, ledger: Ledger, address: ClusterAd
     else:
         for fault in report.faults:
             print(f"FAULT {fault}")
+        for note in report.notes:
+            print(f"note: {note}")
         verdict = f"{len(report.faults)} faults" if report.faults else "all is there, once"
         print(f"{report.zones} zones, {report.checkpoints} checkpoints, {report.records} records replayed, {report.players} players, "
               f"{report.entities} entities: {verdict}")  # fmt: skip

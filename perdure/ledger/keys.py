@@ -31,7 +31,7 @@ SUFFIXES: dict[str, tuple[str, str]] = {
     "CONTROL": (":control", "hash: version, term, generation"),
     "LEADER": (":leader", "string with a TTL: name of the leading coordinator"),
     "OWNERS": (":owners", "hash: zone -> name of the shard, or empty; a zone exists once it is in here"),
-    "SUCCESSORS": (":successors", "hash: zone -> '0 <shard>' (asked to prefetch) or '1 <shard>' (ready)"),
+    "SUCCESSORS": (":successors", "hash: zone -> '0 <shard>' (asked to prefetch) or '1 <shard>' (ready); '<zone>:image' -> tick"),
     "HEAD": (":head:", "string a zone: '<generation> <epoch> <tick> <digest>', the fence and the end of the log"),
     "LOG": (":log:", "stream a zone: id <tick>-0; fields d digest, r record, then one e for each page entry"),
     "INBOX": (":inbox:", "list a zone: entries that no commit has taken yet"),

@@ -217,7 +217,11 @@ class HeartbeatAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ZoneRoute:
-    """`owner`: name of the shard, "" for nobody. `successor`: the shard asked to prefetch, "" for none; `ready`: it has."""
+    """`owner`: name of the shard, "" for nobody. `successor`: the shard asked to prefetch, "" for none; `ready`: it has.
+
+    `image`: tick of the newest checkpoint that was made since the successor is ready, -1 for none. Where that is the zone's last
+    tick, the log has no tail.
+    """
 
     zone: int
     owner: str
@@ -225,6 +229,7 @@ class ZoneRoute:
     epoch: int
     successor: str = ""
     ready: bool = False
+    image: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +327,8 @@ class Ledger(ABC):
         The log keeps the record of the older kept checkpoint's tick (its page is what the next tick applies) and every one
         after it; with a single checkpoint it is not trimmed. `digest` is hex BLAKE2b-16 of the blob. FENCED and GAP as for
         commit; BROKEN where no such blob is stored under this epoch, or the stored one has another hash; GAP where the head
-        is behind `tick` or a newer checkpoint is kept.
+        is behind `tick` or a newer checkpoint is kept. Where a successor is ready, the route's `image` becomes `tick`; if that is
+        the head's, routes_version rises.
         """
 
     @abstractmethod
@@ -389,10 +395,11 @@ class Ledger(ABC):
         """Give up the leadership at once, if held."""
 
     @abstractmethod
-    async def assign(self, term: int, zone: int, shard: str, expected_epoch: int) -> int:
+    async def assign(self, term: int, zone: int, shard: str, expected_epoch: int, at_checkpoint: bool = False) -> int:
         """Give the zone to `shard` ("" for nobody) at epoch + 1, clear its intent, raise routes_version, tell subscribers.
 
-        Returns the new epoch. LedgerRefused where the term is old, or the zone's epoch is not `expected_epoch`.
+        Returns the new epoch. LedgerRefused where the term is old, or the zone's epoch is not `expected_epoch`; with
+        `at_checkpoint` also where the log has records behind the newest checkpoint.
         """
 
     @abstractmethod

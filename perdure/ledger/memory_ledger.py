@@ -115,6 +115,10 @@ class MemoryLedger(Ledger):
             oldest = found.checkpoints[-1].tick
             for trimmed in [logged for logged in found.log if logged < oldest]:
                 del found.log[trimmed]
+        if found.ready:
+            found.image = tick
+            if tick == head.tick:
+                self._raise_version()
         return CommitStatus.OK
 
     async def read_checkpoint(self, zone: int, tick: int) -> bytes | None:
@@ -241,7 +245,7 @@ class MemoryLedger(Ledger):
         zones, ticks = {}, {}
         for number, zone in sorted(data.zones.items()):
             if zone.owner is not None and zone.head is not None:
-                zones[number] = ZoneRoute(number, zone.owner, zone.head.generation, zone.head.epoch, zone.successor, zone.ready)
+                zones[number] = ZoneRoute(number, zone.owner, zone.head.generation, zone.head.epoch, zone.successor, zone.ready, zone.image)
                 ticks[number] = zone.head.tick
         return ClusterView(
             data.version,
@@ -274,7 +278,7 @@ class MemoryLedger(Ledger):
         if self._leader() == candidate:
             self.store.data.leader = ""
 
-    async def assign(self, term: int, zone: int, shard: str, expected_epoch: int) -> int:
+    async def assign(self, term: int, zone: int, shard: str, expected_epoch: int, at_checkpoint: bool = False) -> int:
         data = self.store.data
         self._check_term(term)
         found = data.zones.get(zone)
@@ -283,11 +287,14 @@ class MemoryLedger(Ledger):
         if epoch != expected_epoch:
             raise LedgerRefused(f"zone {zone} is at epoch {epoch}, not {expected_epoch}: read the view anew")
         found = data.zone(zone)
+        newest = found.checkpoints[0].tick if found.checkpoints else 0
+        if at_checkpoint and head is not None and newest != head.tick:
+            raise LedgerRefused(f"zone {zone} stands at tick {head.tick}, its checkpoint at {newest}: its owner has not handed it over")
         if head is None:
             found.head = StoredHead(1, 1)
         else:
             head.epoch += 1
-        found.owner, found.successor, found.ready = shard, "", False
+        found.owner, found.successor, found.ready, found.image = shard, "", False, -1
         self._raise_version()
         return epoch + 1
 
@@ -297,7 +304,7 @@ class MemoryLedger(Ledger):
         if found is None or found.owner is None:
             raise LedgerRefused(f"zone {zone} was never assigned: assign it first")
         if found.successor != successor:
-            found.successor, found.ready = successor, False
+            found.successor, found.ready, found.image = successor, False, -1
             self._raise_version()
 
     async def successor_ready(self, zone: int, shard: str) -> None:

@@ -53,6 +53,7 @@ class StoredZone:
     checkpoints: list[StoredCheckpoint] = field(default_factory=list)
     successor: str = ""
     ready: bool = False
+    image: int = -1
 
 
 @dataclass(slots=True)

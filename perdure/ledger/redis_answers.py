@@ -60,8 +60,11 @@ def view_of(answer: Sequence[Any], run_id: str) -> ClusterView:
     for zone_text, owner, head in zip(owners[::2], owners[1::2], heads, strict=True):
         zone = int(zone_text)
         zone_generation, epoch, tick, _ = head.split(b" ")
-        successor = asked.get(zone_text.decode(), b"0 ")
-        zones[zone] = ZoneRoute(zone, owner.decode(), int(zone_generation), int(epoch), successor[2:].decode(), successor[:1] == b"1")
+        name = zone_text.decode()
+        successor, image = asked.get(name, b"0 "), asked.get(f"{name}:image", b"-1")
+        zones[zone] = ZoneRoute(
+            zone, owner.decode(), int(zone_generation), int(epoch), successor[2:].decode(), successor[:1] == b"1", int(image)
+        )
         ticks[zone] = int(tick)
     return ClusterView(
         int(version),

@@ -403,8 +403,8 @@ class RedisLedger(Ledger):
     async def resign(self, candidate: str) -> None:
         await self._call("resign", candidate)
 
-    async def assign(self, term: int, zone: int, shard: str, expected_epoch: int) -> int:
-        return int(await self._call("assign", term, zone, shard, expected_epoch))
+    async def assign(self, term: int, zone: int, shard: str, expected_epoch: int, at_checkpoint: bool = False) -> int:
+        return int(await self._call("assign", term, zone, shard, expected_epoch, int(at_checkpoint)))
 
     async def intend(self, term: int, zone: int, successor: str) -> None:
         await self._call("intend", term, zone, successor)

@@ -188,6 +188,8 @@ class Lab:
 
     def __init__(self, cluster: LocalCluster) -> None:
         self.cluster = cluster
+        self.program = paces()
+        """What the newest records of the world can be replayed with."""
 
     @property
     def urls(self) -> list[str]:
@@ -259,7 +261,7 @@ class Lab:
         keys = {player_key(name): name for name in names}
         bodies: dict[str, list[int]] = {name: [] for name in names}
         for zone in range(GRID.zones):
-            report, replayed = await replay_zone(self.cluster.ledger, paces(), zone)
+            report, replayed = await replay_zone(self.cluster.ledger, self.program, zone)
             assert report.fault == ""
             assert replayed is not None
             for key, departed in zip(replayed.players["key"].tolist(), replayed.players["departed"].tolist(), strict=True):

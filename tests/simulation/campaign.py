@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from tests.simulation.cluster import program
+from tests.simulation.cluster import next_program, program
 from tests.simulation.run import Outcome, simulate
 
 SHOWN_TRACE = 80
@@ -25,7 +25,8 @@ SHOWN_TRACE = 80
 def run_seeds(seeds: Iterable[int], simulated_s: float = 60.0, jobs: int = 0, kinds: tuple[str, ...] = ()) -> list[Outcome]:
     """Run every seed in a process of a pool; return the outcomes, traces only of those that failed."""
     wanted = list(seeds)
-    program()  # compiled once, before the pool is forked
+    program()
+    next_program()  # compiled once, before the pool is forked
     found: list[Outcome] = []
     context = multiprocessing.get_context("fork")
     with Progress(console=Console(stderr=True), transient=True) as progress, context.Pool(jobs or os.cpu_count() or 1) as pool:

@@ -49,14 +49,15 @@ class ZoneTruth:
 class Checks:
     """See the module docstring. Violations are raised where they are found, and kept."""
 
-    def __init__(self, server: LedgerServer, program: Program, grid: WorldGrid, seed: int) -> None:
+    def __init__(self, server: LedgerServer, program: Program, grid: WorldGrid, seed: int, *later: Program) -> None:
         self.server, self.program, self.grid = server, program, grid
+        self.programs = {made.build: made for made in (program, *later)}
         self.zones = [ZoneTruth(Zone(program, number, grid, seed)) for number in range(grid.zones)]
         self.applied: dict[int, dict[int, int]] = {}
         """player -> seq -> tag"""
         self.last_seq: Counter[int] = Counter()
         self.violations: list[str] = []
-        self.commits = self.snapshots = self.acknowledged = 0
+        self.commits = self.snapshots = self.acknowledged = self.handovers = 0
         self._dtype = command_dtype(program.schema.command_payload_bytes)
         self._tag_at = {c.kind: (c.payload.fields or {})["tag"][1] for c in program.schema.commands}
         server.on_commit.append(self.committed)
@@ -91,6 +92,7 @@ class Checks:
             return
         self._new_stays(zone)
         self._count_commands(commit)
+        zone = self._of_build(truth, unpack_record(commit.record).build)
         try:
             zone.replay(commit.record, answer.page)
         except ZoneError as error:
@@ -98,6 +100,17 @@ class Checks:
             return
         truth.looks[commit.tick] = commit.epoch, self._look(zone)
         truth.looks.pop(commit.tick - REMEMBERED_TICKS, None)
+
+    def _of_build(self, truth: ZoneTruth, build: int) -> Zone:
+        """Return the replica as the build has it that wrote the next record: a checkpoint of the last tick carries it over."""
+        zone, program = truth.replica, self.programs.get(build)
+        if program is None or zone.program is program:
+            return zone
+        zone.recovered(zone.generation, zone.epoch)
+        truth.replica = Zone(program, zone.zone, self.grid, zone.seed)
+        truth.replica.restore(zone.checkpoint())
+        self.handovers += 1
+        return truth.replica
 
     def _new_stays(self, zone: Zone) -> None:
         """Who comes in from the lobby counts commands from the start again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import shard.service
 import shard.tick_loop
 from coordinator.settings import CoordinatorSettings
 from gateway.settings import GatewaySettings
+from perdure.game.jit import cache_root
 from perdure.game.loading import load_game
 from perdure.ledger.ledger import LedgerError
 from perdure.wire.identifiers import WorldGrid
@@ -40,6 +42,22 @@ def program() -> Program:
     """Return the game's program, compiled."""
     made = compile_program(load_game(GAME))
     warm(made)
+    return made
+
+
+@functools.cache
+def next_program() -> Program:
+    """Return the program of the game's next build: traders walk slower, what is stored and shown is the same."""
+    file = cache_root() / "simulation" / GAME.name
+    text = GAME.read_text()
+    assert "SPEED = 25.0" in text
+    file.parent.mkdir(parents=True, exist_ok=True)
+    written = file.with_suffix(f".{os.getpid()}")
+    written.write_text(text.replace("SPEED = 25.0", "SPEED = 20.0"))
+    os.replace(written, file)
+    made = compile_program(load_game(file))
+    warm(made)
+    assert made.build != program().build
     return made
 
 
@@ -104,8 +122,10 @@ class Cluster:
         self.network = Network(machines)
         self.server = LedgerServer(self.network)
         self.grid = WorldGrid(*program().game.world_size, COLUMNS, ROWS)
-        self.checks = Checks(self.server, program(), self.grid, seed)
+        self.checks = Checks(self.server, program(), self.grid, seed, next_program())
         self.hosts: dict[str, str] = {}
+        self.programs: dict[str, Program] = {}
+        """What shards of these names are started with, where that is not the first build."""
         self.expected_shards = shards
         for k in range(coordinators):
             self.start_coordinator(f"coordinator-{k + 1}")
@@ -140,7 +160,8 @@ class Cluster:
         )  # fmt: skip
 
         async def main() -> int:
-            service = shard.service.ShardService(settings, program(), remote_ledger(self.server, process))
+            made = self.programs.get(name, program())
+            service = shard.service.ShardService(settings, made, remote_ledger(self.server, process))
             try:
                 return await service.serve()
             except LedgerError:
@@ -150,6 +171,10 @@ class Cluster:
 
         process = self._spawn(name, main)
         process.at_end.append(lambda: self._look_after(process))
+
+    def build_of(self, name: str) -> int:
+        """Return the build that a shard of this name is started with."""
+        return self.programs.get(name, program()).build
 
     def _look_after(self, process: Process) -> None:
         """What a supervisor does: start again what ended by itself with an error."""

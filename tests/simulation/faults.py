@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from perdure.ledger.record import blob_digest
-from tests.simulation.cluster import Cluster
+from tests.simulation.cluster import Cluster, next_program, program
 from tests.simulation.ledger_server import HOST
 from tests.simulation.players import Player
 
@@ -71,6 +71,8 @@ class Faults:
         for name in list(self.cluster.hosts):
             if not name.startswith("player-"):
                 self.cluster.start_if_gone(name)
+        for wait_s in (0.0, 3.0):  # who was leaving then has left
+            self._then(wait_s, self._needed_build_back)
 
     # --- processes ------------------------------------------------------------------------------------------------
 
@@ -135,6 +137,50 @@ class Faults:
             return
         self._say("scale", f"{name} comes")
         self.cluster.start_if_gone(name)
+
+    def _do_upgrade(self) -> None:
+        """A step of a rolling upgrade: a shard of another build comes, one of the present is drained, and in the middle one may die.
+
+        When all are of the next build it goes back again.
+        """
+        cluster, machines = self.cluster, self.cluster.machines
+        alive = cluster.alive("shard")
+        there = {cluster.build_of(name) for name in alive}
+        later = program() if there == {next_program().build} else next_program()
+        new = f"shard-{20 if later is next_program() else 30}{self.random.randrange(3)}"
+        cluster.programs[new] = later
+        cluster.start_if_gone(new)
+        old = [name for name in alive if cluster.build_of(name) != later.build]
+        if not old:
+            self._say("upgrade", f"{new} comes")
+            return
+        name, drain_s, back_s = self.random.choice(old), self._for(3.0), self._for(9.0)
+        victim = self.random.choice((name, new, "", "", ""))
+        kill_s = min(drain_s + self.random.uniform(0.0, 1.0), max(drain_s, self.last_s - machines.now))
+        self._say(
+            "upgrade", f"{new} comes, {name} is drained after {drain_s:.2f} s{f', {victim} killed at {kill_s:.2f} s' if victim else ''}"
+        )
+        self._then(drain_s, lambda: machines.processes[name].signal(15) if name in machines.processes else None)
+        if victim:
+            self._then(kill_s, lambda: machines.processes[victim].kill() if victim in machines.processes else None)
+
+        def back() -> None:
+            if name not in machines.processes:
+                cluster.programs[name] = later
+                cluster.start(name)
+
+        if self.random.random() < 0.5:
+            self._then(max(drain_s, back_s), back)
+
+    def _needed_build_back(self) -> None:
+        """What an operator does where a log ends with records that no living shard can replay: start one that can."""
+        cluster = self.cluster
+        alive = {cluster.build_of(name) for name in cluster.alive("shard")}
+        for truth in cluster.checks.zones:
+            if truth.replica.program.build not in alive:
+                cluster.programs["shard-19"] = truth.replica.program
+                cluster.start_if_gone("shard-19")
+                return
 
     # --- the network ----------------------------------------------------------------------------------------------
 

@@ -21,18 +21,19 @@ import perdure.ledger.memory_commit as model
 import perdure.ledger.memory_ledger
 import shard.recovery
 import shard.service
+from coordinator.allocation import Survey
 from gateway.fanout import Fanout
 from gateway.routing import Route
 from gateway.session import Session
 from perdure.client.protocol import ClientProtocol
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, LedgerRefused, LedgerUnavailable, LoggedRecord
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import chain_digest
 from shard.tick_loop import TickLoop
-from shard.zone import Zone
+from shard.zone import Zone, ZoneError
 from tests.simulation.clock import Patch, patched
-from tests.simulation.cluster import program
+from tests.simulation.cluster import next_program, program
 from tests.simulation.run import Outcome, simulate
 
 MUTANTS: dict[str, Callable[[], list[Patch]]] = {}
@@ -255,6 +256,20 @@ def commands_of_any_session() -> list[Patch]:
     return [(Zone, "add_commands", add_commands)]
 
 
+@mutant("upgrade", "drain_shard")
+def handover_without_checkpoint() -> list[Patch]:
+    """A shard of another build gets a zone without its owner's last checkpoint, and replays with its own rules what comes behind one."""
+
+    def replay(self: Any, zone: Zone, records: list[LoggedRecord]) -> None:
+        for logged in records:
+            try:
+                zone.replay(logged.record, logged.page)
+            except ZoneError:
+                zone.digest, zone.page = logged.digest, logged.page
+
+    return [(Survey, "crosses", lambda self, route: False), (shard.recovery.Follower, "_replay", replay)]
+
+
 # --- the gateway and the client -----------------------------------------------------------------------------------
 
 
@@ -316,6 +331,7 @@ def another_sessions_acknowledgements() -> list[Patch]:
 def search(seeds: int, first: int = 1, jobs: int = 0) -> dict[str, tuple[int, str]]:
     """Look for every mutant in up to `seeds` seeds; return name -> (seeds that it took, the violation), 0 seeds where it lives."""
     program()
+    next_program()
     found: dict[str, tuple[int, str]] = {}
     work = [(name, first, seeds) for name in sorted(MUTANTS)]
     context = multiprocessing.get_context("fork")

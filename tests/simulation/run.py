@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.simulation.clock import Machines, simulated_time
-from tests.simulation.cluster import Cluster, production_in_one_process, program, traced
+from tests.simulation.cluster import Cluster, next_program, production_in_one_process, program, traced
 from tests.simulation.faults import Faults
 from tests.simulation.players import Player
 
@@ -41,6 +41,7 @@ def simulate(seed: int, simulated_s: float = 60.0, players: int = 6, faults: boo
     """Run seed `seed` for so many virtual seconds, faults stopping in time for everybody to be well again at the end."""
     started = PERF()
     program()
+    next_program()
     machines = Machines(seed)
     lines: deque[tuple[float, str, str, dict[str, Any]]] = deque(maxlen=TRACE_LINES)
     with simulated_time(machines, seed), production_in_one_process(), traced(machines, lines):
@@ -68,6 +69,7 @@ def simulate(seed: int, simulated_s: float = 60.0, players: int = 6, faults: boo
         violations = [*checks.violations, *(f"{at:.3f} s: unhandled in {name}: {context}" for at, name, context in machines.faults)]
         figures = {
             "commits": checks.commits, "snapshots": checks.snapshots, "acknowledged": checks.acknowledged, "steps": machines.steps,
+            "handovers": checks.handovers,
             "closes": sum(len(player.closes) for player in crowd), "digests": [truth.replica.digest for truth in checks.zones],
         }  # fmt: skip
         trace = [_line(*line) for line in lines]

@@ -2,6 +2,7 @@
 -- KEYS[1] base; ARGV zone, generation, epoch, tick, digest, '1' where the caller has read the blob back and its hash is the digest
 -- answer  OK | FENCED | GAP (the ledger does not hold that tick, or has a newer checkpoint) | BROKEN (no such blob)
 -- errors  WRONGTYPE, PERDURE ... (a damaged head)
+-- Where a successor is ready, it is noted beside it; subscribers are told where the log has no tail now.
 -- The record of the older checkpoint's own tick stays in the log: its page is what the tick after it applies.
 
 local function flip_checkpoint(keys, args)
@@ -14,6 +15,8 @@ local function flip_checkpoint(keys, args)
   want('string', checkpoints_key, base .. KEY.BLOB .. zone .. ':' .. tick .. ':' .. epoch)
   want('set', blobs_key)
   want('stream', base .. KEY.LOG .. zone)
+  control(base, 'version', 0)
+  local awaited = string.sub(redis.call('HGET', base .. KEY.SUCCESSORS, zone) or '', 1, 1) == '1'
   if args[6] ~= '1' or redis.call('EXISTS', base .. KEY.BLOB .. zone .. ':' .. tick .. ':' .. epoch) == 0 then return 'BROKEN' end
   if tonumber(tick) > tonumber(at) then return 'GAP' end
 
@@ -40,6 +43,10 @@ local function flip_checkpoint(keys, args)
     redis.call('UNLINK', base .. KEY.BLOB .. zone .. ':' .. blob)
   end
   if #kept == LIMIT.CHECKPOINTS then redis.call('XTRIM', base .. KEY.LOG .. zone, 'MINID', '=', oldest .. '-0') end
+  if awaited then
+    redis.call('HSET', base .. KEY.SUCCESSORS, zone .. ':image', tick)
+    if tick == at then raise_version(base) end
+  end
   return 'OK'
 end
 

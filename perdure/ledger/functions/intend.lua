@@ -10,9 +10,8 @@ local function intend(keys, args)
   local now = redis.call('HGET', base .. KEY.SUCCESSORS, zone)
   if (now and string.sub(now, 3) or '') == successor then return 0 end
 
-  if successor == '' then
-    redis.call('HDEL', base .. KEY.SUCCESSORS, zone)
-  else
+  redis.call('HDEL', base .. KEY.SUCCESSORS, zone, zone .. ':image')
+  if successor ~= '' then
     redis.call('HSET', base .. KEY.SUCCESSORS, zone, '0 ' .. successor)
   end
   raise_version(base)

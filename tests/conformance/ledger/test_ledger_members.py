@@ -15,6 +15,7 @@ from perdure.ledger.ledger import (
     ORDERS_LIMIT,
     ROUTES_CHANNEL,
     SUSPECT_CHANNEL,
+    CommitStatus,
     HeartbeatAnswer,
     Leadership,
     LedgerRefused,
@@ -23,6 +24,7 @@ from perdure.ledger.ledger import (
     ZoneRoute,
     gateway_channel,
 )
+from perdure.ledger.record import blob_digest
 
 pytestmark = pytest.mark.asyncio
 
@@ -236,6 +238,53 @@ async def test_a_migration_is_an_intent_a_report_and_an_assignment(lab: Lab) -> 
     await lab.unchanged(lab.ledger.intend(lab.term, 0, "shard b"))
     assert await lab.ledger.assign(lab.term, 0, "shard b", 1) == 2
     assert (await lab.ledger.view()).zones[0] == ZoneRoute(0, "shard b", 1, 2)
+
+
+async def checkpointed(lab: Lab, zone: int, tick: int) -> None:
+    blob = b"image %d" % tick
+    _, epoch, *_ = lab.heads[zone]
+    await lab.ledger.put_checkpoint(zone, tick, epoch, blob)
+    assert await lab.ledger.flip_checkpoint(zone, 1, epoch, tick, blob_digest(blob)) is CommitStatus.OK
+
+
+async def test_a_handover_is_an_assignment_at_a_checkpoint_with_no_tail(lab: Lab) -> None:
+    await lab.zones(0)
+    await lab.commit(0)
+    await checkpointed(lab, 0, 1)
+    await lab.ledger.intend(lab.term, 0, "shard-b")
+    assert (await lab.ledger.view()).zones[0].image == -1, "nobody was ready"
+    await lab.commit(0)
+    await lab.ledger.successor_ready(0, "shard-b")
+    answer = await lab.unchanged(lab.ledger.assign(lab.term, 0, "shard-b", 1, True))
+    assert isinstance(answer, LedgerRefused) and "stands at tick 2, its checkpoint at 1" in str(answer)
+    await lab.commit(0)
+    version = (await lab.ledger.view()).version
+    await checkpointed(lab, 0, 2)
+    view = await lab.ledger.view()
+    assert (view.zones[0].image, view.version) == (2, version), "the log has a tail: nobody need be told"
+    await checkpointed(lab, 0, 3)
+    view = await lab.ledger.view()
+    assert (view.zones[0].image, view.version) == (3, version + 1)
+    assert await lab.ledger.assign(lab.term, 0, "shard-b", 1, True) == 2
+    assert (await lab.ledger.view()).zones[0] == ZoneRoute(0, "shard-b", 1, 2)
+
+
+async def test_an_intent_forgets_what_an_earlier_one_waited_for(lab: Lab) -> None:
+    await lab.zones(0)
+    for successor in ("", "shard-c"):
+        await lab.ledger.intend(lab.term, 0, "shard-b")
+        await lab.ledger.successor_ready(0, "shard-b")
+        await lab.commit(0)
+        await checkpointed(lab, 0, lab.heads[0][2])
+        assert (await lab.ledger.view()).zones[0].image == lab.heads[0][2]
+        await lab.ledger.intend(lab.term, 0, successor)
+        assert (await lab.ledger.view()).zones[0] == ZoneRoute(0, "shard-a", 1, 1, successor)
+
+
+async def test_a_zone_that_never_ran_has_no_tail(lab: Lab) -> None:
+    await lab.lead()
+    assert await lab.ledger.assign(lab.term, 0, "shard-a", 0, True) == 1
+    assert await lab.ledger.assign(lab.term, 0, "shard-b", 1, True) == 2
 
 
 async def test_an_intent_is_withdrawn_or_replaced(lab: Lab) -> None:

@@ -48,7 +48,7 @@ steps = st.one_of(
     st.tuples(st.just("commit"), zone, off, off, off, st.booleans(), st.lists(transfer, max_size=3)),
     st.tuples(st.just("commit"), zone, st.just(0), st.just(0), st.just(0), st.just(False), st.lists(transfer, max_size=1)),
     st.tuples(st.just("commit twice"), zone),
-    st.tuples(st.just("assign"), zone, st.sampled_from((*MEMBERS, "")), off, off),
+    st.tuples(st.just("assign"), zone, st.sampled_from((*MEMBERS, "")), off, off, st.booleans()),
     st.tuples(st.just("enter"), name, gateway, zone, st.sampled_from(("", "", "r0", "r1"))),
     st.tuples(st.just("enter"), name, gateway, zone, st.just("")),
     st.tuples(st.just("detach"), name, off),
@@ -100,9 +100,9 @@ class Twins:
             case "commit twice", [where]:
                 known = self.last.get(where, Commit(where, 1, 1, 1, "", "cd" * 16, b""))
                 return lambda ledger: ledger.commit([known, known])
-            case "assign", [where, shard, d_epoch, d_term]:
+            case "assign", [where, shard, d_epoch, d_term, at_checkpoint]:
                 epoch = (await self.memory.zone_head(where)).epoch + d_epoch
-                return lambda ledger: ledger.assign(data.term + d_term, where, shard, epoch)
+                return lambda ledger: ledger.assign(data.term + d_term, where, shard, epoch, at_checkpoint)
             case "enter", [who, gate, spawn, resume]:
                 issued = f"r{next(self.counter) % 2}"
                 entering = request(who, gate, next(self.counter), spawn, resume_presented=resume, resume_issued=issued)
@@ -208,7 +208,7 @@ async def play(script: list[Step], server: EmbeddedServer) -> None:
     lab = Lab("twin", world, redis_ledger, server=server, raw=raw_client(server.url))
     twins = Twins(MemoryLedger(MemoryStore(Clock())), lab)
     try:
-        opening: list[Step] = [("elect", "c"), *(("assign", where, "shard-a", 0, 0) for where in ZONES)]
+        opening: list[Step] = [("elect", "c"), *(("assign", where, "shard-a", 0, 0, False) for where in ZONES)]
         for at, step in enumerate([*opening, *script]):
             call = await twins.call(step)
             # Read before either twin is called: both get the very same arguments.

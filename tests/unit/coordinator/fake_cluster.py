@@ -20,7 +20,9 @@ from coordinator.events import (
     GatewaysInUse,
     Instruction,
     Intend,
+    ReadTail,
     StepDown,
+    TailRead,
     ViewFailed,
     ViewRead,
     WorldRead,
@@ -28,7 +30,7 @@ from coordinator.events import (
 from perdure.ledger.ledger import ClusterView, Commit, CommitStatus, EnterRequest, LedgerRefused, Member
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
-from perdure.ledger.record import chain_digest
+from perdure.ledger.record import Record, RecordKind, blob_digest, chain_digest, unpack_record
 from perdure.wire.identifiers import player_key
 
 Answer = TypeVar("Answer")
@@ -78,10 +80,11 @@ class FakeCluster:
         found.state.handle(WorldRead(self.columns, self.rows))
         return found
 
-    def join(self, *names: str, kind: str = "shard", state: str = "ready", load: object = None) -> None:
+    def join(self, *names: str, kind: str = "shard", state: str = "ready", load: object = None, build: int = 0) -> None:
         for name in names:
             self._numbers += 1
             info: dict[str, object] = {"state": state} | ({} if load is None else {"load": load})
+            info |= {"build": f"{build:016x}"} if build else {}
             self.members[name] = Member(name, kind, self._numbers, f"unix:/{name}", info=info)
             self.silent.discard(name)
             self._beat(name)
@@ -133,10 +136,20 @@ class FakeCluster:
 
     def _commit(self, zone: int) -> None:
         head = drive(self.ledger.zone_head(zone))
-        digest = chain_digest(head.digest, b"record")
-        commit = Commit(zone, head.generation, head.epoch, head.tick + 1, head.digest, digest, b"record")
+        build = int(str(self.members[head.owner].info.get("build", "0")), 16) if head.owner in self.members else 0
+        record = Record(RecordKind.TICK, zone, head.generation, head.epoch, head.tick + 1, 0, build, 0, 0, b"").pack()
+        digest = chain_digest(head.digest, record)
+        commit = Commit(zone, head.generation, head.epoch, head.tick + 1, head.digest, digest, record)
         (answer,) = drive(self.ledger.commit([commit]))
         assert answer.status is CommitStatus.OK
+
+    def checkpoint(self, *zones: int) -> None:
+        """Let the owners of these zones write checkpoints of their last ticks."""
+        for zone in zones:
+            head = drive(self.ledger.zone_head(zone))
+            drive(self.ledger.put_checkpoint(zone, head.tick, head.epoch, b"image"))
+            status = drive(self.ledger.flip_checkpoint(zone, head.generation, head.epoch, head.tick, blob_digest(b"image")))
+            assert status is CommitStatus.OK
 
     def follow(self, *zones: int) -> None:
         """Let the successors of these zones (none: of all) report that they follow."""
@@ -185,7 +198,11 @@ class FakeCluster:
         coordinator.done.append(instruction)
         match instruction:
             case Assign(zone, shard, expected_epoch):
-                drive(self.ledger.assign(term, zone, shard, expected_epoch))
+                drive(self.ledger.assign(term, zone, shard, expected_epoch, instruction.at_checkpoint))
+            case ReadTail(zone, tick):
+                records = drive(self.ledger.read_log(zone, tick, 1))
+                build = f"{unpack_record(records[0].record).build:016x}" if records else ""
+                coordinator.state.handle(TailRead(zone, tick, build))
             case Intend(zone, successor):
                 drive(self.ledger.intend(term, zone, successor))
             case Evict(member, number):

@@ -1,0 +1,255 @@
+"""A zone that goes to another build: held at its last checkpoint, taken from there or kept; what the audit says of its log."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shard.audit
+import shard.handover
+from perdure.ledger.ledger import Commit, CommitStatus, LedgerRefused, LedgerUnavailable
+from perdure.ledger.record import unpack_record
+from shard.program import Program
+from shard.service import ShardService
+from shard.settings import ShardSettings
+from shard.zone import Phase, Zone, ZoneError
+from tests.unit.shard.test_audit import world_of
+from tests.unit.shard.test_tick_loop import SMALL, Shard, shard_in, until
+from tests.unit.shard.zone_lab import World, now, program, warm_program
+
+
+def of_another_build(game: Program) -> Program:
+    """The same rules under another stamp: what is tested is who may replay what."""
+    return dataclasses.replace(game, build=game.build ^ 1)
+
+
+async def held(under_test: Shard, number: int = 0) -> Zone:
+    """Ask for a handover; return the zone once it stands at its last checkpoint."""
+    zone = under_test.ticks.zones[number]
+    await until(lambda: zone.tick > 2)
+    under_test.ticks.handovers.ask(number)
+    async with asyncio.timeout(10):
+        while True:
+            head = await under_test.ledger.zone_head(number)
+            if zone.phase is Phase.HELD and head.checkpoints and head.checkpoints[0][0] == head.tick == zone.tick:
+                return zone
+            await asyncio.sleep(0.002)
+
+
+# --- the owner ----------------------------------------------------------------------------------------------------
+
+
+def test_a_held_zone_is_not_stepped_and_can_be_checkpointed_or_dropped() -> None:
+    world = World(program(SMALL))
+    zone = world.zones[0]
+    world.tick()
+    zone.hold()
+    with pytest.raises(ZoneError, match="'step' is not possible while held"):
+        zone.step()
+    assert zone.checkpoint()
+    zone.go_on()
+    world.tick()
+    zone.hold()
+    zone.drop()
+
+
+async def test_a_zone_stands_at_a_checkpoint_of_its_last_tick_until_it_is_not_wanted_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard.handover._Asked, "__init__", _patient)
+    async with shard_in(tmp_path) as under_test:
+        await under_test.run(0, 1)
+        zone, other = await held(under_test), under_test.ticks.zones[1]
+        stands, goes = zone.tick, other.tick
+        await until(lambda: other.tick > goes + 3)
+        assert zone.tick == stands, "the others tick on"
+        under_test.ticks.handovers.withdraw(0)
+        await until(lambda: zone.tick > stands + 3)
+
+
+def _patient(asked: Any) -> None:
+    asked.hold_s, asked.not_before_s, asked.task, asked.ended = 60.0, 0.0, None, asyncio.Event()
+
+
+async def test_a_zone_that_nobody_takes_goes_on_by_itself(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as under_test:
+        await under_test.run(0)
+        zone = await held(under_test)
+        stands = zone.tick
+        await until(lambda: zone.tick > stands + 3)
+        assert under_test.ticks.zones == {0: zone}
+
+
+async def test_a_zone_goes_on_at_once_where_its_checkpoint_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard.handover._Asked, "__init__", _patient)
+    async with shard_in(tmp_path) as under_test:
+        await under_test.run(0)
+        zone = under_test.ticks.zones[0]
+        tried: list[int] = []
+
+        async def put_checkpoint(number: int, tick: int, *rest: Any) -> None:
+            if zone.phase is Phase.HELD:
+                tried.append(tick)
+            raise LedgerUnavailable("nobody answers")
+
+        monkeypatch.setattr(under_test.ledger, "put_checkpoint", put_checkpoint)
+        under_test.ticks.handovers.ask(0)
+        await until(lambda: tried and zone.tick > tried[-1] + 3)
+
+
+async def test_a_zone_that_was_taken_is_not_the_old_owners_whatever_that_does(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as under_test:
+        await under_test.run(0)
+        zone = await held(under_test)
+        await under_test.ledger.assign(under_test.ledger.store.data.term, 0, "another", zone.epoch, True)
+        stands = zone.tick
+        await until(lambda: 0 not in under_test.ticks.zones)  # it went on, and was fenced
+        assert (await under_test.ledger.zone_head(0)).tick == stands
+
+
+async def test_an_owner_that_went_on_cannot_be_robbed(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as under_test:
+        under_test.ticks._checkpoint_ticks = 1 << 30  # but for the handover's
+        await under_test.run(0)
+        zone = await held(under_test)
+        stands = zone.tick
+        await until(lambda: zone.phase is Phase.READY and zone.tick > stands)
+        with pytest.raises(LedgerRefused, match="has not handed it over"):
+            await under_test.ledger.assign(under_test.ledger.store.data.term, 0, "another", zone.epoch, True)
+
+
+# --- the successor ------------------------------------------------------------------------------------------------
+
+
+async def test_a_new_owner_of_another_build_writes_a_checkpoint_of_its_own_at_once(tmp_path: Path) -> None:
+    async with shard_in(tmp_path, tick_hz=5) as under_test:
+        await under_test.add(0)
+        first = under_test.ticks.zones.pop(0)
+        for _ in range(3):
+            (answer,) = await under_test.ledger.commit([first.step()])
+            first.committed(answer)
+        second = Zone(of_another_build(under_test.program), 0, under_test.grid, 3)
+        second.restore(first.checkpoint())
+        assert second.image_build == under_test.program.build
+        second.recovered(1, first.epoch)
+        under_test.ticks._checkpoint_ticks = 1 << 30  # none for the time's sake
+        under_test.ticks.add(second)
+        await under_test.run()
+        await until(lambda: under_test.ledger.store.data.zones[0].checkpoints)
+        assert under_test.ledger.store.data.zones[0].checkpoints[0].tick == first.tick + 1
+
+
+def shard_service(path: Path, game: Program, ledger: Any, **given: Any) -> ShardService:
+    settings = ShardSettings(name="heir", game=SMALL, zones="2x1", listen=f"unix:{path}/heir.sock", development=True, **given)
+    return ShardService(settings, game, ledger)
+
+
+async def following(service: ShardService, world: World) -> None:
+    """Let a shard that was never started see the world as it stands."""
+    service._grid, service._seed = world.grid, world.seed
+    service._follow(await world.ledger.view())
+
+
+async def test_a_successor_of_another_build_is_ready_without_a_record_of_the_owners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = world_of()
+    await world.ledger.heartbeat(_member("shard", world.program.build))
+    only_own_build(monkeypatch)
+    await world.ledger.intend(world.term, 0, "heir")
+    service = shard_service(tmp_path, of_another_build(world.program), world.ledger)
+    await following(service, world)
+    await until(lambda: world.store.data.zones[0].ready)
+    assert service.failed == {}
+    world.put_checkpoint(0)
+    epoch = await world.ledger.assign(world.term, 0, "heir", world.zones[0].epoch, True)
+    await following(service, world)
+    await until(lambda: 0 in service.ticks.zones)
+    taken = service.ticks.zones[0]
+    assert (taken.tick, taken.digest, taken.epoch) == (world.zones[0].tick, world.zones[0].digest, epoch)
+    await service.ticks.close()
+
+
+async def test_a_successor_that_cannot_says_so_until_it_is_asked_no_more(tmp_path: Path) -> None:
+    world = world_of()
+    for checkpoint in world.store.data.zones[0].checkpoints:
+        world.store.data.zones[0].blobs[checkpoint.tick, checkpoint.epoch] = b"damaged"
+    await world.ledger.intend(world.term, 0, "heir")
+    service = shard_service(tmp_path, warm_program(SMALL), world.ledger)
+    await following(service, world)
+    await until(lambda: service.failed)
+    assert service.failed[0].startswith(f"{world.zones[0].epoch}: zone 0: neither of its checkpoints can be used")
+    assert service._info()["failed"] == {"0": service.failed[0]}
+    assert not world.store.data.zones[0].ready
+    await world.ledger.intend(world.term, 0, "")
+    await following(service, world)
+    assert service.failed == {}
+    await service.ticks.close()
+
+
+def _member(name: str, build: int) -> Any:
+    from perdure.ledger.ledger import Member
+
+    return Member(name, "shard", 5, "unix:/x", 1, {"state": "ready", "build": f"{build:016x}"})
+
+
+# --- the audit ----------------------------------------------------------------------------------------------------
+
+
+def only_own_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no zone replay another build's record, as where the rules differ."""
+    real = Zone.replay
+
+    def replay(self: Zone, data: bytes, page: tuple[bytes, ...]) -> None:
+        if unpack_record(data).build != self.program.build:
+            raise ZoneError(f"zone {self.zone}: replay gives another state")
+        real(self, data, page)
+
+    monkeypatch.setattr(Zone, "replay", replay)
+
+
+@pytest.fixture
+def upgraded(monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world whose zone 0 went to another build at a checkpoint, and whose zone 1 did not."""
+    monkeypatch.setattr(shard.audit, "PASS_PAUSE_S", 0.0)
+    world = world_of()
+    world.put_checkpoint(0)
+    world.zones[0].program = of_another_build(world.program)
+    for _ in range(5):
+        world.tick()
+    only_own_build(monkeypatch)
+    return world
+
+
+async def test_records_of_another_build_are_chained_and_no_fault(upgraded: World) -> None:
+    new = await shard.audit.audit(upgraded.ledger, of_another_build(upgraded.program))
+    old = await shard.audit.audit(upgraded.ledger, upgraded.program)
+    assert new.faults == old.faults == []
+    assert new.chained > 0 and new.records >= 5
+    assert old.chained == 5
+    ends, before = "its log ends with", "before its newest checkpoint are"
+    assert [note.split(": ")[0] + ends * (ends in note) + before * (before in note) for note in new.notes] == [
+        f"zone 0{before}",
+        f"zone 1{ends}",
+    ]
+    assert [note for note in old.notes if ends in note and f"5 records of build {upgraded.program.build ^ 1:016x}" in note] == old.notes
+
+
+async def test_a_damaged_record_of_another_build_is_a_fault(upgraded: World) -> None:
+    log = upgraded.store.data.zones[0].log
+    tick = upgraded.store.data.zones[0].checkpoints[0].tick - 1
+    record = bytearray(log[tick].record)
+    record[26] ^= 1
+    log[tick] = dataclasses.replace(log[tick], record=bytes(record))
+    report = await shard.audit.audit(upgraded.ledger, of_another_build(upgraded.program))
+    assert [fault for fault in report.faults if f"zone 0 tick {tick}: the log's chain is broken here" in fault]
+
+
+def test_the_fixture_is_what_it_says(upgraded: World) -> None:
+    builds = [unpack_record(logged.record).build for logged in now(upgraded.ledger.read_log(0, 0))]
+    assert set(builds) == {upgraded.program.build, upgraded.program.build ^ 1}
+    assert isinstance(upgraded.commits[0], Commit) and upgraded.answers[0].status is CommitStatus.OK
