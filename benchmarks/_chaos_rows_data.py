@@ -94,7 +94,8 @@ def _said(stage: Stage, what: str, zone: int) -> bool:
 async def _put_back(server: Any, log: str, gone: str, fields: list[Any]) -> None:
     """Write a stream anew with the entry that it had (one entry cannot be put into the middle of a stream)."""
     entries = await server.execute_command("XRANGE", log, "-", "+")
-    whole = sorted([*entries, [gone.encode(), fields]], key=lambda entry: int(entry[0].partition(b"-")[0]))
+    added: list[Any] = [gone.encode(), fields]
+    whole = sorted([*entries, added], key=lambda entry: int(entry[0].partition(b"-")[0]))
     async with server.pipeline(transaction=True) as together:
         together.delete(log)
         for at, held in whole:

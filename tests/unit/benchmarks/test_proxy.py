@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import hiredis
 import pytest
@@ -177,9 +178,14 @@ async def test_a_new_target_holds_for_connections_that_come_after(stand: Stand) 
     await server.wait_closed()
 
 
+def packed(*words: str | bytes) -> bytes:
+    pack: Any = hiredis.pack_command
+    return pack(words)
+
+
 def test_commits_and_their_transfers_are_told_apart() -> None:
-    plain = hiredis.pack_command(("FCALL", COMMIT.decode(), "1", "base", "0", "1 1 4 a", "1 1 5 b", "5", "b", b"record"))
-    moving = hiredis.pack_command(("FCALL", COMMIT.decode(), "1", "base", "0", "1 1 4 a", "1 1 5 b", "5", "b", b"record", "1", b"p", b"e"))
-    other = hiredis.pack_command(("FCALL", "perdure_v1_heartbeat", "1", "base"))
+    plain = packed("FCALL", COMMIT.decode(), "1", "base", "0", "1 1 4 a", "1 1 5 b", "5", "b", b"record")
+    moving = packed("FCALL", COMMIT.decode(), "1", "base", "0", "1 1 4 a", "1 1 5 b", "5", "b", b"record", "1", b"p", b"e")
+    other = packed("FCALL", "perdure_v1_heartbeat", "1", "base")
     assert [has_commit(request) for request in (plain, moving, other)] == [True, True, False]
     assert [has_transfer(request) for request in (plain, moving, other, plain + moving)] == [False, True, False, True]
