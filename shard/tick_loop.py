@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Reseed
 from perdure.ledger.record import blob_digest
 from perdure.wire.identifiers import key_hex
 from perdure.wire.link import pack_zone_notice
@@ -33,6 +33,8 @@ log = structlog.get_logger("shard.tick")
 MAX_INCOMING_BYTES = 32 << 20
 RESEND_PAUSE_S = 0.02
 COLLECT_EVERY_S = 10.0
+RESEND_SENT_S = 10.0
+"""How far back a zone that is restored in the ledger says what it has sent away: longer than anything is in transit."""
 
 
 class TickLoop:
@@ -49,6 +51,7 @@ class TickLoop:
         checkpoint_s: float,
         paused_after_s: float,
         stopped: Callable[[], None] = lambda: None,
+        owner: str = "",
     ) -> None:
         self._ledger, self._links, self._metrics = ledger, links, metrics
         self._interval_s = 1.0 / tick_hz
@@ -57,6 +60,8 @@ class TickLoop:
         self._checkpoint_ticks = max(1, round(checkpoint_s * tick_hz))
         self._paused_after_s = paused_after_s
         self._stopped = stopped
+        self._owner = owner
+        self._sent_ticks = round(RESEND_SENT_S * tick_hz)
         self._suspects = Suspects()
         self.handovers = Handovers(self._last_checkpoint)
         self.zones: dict[int, Zone] = {}
@@ -328,9 +333,13 @@ class TickLoop:
     async def _reseed(self, zone: Zone) -> None:
         """The ledger knows less than this owner: give it the zone anew, under a new generation."""
         blob = zone.checkpoint()
+        seed = Reseed(
+            zone.zone, self._owner, zone.generation, zone.epoch, zone.tick, zone.digest, blob, blob_digest(blob), zone.in_zone(),
+            zone.passages.since(zone.tick - self._sent_ticks),
+        )  # fmt: skip
         while zone.phase is Phase.FROZEN:
             try:
-                head = await self._ledger.reseed(zone.zone, zone.generation, zone.epoch, zone.tick, zone.digest, blob, blob_digest(blob))
+                head = await self._ledger.reseed(seed)
             except LedgerUnavailable:
                 await asyncio.sleep(RESEND_PAUSE_S)
             except LedgerRefused as error:

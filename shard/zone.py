@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from perdure.game.contract import row_dtype
 from perdure.game.portable import pack_rows, unpack_rows
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Transfer
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, PlayerInZone, Transfer
 from perdure.ledger.record import GENESIS_DIGEST, Record, RecordKind, chain_digest, unpack_record
 from perdure.wire.entries import ENTRY_HEADER, ENTRY_STRUCT, Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY, WorldGrid
 from perdure.wire.link import RELEASE_STRUCT, LinkType, pack_frame
 from shard.kernels import layout
+from shard.passages import Passages
 from shard.program import Program, encoder_arrays, table_parts, words_of, zone_arrays
 
 PENDING_PER_PLAYER = 64
@@ -77,6 +78,7 @@ class Zone:
         self.bad_entries = 0
         self._owed: tuple[Transfer, ...] = ()
         self._sent: tuple[Transfer, ...] = ()
+        self.passages = Passages()
         self._avatar = next(i for i, e in enumerate(game.entities) if e.options["avatar"])
         capacity = game.entities[self._avatar].options["capacity"]
         self._pending = np.zeros((0, self.arrays.commands.shape[1]), np.uint8)
@@ -200,7 +202,9 @@ class Zone:
             self.arrays.commands.shape[1], chosen, commands,
         ).pack()  # fmt: skip
         previous, self.digest = self.digest, chain_digest(self.digest, record)
-        self._sent = self._owed + self._transfers()
+        sent = self._transfers()
+        self.passages.leave(self.tick, sent)
+        self._sent = self._owed + sent
         return Commit(self.zone, self.generation, self.epoch, self.tick, previous, self.digest, record, self._sent)
 
     def committed(self, answer: CommitAnswer) -> None:
@@ -229,12 +233,14 @@ class Zone:
         rows = np.frombuffer(record.commands, np.uint8).reshape(record.rows, record.row_bytes)
         self.arrays.commands[: record.rows] = rows
         self.arrays.meta[layout.META_COMMANDS] = record.rows
+        self.generation = record.generation
         self._run()
         if self.state_hash != record.state_hash:
             raise ZoneError(
                 f"zone {self.zone} tick {record.tick}: replay gives state {self.state_hash:016x}, the log says {record.state_hash:016x}; "
                 f"the record was written by build {record.build:016x}, this is {self.program.build:016x}"
             )
+        self.passages.leave(self.tick, self._transfers())
         self.digest = chain_digest(self.digest, data)
         self.page = page
         self._owed = ()  # this record's commit took along what a checkpoint between a refused tick and it still owed
@@ -251,6 +257,8 @@ class Zone:
         for data in self.page:
             try:
                 entry = unpack_entry(data)
+                if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE) and self.passages.is_known(entry):
+                    continue
                 kind = self._avatar if entry.kind is EntryKind.JOIN else entry.type
                 arrival = -1
                 if entry.payload and entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE):
@@ -276,27 +284,46 @@ class Zone:
     def _transfers(self) -> tuple[Transfer, ...]:
         """Return what the last tick sends away, as transfers."""
         count = int(self.arrays.meta[layout.META_OUT])
-        return tuple(self._transfer(out) for out in np.asarray(self.arrays.out[:count]).tolist())
+        return tuple(self._transfer(out, index) for index, out in enumerate(np.asarray(self.arrays.out[:count]).tolist()))
 
-    def _transfer(self, out: tuple[int, ...]) -> Transfer:
+    def _transfer(self, out: tuple[int, ...], index: int) -> Transfer:
         kind, target, table, row, place, entry_index = out
         if kind == layout.OUT_REFUSED:
             entry = unpack_entry(self._entries[entry_index])
             if target == LOBBY:
-                return Transfer(LOBBY, entry.player, entry.payload)
+                header = ENTRY_STRUCT.pack(EntryKind.LEAVE, 0, self.zone, entry.session, entry.player, 0, 0, entry.hop + 1, entry.last_seq)
+                return Transfer(LOBBY, entry.player, header + entry.payload)
+            if not entry.player:
+                return self._stamped(target, index, entry.type, entry.payload)
             back = Entry(entry.kind, entry.player, entry.session, entry.gateway, entry.slot, entry.hop + 1, entry.last_seq,
                          entry.type, self.zone, entry.payload)  # fmt: skip
             return Transfer(target, entry.player, back.pack())
         entity = self.program.game.entities[table]
         payload = pack_rows(np.asarray(getattr(self.arrays, f"{entity.name}_rows")[row : row + 1]))
         if place < 0:
-            return Transfer(target, 0, Entry(EntryKind.ARRIVE, type=table, origin=self.zone, payload=payload).pack())
+            return self._stamped(target, index, table, payload)
         key, session, gateway, slot, hop, last_seq, *_ = self.players[place].tolist()
         if kind == layout.OUT_LOBBY:
-            return Transfer(LOBBY, key, payload)
+            header = ENTRY_STRUCT.pack(EntryKind.LEAVE, table, self.zone, session, key, 0, 0, hop + 1, last_seq)
+            return Transfer(LOBBY, key, header + payload)
         header = ENTRY_STRUCT.pack(EntryKind.ARRIVE, table, self.zone, session, key, gateway, slot, hop + 1, last_seq)
         assert len(header) == ENTRY_HEADER
         return Transfer(target, key, header + payload)
+
+    def _stamped(self, target: int, index: int, table: int, payload: bytes) -> Transfer:
+        """Return the crossing of an entity without a player, with a stamp (passages.stamp_of) that says which it is."""
+        entry = Entry(EntryKind.ARRIVE, 0, self.tick & 0xFFFFFFFF, self.generation, index, type=table, origin=self.zone, payload=payload)
+        return Transfer(target, 0, entry.pack())
+
+    def in_zone(self) -> tuple[PlayerInZone, ...]:
+        """Return who is here for a ledger that forgot it: those in the table, and those whom a refused tick sent away."""
+        here = self.players[["key", "session", "gateway", "slot", "hop"]][(self.players["key"] != 0) & (self.players["departed"] == 0)]
+        found = [PlayerInZone(*row) for row in here.tolist()]
+        for transfer in self._sent if self.phase is Phase.FROZEN else self._owed:
+            if transfer.player:
+                entry = unpack_entry(transfer.entry)
+                found.append(PlayerInZone(entry.player, entry.session, entry.gateway, entry.slot, entry.hop - 1))
+        return tuple(found)
 
     # --- what clients are sent ------------------------------------------------------------------------------------
     def _encoder(self) -> Any:
@@ -339,6 +366,7 @@ class Zone:
             "zone": self.zone, "tick": self.tick, "digest": self.digest, "hash": self.state_hash, "build": self.program.build,
             "schema": self.program.schema.hash, "counters": self.arrays.counters.tolist(), "page": list(self.page),
             "sections": {name: pack_rows(rows) for name, rows in self._sections().items()},
+            "passages": self.passages.image(),
             "owed": [(t.target, t.player, t.entry) for t in (self._sent if self.phase is Phase.FROZEN else self._owed)],
         }  # fmt: skip
         body = bytes(msgpack.packb(image) or b"")
@@ -361,6 +389,7 @@ class Zone:
             self._restore_sections(image)
             self.digest, self.page, self.image_build = image["digest"], tuple(image["page"]), int(image["build"])
             self._owed = tuple(Transfer(target, player, entry) for target, player, entry in image["owed"])
+            self.passages.restore(image.get("passages", {"sent": [], "taken": []}))
         except (ValueError, KeyError, TypeError) as error:
             raise ZoneError(f"zone {self.zone}: its checkpoint is damaged ({error}); the older one is used if there is one") from error
         self.state_hash = int(self.program.module.state_hash(self.arrays))

@@ -22,7 +22,7 @@ from perdure.ledger.ledger import (
     ROUTES_CHANNEL,
     SUSPECT_CHANNEL,
 )
-from perdure.wire.entries import ENTRY_HEADER, NO_ORIGIN, EntryKind
+from perdure.wire.entries import ENTRY_HEADER, HOP_AT, NO_ORIGIN, EntryKind
 
 WORLD_NAME_PATTERN = re.compile(r"^[A-Za-z0-9_.\-]{1,64}$")
 
@@ -82,6 +82,7 @@ def lua_constants() -> str:
         "ORDERS": ORDERS_LIMIT,
         "EVICTED": EVICTED_REMEMBERED,
         "ENTRY_HEADER": ENTRY_HEADER,
+        "HOP_AT": HOP_AT,
         "NO_ORIGIN": NO_ORIGIN,
     }
     channels = {"ROUTES": ROUTES_CHANNEL, "SUSPECT": SUSPECT_CHANNEL, "PRESENCE": PRESENCE_CHANNEL, "GATEWAY": "gateway:"}

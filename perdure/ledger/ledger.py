@@ -57,8 +57,10 @@ class CommitStatus(StrEnum):
 class Transfer:
     """Something that leaves a zone with a commit. `target` is a zone, or LOBBY (-1) for a logout.
 
-    `entry` is the inbox entry for a zone, or the bytes to save in the lobby record (schema hash and row). `player` is
-    0 for an entity without a player. The commit checks that the player's place is the committing zone, then moves it.
+    `entry` is an inbox entry: for a zone, what its inbox gets; for the lobby, one whose payload (schema hash and row) is saved in
+    the player's record. `player` is 0 for an entity without a player. The entry of a player carries the number of this move as its
+    hop: one more than the move before. The commit checks that the player's place is the committing zone, then moves it; a move that
+    the record has reached already (a ledger went back in time, and was told) is passed over.
 
     What waits in the committing zone's inbox for a player who leaves with this commit (ATTACH, DETACH, LEAVE, KICK, the
     loss of its gateway) follows it, after its own entry, into the zone that it goes to. One who goes to the lobby while an
@@ -176,11 +178,34 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class LobbyRecord:
-    """The whole of what the ledger keeps of a player: presence, and what was saved when it last left (schema hash, row)."""
+    """The whole of what the ledger keeps of a player: presence, and what was saved when it last left (schema hash, row).
+
+    `moves`: how often it went from one place to another, lobby included.
+    """
 
     presence: Presence
     saved: bytes
     home_zone: int
+    moves: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlayerInZone:
+    """A player as the zone knows it that it is in, for a reseed. `gateway` 0: its socket is gone. `hop`: the number of its last move."""
+
+    player: int
+    session: int
+    gateway: int
+    slot: int
+    hop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A transfer that went with the commit of `tick`, for a reseed."""
+
+    tick: int
+    transfer: Transfer
 
 
 # --- membership and assignment ------------------------------------------------------------------------------------
@@ -278,6 +303,22 @@ class WorldSettings:
     tick_hz: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reseed:
+    """What a live owner knows of its zone: where it stands, its image, who is in it, and what it sent away lately, oldest first."""
+
+    zone: int
+    owner: str
+    generation: int
+    epoch: int
+    tick: int
+    digest: str
+    blob: bytes
+    blob_digest: str
+    players: Sequence[PlayerInZone] = ()
+    sent: Sequence[Sent] = ()
+
+
 class Ledger(ABC):
     """See the module docstring. Methods raise LedgerUnavailable where no answer came and LedgerRefused for a definite no."""
 
@@ -335,12 +376,17 @@ class Ledger(ABC):
     async def read_checkpoint(self, zone: int, tick: int) -> bytes | None: ...
 
     @abstractmethod
-    async def reseed(self, zone: int, generation: int, epoch: int, tick: int, digest: str, blob: bytes, blob_digest: str) -> ZoneHead:
-        """A live owner restores a zone that the ledger forgot (hazard 9).
+    async def reseed(self, seed: Reseed) -> ZoneHead:
+        """A live owner restores a zone that the ledger forgot.
 
         Accepted where the ledger's (generation, epoch, tick) of the zone is not above the caller's; the zone then stands at
         `tick` with `digest`, the blob as its only checkpoint, an empty log, generation + 1 and an epoch of max(both) +
-        EPOCH_RESEED_STEP. Refused (LedgerRefused) where the ledger is ahead. The inbox is kept.
+        EPOCH_RESEED_STEP, with the caller as its owner. Refused (LedgerRefused) where the ledger is ahead. The inbox is kept.
+
+        Then, for each of `players` whose record has not moved further: its place becomes this zone, its session the newer of both.
+        Where the record's is newer, an ATTACH of it (or a DETACH, where the record has no gateway) goes to the inbox. A record
+        that is made anew has no name and no resume token until `enter` brings them. Then, of `sent`, each transfer of a tick
+        that the ledger did not know is delivered, unless its player's record has moved as far.
         """
 
     # players

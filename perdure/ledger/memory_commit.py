@@ -11,13 +11,18 @@ from dataclasses import dataclass, field
 
 from perdure.ledger.ledger import INBOX_PAGE_BYTES, INBOX_PAGE_ENTRIES, Commit, CommitAnswer, CommitStatus, LoggedRecord, Transfer
 from perdure.ledger.memory_store import MemoryStore, StoredHead, StoredPlayer, StoredZone
-from perdure.wire.entries import ENTRY_HEADER, Entry, EntryKind
+from perdure.wire.entries import ENTRY_HEADER, HOP_AT, Entry, EntryKind
 from perdure.wire.identifiers import LOBBY, key_hex
 
 _PLAYER = struct.Struct("<q")
 _U32 = struct.Struct("<I")
 _ADDRESSED = frozenset((EntryKind.ATTACH, EntryKind.DETACH, EntryKind.LEAVE, EntryKind.KICK))
 _CARRIERS = frozenset((EntryKind.JOIN, EntryKind.ARRIVE))
+
+
+def hop_of(entry: bytes) -> int:
+    """Return the number of the move that an entry brings about; 0 where it is too short to have one."""
+    return int.from_bytes(entry[HOP_AT : HOP_AT + 4], "little")
 
 
 @dataclass(slots=True)
@@ -48,6 +53,8 @@ def commit_one(store: MemoryStore, commit: Commit) -> CommitAnswer:
             continue
         raw = _PLAYER.pack(transfer.player)
         record = data.players.get(transfer.player)
+        if record is not None and hop_of(transfer.entry) <= record.moves:
+            continue
         if record is None or record.place != commit.zone or raw in movers:
             return CommitAnswer(CommitStatus.BROKEN, detail=f"player {key_hex(transfer.player)} is not in zone {commit.zone}")
         movers[raw] = _Mover(transfer, record, transfer.entry[4:8], transfer.entry[16:20])
@@ -65,16 +72,18 @@ def commit_one(store: MemoryStore, commit: Commit) -> CommitAnswer:
     for transfer in commit.transfers:
         if transfer.player == 0:
             data.zone(transfer.target).inbox.append(transfer.entry)
-        else:
+        elif _PLAYER.pack(transfer.player) in movers:
             _move(store, movers[_PLAYER.pack(transfer.player)], commit.zone)
     return CommitAnswer(CommitStatus.OK, page)
 
 
 def _move(store: MemoryStore, mover: _Mover, zone: int) -> None:
     data, transfer, player = store.data, mover.transfer, mover.record
+    player.moves = hop_of(transfer.entry)
     if transfer.target == LOBBY:
-        player.saved, player.home = transfer.entry, zone
+        player.saved, player.home = transfer.entry[ENTRY_HEADER:], zone
         if mover.rejoined:
+            player.moves += 1
             return
         player.place, player.gateway, player.slot = LOBBY, -1, -1
         store.announce("leave", transfer.player, player)
@@ -136,7 +145,8 @@ def _follow_movers(inbox: list[bytes], movers: dict[bytes, _Mover]) -> list[byte
         elif mover is None:
             kept.append(entry)
         elif kind in _CARRIERS:
-            return None
+            if hop_of(entry) >= hop_of(mover.transfer.entry):
+                return None  # else it is one that a ledger gave twice, which went back in time
         elif kind not in _ADDRESSED:
             kept.append(entry)
         elif mover.transfer.target != LOBBY:
@@ -147,5 +157,7 @@ def _follow_movers(inbox: list[bytes], movers: dict[bytes, _Mover]) -> list[byte
             kept.append(entry)
         elif kind == EntryKind.ATTACH:
             mover.rejoined = True
-            kept.append(bytes((EntryKind.JOIN,)) + entry[1:ENTRY_HEADER] + mover.transfer.entry)
+            hop = _U32.pack(hop_of(mover.transfer.entry) + 1)
+            payload = mover.transfer.entry[ENTRY_HEADER:]
+            kept.append(bytes((EntryKind.JOIN,)) + entry[1:HOP_AT] + hop + entry[HOP_AT + 4 : ENTRY_HEADER] + payload)
     return kept

@@ -38,12 +38,14 @@ from perdure.ledger.ledger import (
     LoggedRecord,
     Member,
     Presence,
+    Reseed,
     WorldSettings,
     ZoneHead,
     ZoneRoute,
     gateway_channel,
 )
 from perdure.ledger.memory_commit import commit_one
+from perdure.ledger.memory_reseed import deliver_again, restore_player
 from perdure.ledger.memory_store import MemoryStore, StoredCheckpoint, StoredHead, StoredPlayer, StoredZone, Subscription
 from perdure.ledger.record import blob_digest
 from perdure.wire.entries import Entry, EntryKind
@@ -128,36 +130,41 @@ class MemoryLedger(Ledger):
                 return found.blobs.get((checkpoint.tick, checkpoint.epoch))
         return None
 
-    async def reseed(self, zone: int, generation: int, epoch: int, tick: int, digest: str, blob: bytes, blob_digest: str) -> ZoneHead:
+    async def reseed(self, seed: Reseed) -> ZoneHead:
         data = self.store.data
-        head = (data.zones.get(zone) or StoredZone()).head or StoredHead(0, 0)
-        if (head.generation, head.epoch, head.tick) > (generation, epoch, tick):
+        head = (data.zones.get(seed.zone) or StoredZone()).head or StoredHead(0, 0)
+        if (head.generation, head.epoch, head.tick) > (seed.generation, seed.epoch, seed.tick):
             raise LedgerRefused(
-                f"zone {zone} is at generation {head.generation}, epoch {head.epoch}, tick {head.tick} in the ledger, "
-                f"ahead of {generation}, {epoch}, {tick}: drop it and load it from there"
+                f"zone {seed.zone} is at generation {head.generation}, epoch {head.epoch}, tick {head.tick} in the ledger, "
+                f"ahead of {seed.generation}, {seed.epoch}, {seed.tick}: drop it and load it from there"
             )
-        found = data.zone(zone)
-        new = StoredHead(generation + 1, max(head.epoch, epoch) + EPOCH_RESEED_STEP, tick, digest)
+        found = data.zone(seed.zone)
+        new = StoredHead(seed.generation + 1, max(head.epoch, seed.epoch) + EPOCH_RESEED_STEP, seed.tick, seed.digest)
         found.head = new
-        if found.owner is None:
-            found.owner = ""
+        found.owner, found.successor, found.ready, found.image = seed.owner, "", False, -1
         found.log.clear()
-        found.blobs = {(tick, new.epoch): bytes(blob)}
-        found.checkpoints = [StoredCheckpoint(tick, new.epoch, blob_digest)]
+        found.blobs = {(seed.tick, new.epoch): bytes(seed.blob)}
+        found.checkpoints = [StoredCheckpoint(seed.tick, new.epoch, seed.blob_digest)]
         data.generation = max(data.generation, new.generation)
+        for player in seed.players:
+            restore_player(self.store, seed.zone, player)
+        for sent in seed.sent:
+            if sent.tick > head.tick:
+                deliver_again(self.store, seed.zone, sent.transfer)
         self._raise_version()
-        return await self.zone_head(zone)
+        return await self.zone_head(seed.zone)
 
     # --- players --------------------------------------------------------------------------------------------------
 
     async def enter(self, request: EnterRequest) -> EnterAnswer:
         data = self.store.data
         player = data.players.get(request.player)
-        if player is not None and player.name != request.name:
+        if player is not None and player.name not in ("", request.name):
             return EnterAnswer(EnterStatus.NAME_CLASH, detail=f"{player.name} has the same key as {request.name}")
-        if request.resume_presented and (player is None or player.resume != request.resume_presented):
+        if request.resume_presented and (player is None or player.resume not in ("", request.resume_presented)):
             return EnterAnswer(EnterStatus.BAD_RESUME, detail="the resume token was used before, or never given")
         known = player or StoredPlayer(request.name)
+        known.name = request.name
         joins = known.place == LOBBY
         place = (known.home if known.home >= 0 else request.spawn_zone) if joins else known.place
         waiting = len(data.zones[place].inbox) if place in data.zones else 0
@@ -169,12 +176,14 @@ class MemoryLedger(Ledger):
         known.place, known.gateway, known.slot, known.resume = place, request.gateway, request.slot, request.resume_issued
         if joins:
             known.since_ms = request.now_ms
+            known.moves += 1
         entry = Entry(
             EntryKind.JOIN if joins else EntryKind.ATTACH,
             request.player,
             known.session,
             request.gateway,
             request.slot,
+            hop=known.moves if joins else 0,
             payload=known.saved if joins else b"",
         )
         data.zone(place).inbox.append(entry.pack())
@@ -215,7 +224,7 @@ class MemoryLedger(Ledger):
 
     async def player(self, player: int) -> LobbyRecord | None:
         known = self.store.data.players.get(player)
-        return None if known is None else LobbyRecord(_presence(player, known), known.saved, known.home)
+        return None if known is None else LobbyRecord(_presence(player, known), known.saved, known.home, known.moves)
 
     async def online(self, zone: int | None = None) -> list[Presence]:
         players = self.store.data.players.items()

@@ -69,6 +69,7 @@ class StoredPlayer:
     saved: bytes = b""
     home: int = LOBBY
     resume: str = ""
+    moves: int = 0
 
 
 @dataclass(slots=True, eq=False)

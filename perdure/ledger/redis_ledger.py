@@ -43,6 +43,7 @@ from perdure.ledger.ledger import (
     LoggedRecord,
     Member,
     Presence,
+    Reseed,
     WorldSettings,
     ZoneHead,
 )
@@ -319,8 +320,15 @@ class RedisLedger(Ledger):
     async def read_checkpoint(self, zone: int, tick: int) -> bytes | None:
         return await self._call("read_checkpoint", zone, tick, read=True)
 
-    async def reseed(self, zone: int, generation: int, epoch: int, tick: int, digest: str, blob: bytes, blob_digest: str) -> ZoneHead:
-        return zone_head_of(zone, await self._call("reseed", zone, generation, epoch, tick, digest, blob, blob_digest))
+    async def reseed(self, seed: Reseed) -> ZoneHead:
+        said: list[Any] = [len(seed.players)]
+        for player in seed.players:
+            said += (_PLAYER.pack(player.player), player.session, player.gateway, player.slot, player.hop)
+        for sent in seed.sent:
+            transfer = sent.transfer
+            said += (sent.tick, transfer.target, _PLAYER.pack(transfer.player) if transfer.player else b"", transfer.entry)
+        where = (seed.zone, seed.owner, seed.generation, seed.epoch, seed.tick, seed.digest, seed.blob, seed.blob_digest)
+        return zone_head_of(seed.zone, await self._call("reseed", *where, *said))
 
     # --- players --------------------------------------------------------------------------------------------------
 
@@ -355,14 +363,14 @@ class RedisLedger(Ledger):
             tell = 0
 
     async def player(self, player: int) -> LobbyRecord | None:
-        wanted = ("name", "place", "gateway", "slot", "session", "since", "saved", "home")
+        wanted = ("name", "place", "gateway", "slot", "session", "since", "saved", "home", "moves")
         at = keys.key(self._world, "PLAYER", key_hex(player))
-        name, place, gateway, slot, session, since, saved, home = await self._run("HMGET", at, *wanted)
+        name, place, gateway, slot, session, since, saved, home, moves = await self._run("HMGET", at, *wanted)
         if name is None:
             return None
         with decoding(f"the record of player {key_hex(player)}"):
             presence = Presence(player, name.decode(), int(place), int(gateway), int(slot), int(session), int(since))
-            return LobbyRecord(presence, saved or b"", int(home))
+            return LobbyRecord(presence, saved or b"", int(home), int(moves or 0))
 
     async def online(self, zone: int | None = None) -> list[Presence]:
         if zone is None:

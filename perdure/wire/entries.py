@@ -13,6 +13,8 @@ from enum import IntEnum
 ENTRY_STRUCT = struct.Struct("<BBHIqIIII")
 """kind u8, type u8, origin zone u16, session u32, player i64, gateway u32, slot u32, hop u32, last_seq u32."""
 ENTRY_HEADER = ENTRY_STRUCT.size
+HOP_AT = 24
+"""Where the hop stands in an entry: the number of the player's move, which rises by one with each."""
 NO_ORIGIN = 0xFFFF
 
 

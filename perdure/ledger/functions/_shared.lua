@@ -73,20 +73,26 @@ local function hex_of(raw)
 end
 
 -- One inbox entry; the layout is ENTRY_STRUCT of perdure/wire/entries.py.
-local function entry_of(kind, raw, session, gateway, slot, payload)
-  return struct.pack('<BBI2I4', kind, 0, LIMIT.NO_ORIGIN, session) .. raw .. struct.pack('<I4I4I4I4', gateway, slot, 0, 0) .. (payload or '')
+local function entry_of(kind, raw, session, gateway, slot, payload, hop)
+  return struct.pack('<BBI2I4', kind, 0, LIMIT.NO_ORIGIN, session) .. raw .. struct.pack('<I4I4I4I4', gateway, slot, hop or 0, 0) .. (payload or '')
+end
+
+-- The number of the move that an entry brings about; 0 where it is too short to have one.
+local function hop_of(entry)
+  if #entry < LIMIT.HOP_AT + 4 then return 0 end
+  return (struct.unpack('<I4', string.sub(entry, LIMIT.HOP_AT + 1, LIMIT.HOP_AT + 4)))
 end
 
 local NO_PLAYER = '\0\0\0\0\0\0\0\0'
 
 -- The player's record as a table of strings, or nil.
 local function player_of(base, hex)
-  local row = redis.call('HMGET', base .. KEY.PLAYER .. hex, 'name', 'session', 'place', 'gateway', 'slot', 'since', 'home', 'resume')
+  local row = redis.call('HMGET', base .. KEY.PLAYER .. hex, 'name', 'session', 'place', 'gateway', 'slot', 'since', 'home', 'resume', 'moves')
   if not row[1] then return nil end
   local player = {
-    hex = hex, name = row[1], session = row[2], place = row[3], gateway = row[4], slot = row[5], since = row[6], home = row[7], resume = row[8],
+    hex = hex, name = row[1], session = row[2], place = row[3], gateway = row[4], slot = row[5], since = row[6], home = row[7], resume = row[8], moves = row[9] or '0',
   }
-  for _, field in ipairs({ 'session', 'place', 'gateway', 'slot', 'since', 'home' }) do
+  for _, field in ipairs({ 'session', 'place', 'gateway', 'slot', 'since', 'home', 'moves' }) do
     number_of(player[field] or 'nothing', 0, 'player ' .. hex .. ' ' .. field)
   end
   return player

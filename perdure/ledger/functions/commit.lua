@@ -46,7 +46,10 @@ local function follow_movers(inbox, movers)
         end
       end
     elseif mover then
-      if kind == KIND.JOIN or kind == KIND.ARRIVE then return nil end
+      if kind == KIND.JOIN or kind == KIND.ARRIVE then
+        if hop_of(entry) >= mover.hop then return nil end
+        stays = nil -- a ledger that went back in time gave it twice
+      end
       if kind == KIND.ATTACH or kind == KIND.DETACH or kind == KIND.LEAVE or kind == KIND.KICK then
         if mover.target ~= '-1' then
           mover.follow[#mover.follow + 1] = entry
@@ -58,7 +61,8 @@ local function follow_movers(inbox, movers)
           stays = nil
           if kind == KIND.ATTACH then
             mover.rejoined = true
-            stays = string.char(KIND.JOIN) .. string.sub(entry, 2, LIMIT.ENTRY_HEADER) .. mover.entry
+            stays = string.char(KIND.JOIN) .. string.sub(entry, 2, LIMIT.HOP_AT) .. struct.pack('<I4', mover.hop + 1)
+              .. string.sub(entry, LIMIT.HOP_AT + 5, LIMIT.ENTRY_HEADER) .. string.sub(mover.entry, LIMIT.ENTRY_HEADER + 1)
           end
         end
       end
@@ -78,17 +82,19 @@ local function plan(base, zone, args)
       if target == '-1' then return nil, 'a transfer without a player cannot go to the lobby' end
     else
       local hex = hex_of(raw)
-      local player = player_of(base, hex)
-      if not player or player.place ~= zone or movers[raw] then
-        return nil, 'player ' .. hex .. ' is not in zone ' .. zone
+      local player, hop = player_of(base, hex), hop_of(entry)
+      if not player or hop > tonumber(player.moves) then
+        if not player or player.place ~= zone or movers[raw] then
+          return nil, 'player ' .. hex .. ' is not in zone ' .. zone
+        end
+        any = true
+        movers[raw] = {
+          target = target, entry = entry, player = player, follow = {}, hop = hop,
+          session_bytes = string.sub(entry, 5, 8), gateway_bytes = string.sub(entry, 17, 20),
+        }
+        if target ~= '-1' then redis.call('SCARD', base .. KEY.ZONE_PLAYERS .. target) end
+        if player.gateway ~= '-1' then redis.call('SCARD', base .. KEY.GATEWAY_PLAYERS .. player.gateway) end
       end
-      any = true
-      movers[raw] = {
-        target = target, entry = entry, player = player, follow = {},
-        session_bytes = string.sub(entry, 5, 8), gateway_bytes = string.sub(entry, 17, 20),
-      }
-      if target ~= '-1' then redis.call('SCARD', base .. KEY.ZONE_PLAYERS .. target) end
-      if player.gateway ~= '-1' then redis.call('SCARD', base .. KEY.GATEWAY_PLAYERS .. player.gateway) end
     end
   end
   if any then
@@ -103,7 +109,8 @@ local function move(base, zone, mover)
   local player, target = mover.player, mover.target
   local old_gateway, row = player.gateway, base .. KEY.PLAYER .. player.hex
   if target == '-1' then
-    redis.call('HSET', row, 'saved', mover.entry, 'home', zone)
+    redis.call('HSET', row, 'saved', string.sub(mover.entry, LIMIT.ENTRY_HEADER + 1), 'home', zone,
+      'moves', digits(mover.rejoined and mover.hop + 1 or mover.hop))
     if mover.rejoined then return end
     player.place, player.gateway, player.slot = '-1', '-1', '-1'
     redis.call('HSET', row, 'place', '-1', 'gateway', '-1', 'slot', '-1')
@@ -113,6 +120,7 @@ local function move(base, zone, mover)
   end
   redis.call('RPUSH', base .. KEY.INBOX .. target, mover.entry)
   for _, entry in ipairs(mover.follow) do redis.call('RPUSH', base .. KEY.INBOX .. target, entry) end
+  redis.call('HSET', row, 'moves', digits(mover.hop))
   if target == zone then return end
   player.place = target
   redis.call('HSET', row, 'place', target)
@@ -159,9 +167,9 @@ local function commit(keys, args)
   for i = 7, #args, 3 do
     if args[i + 1] == '' then
       redis.call('RPUSH', base .. KEY.INBOX .. args[i], args[i + 2])
-    else
+    elseif movers[args[i + 1]] then
       move(base, zone, movers[args[i + 1]])
-    end
+    end -- else it has happened already
   end
   return reply
 end

@@ -7,11 +7,11 @@ local function enter(keys, args)
   local base, raw, name, gateway, slot = keys[1], args[1], args[2], args[3], args[4]
   local hex = hex_of(raw)
   local player = player_of(base, hex)
-  if player and player.name ~= name then return { 'NAME_CLASH', player.name .. ' has the same key as ' .. name } end
-  if args[8] ~= '' and (not player or player.resume ~= args[8]) then
+  if player and player.name ~= '' and player.name ~= name then return { 'NAME_CLASH', player.name .. ' has the same key as ' .. name } end
+  if args[8] ~= '' and (not player or (player.resume ~= '' and player.resume ~= args[8])) then
     return { 'BAD_RESUME', 'the resume token was used before, or never given' }
   end
-  player = player or { hex = hex, name = name, session = '0', place = '-1', gateway = '-1', slot = '-1', since = '0', home = '-1' }
+  player = player or { hex = hex, name = name, session = '0', place = '-1', gateway = '-1', slot = '-1', since = '0', home = '-1', moves = '0' }
   local old_place, old_gateway, old_slot = player.place, player.gateway, player.slot
   local joins = old_place == '-1'
   local place = joins and (player.home ~= '-1' and player.home or args[5]) or old_place
@@ -22,14 +22,15 @@ local function enter(keys, args)
   check_presence(base)
   want('set', base .. KEY.ZONE_PLAYERS .. place, base .. KEY.GATEWAY_PLAYERS .. gateway)
   if old_gateway ~= '-1' then want('set', base .. KEY.GATEWAY_PLAYERS .. old_gateway) end
-  local session = tonumber(player.session) + 1
+  player.name = name
+  local session, moves = tonumber(player.session) + 1, tonumber(player.moves) + (joins and 1 or 0)
   local saved = joins and redis.call('HGET', row, 'saved') or ''
-  local entry = entry_of(joins and KIND.JOIN or KIND.ATTACH, raw, session, tonumber(gateway), tonumber(slot), saved)
+  local entry = entry_of(joins and KIND.JOIN or KIND.ATTACH, raw, session, tonumber(gateway), tonumber(slot), saved, joins and moves or 0)
 
   player.session, player.place, player.gateway, player.slot = digits(session), place, gateway, slot
   if joins then player.since = args[6] end
   redis.call('HSET', row, 'name', name, 'session', player.session, 'place', place, 'gateway', gateway, 'slot', slot,
-    'since', player.since, 'home', player.home, 'resume', args[7])
+    'since', player.since, 'home', player.home, 'resume', args[7], 'moves', digits(moves))
   redis.call('RPUSH', inbox_key, entry)
   show(base, player, old_place, old_gateway)
   announce(base, joins and 'enter' or 'attach', player)

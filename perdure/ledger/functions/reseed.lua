@@ -1,10 +1,82 @@
 -- perdure_v1_reseed: a live owner restores a zone that the ledger forgot.
--- KEYS[1] base; ARGV zone, generation, epoch, tick, digest, blob, blob digest
+-- KEYS[1] base
+-- ARGV    zone, owner, generation, epoch, tick, digest, blob, blob digest, number of players, then for each player: key (8 raw bytes),
+--         session, gateway, slot, hop; then for each transfer: tick, target (-1 is the lobby), player (8 raw bytes, or empty), entry
 -- answer  as zone_head
--- errors  PERDURE ... where the ledger is ahead of the caller; WRONGTYPE
+-- errors  PERDURE ... where the ledger is ahead of the caller, or a record is damaged; WRONGTYPE
+-- Of two statements about where a player is, the one with the higher number of moves holds.
+
+local function blank(hex)
+  return { hex = hex, name = '', session = '0', place = '-1', gateway = '-1', slot = '-1', since = '0', home = '-1', resume = '', moves = '0' }
+end
+
+-- What is said of players, in order; each as a table. Checks all keys that `restore` is about to write.
+local function statements(base, zone, args, at)
+  local said, players, last = {}, {}, 9 + 5 * tonumber(args[9])
+  for i = 10, last, 5 do
+    said[#said + 1] = {
+      raw = args[i], session = args[i + 1], gateway = args[i + 2], slot = args[i + 3], hop = tonumber(args[i + 4]), place = zone,
+    }
+  end
+  for i = last + 1, #args, 4 do
+    if tonumber(args[i]) > at then
+      local raw, entry = args[i + 2], args[i + 3]
+      local one = { raw = raw, place = args[i + 1], entry = entry }
+      if raw ~= '' then
+        one.session, one.gateway = struct.unpack('<I4', string.sub(entry, 5, 8)), struct.unpack('<I4', string.sub(entry, 17, 20))
+        one.slot, one.hop = struct.unpack('<I4', string.sub(entry, 21, 24)), hop_of(entry)
+      end
+      said[#said + 1] = one
+    end
+  end
+  for _, one in ipairs(said) do
+    if one.place ~= '-1' then want('list', base .. KEY.INBOX .. one.place) want('set', base .. KEY.ZONE_PLAYERS .. one.place) end
+    if one.raw ~= '' then
+      local hex = hex_of(one.raw)
+      want('hash', base .. KEY.PLAYER .. hex)
+      players[hex] = players[hex] or player_of(base, hex) or blank(hex)
+      one.player = players[hex]
+      for _, gateway in ipairs({ one.player.gateway, digits(tonumber(one.gateway)) }) do
+        if gateway ~= '-1' then want('set', base .. KEY.GATEWAY_PLAYERS .. gateway) end
+      end
+      if one.player.place ~= '-1' then want('set', base .. KEY.ZONE_PLAYERS .. one.player.place) end
+    end
+  end
+  return said
+end
+
+local function restore(base, zone, one)
+  if one.raw == '' then
+    redis.call('RPUSH', base .. KEY.INBOX .. one.place, one.entry)
+    return
+  end
+  local player = one.player
+  local moves, session, gateway = tonumber(player.moves), tonumber(one.session), tonumber(one.gateway)
+  if moves > one.hop or (one.entry and moves == one.hop) then return end
+  local old_place, old_gateway, row = player.place, player.gateway, base .. KEY.PLAYER .. player.hex
+  if one.entry and one.place ~= '-1' then redis.call('RPUSH', base .. KEY.INBOX .. one.place, one.entry) end
+  if one.place == '-1' then
+    player.session = digits(math.max(tonumber(player.session), session))
+    player.gateway, player.slot, player.home = '-1', '-1', zone
+    redis.call('HSET', row, 'saved', string.sub(one.entry, LIMIT.ENTRY_HEADER + 1))
+  elseif tonumber(player.session) < session then
+    player.session, player.resume = digits(session), ''
+    player.gateway = gateway > 0 and digits(gateway) or '-1'
+    player.slot = gateway > 0 and digits(tonumber(one.slot)) or '-1'
+  elseif tonumber(player.session) > session or (player.gateway == '-1' and gateway > 0) then
+    local newest, inbox_key = tonumber(player.session), base .. KEY.INBOX .. one.place
+    redis.call('RPUSH', inbox_key, entry_of(KIND.ATTACH, one.raw, newest, math.max(tonumber(player.gateway), 0), math.max(tonumber(player.slot), 0)))
+    if player.gateway == '-1' then redis.call('RPUSH', inbox_key, entry_of(KIND.DETACH, one.raw, newest, 0, 0)) end
+  end
+  player.place, player.moves = one.place, digits(one.hop)
+  redis.call('HSET', row, 'name', player.name, 'session', player.session, 'place', player.place, 'gateway', player.gateway,
+    'slot', player.slot, 'since', player.since, 'home', player.home, 'resume', player.resume or '', 'moves', player.moves)
+  show(base, player, old_place, old_gateway)
+  announce(base, one.place == '-1' and 'leave' or 'restore', player)
+end
 
 local function reseed(keys, args)
-  local base, zone, generation, epoch, tick = keys[1], args[1], args[2], args[3], args[4]
+  local base, zone, owner, generation, epoch, tick = keys[1], args[1], args[2], args[3], args[4], args[5]
   local has_generation, has_epoch, at = head_of(base, zone)
   local order = compare(has_generation, has_epoch, generation, epoch)
   if order > 0 or (order == 0 and tonumber(at) > tonumber(tick)) then
@@ -15,27 +87,31 @@ local function reseed(keys, args)
   want('stream', log_key)
   want('set', blobs_key)
   want('string', base .. KEY.CHECKPOINTS .. zone)
-  want('hash', base .. KEY.OWNERS)
+  want('hash', base .. KEY.OWNERS, base .. KEY.SUCCESSORS)
   want('list', base .. KEY.INBOX .. zone)
+  check_presence(base)
   control(base, 'version', 0)
   local world_generation = control(base, 'generation', 1)
   local new_generation = digits(tonumber(generation) + 1)
   local new_epoch = digits(math.max(tonumber(has_epoch), tonumber(epoch)) + LIMIT.RESEED_STEP)
   local blob_key = base .. KEY.BLOB .. zone .. ':' .. tick .. ':' .. new_epoch
   want('string', blob_key)
+  local said = statements(base, zone, args, tonumber(at))
 
   for _, blob in ipairs(redis.call('SMEMBERS', blobs_key)) do redis.call('UNLINK', base .. KEY.BLOB .. zone .. ':' .. blob) end
   redis.call('DEL', blobs_key, log_key)
-  redis.call('SET', blob_key, args[6])
+  redis.call('SET', blob_key, args[7])
   redis.call('SADD', blobs_key, tick .. ':' .. new_epoch)
-  redis.call('SET', base .. KEY.CHECKPOINTS .. zone, tick .. ' ' .. new_epoch .. ' ' .. args[7])
-  redis.call('SET', base .. KEY.HEAD .. zone, new_generation .. ' ' .. new_epoch .. ' ' .. tick .. ' ' .. args[5])
-  redis.call('HSETNX', base .. KEY.OWNERS, zone, '')
+  redis.call('SET', base .. KEY.CHECKPOINTS .. zone, tick .. ' ' .. new_epoch .. ' ' .. args[8])
+  redis.call('SET', base .. KEY.HEAD .. zone, new_generation .. ' ' .. new_epoch .. ' ' .. tick .. ' ' .. args[6])
+  redis.call('HSET', base .. KEY.OWNERS, zone, owner)
+  redis.call('HDEL', base .. KEY.SUCCESSORS, zone, zone .. ':image')
   redis.call('HSET', base .. KEY.CONTROL, 'generation', digits(math.max(world_generation, tonumber(new_generation))))
+  for _, one in ipairs(said) do restore(base, zone, one) end
   raise_version(base)
   return {
-    new_generation, new_epoch, tick, args[5], redis.call('HGET', base .. KEY.OWNERS, zone),
-    tick .. ' ' .. new_epoch .. ' ' .. args[7], redis.call('LLEN', base .. KEY.INBOX .. zone),
+    new_generation, new_epoch, tick, args[6], owner,
+    tick .. ' ' .. new_epoch .. ' ' .. args[8], redis.call('LLEN', base .. KEY.INBOX .. zone),
   }
 end
 

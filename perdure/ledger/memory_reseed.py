@@ -1,0 +1,64 @@
+"""What the ledger in memory takes from an owner who knows better: the twin of functions/reseed.lua.
+
+Owns how a statement about a player is weighed against the player's record: the one with the higher number of moves holds
+(docs/decisions/0012-a-ledger-that-forgot-is-told.md). Never keeps anything (memory_store does). Called by memory_ledger.
+"""
+
+from __future__ import annotations
+
+from perdure.ledger.ledger import PlayerInZone, Transfer
+from perdure.ledger.memory_store import MemoryStore, StoredPlayer
+from perdure.wire.entries import ENTRY_HEADER, Entry, EntryKind, unpack_entry
+from perdure.wire.identifiers import LOBBY
+
+
+def restore_player(store: MemoryStore, zone: int, stated: PlayerInZone) -> None:
+    """Bring a player's record in line with the zone that it is in, or leave it, where it has moved further."""
+    data = store.data
+    record = data.players.get(stated.player)
+    if record is not None and record.moves > stated.hop:
+        return
+    record = data.players.setdefault(stated.player, StoredPlayer(""))
+    if record.session < stated.session:
+        attached = stated.gateway > 0
+        record.session, record.resume = stated.session, ""
+        record.gateway, record.slot = (stated.gateway, stated.slot) if attached else (-1, -1)
+    elif record.session > stated.session or (record.gateway < 0 and stated.gateway > 0):
+        _attach_again(store, zone, stated.player, record)
+    record.place, record.moves = zone, stated.hop
+    store.announce("restore", stated.player, record)
+
+
+def deliver_again(store: MemoryStore, zone: int, transfer: Transfer) -> None:
+    """Deliver a transfer that the ledger forgot, unless its player has moved as far, by what others said."""
+    data = store.data
+    if transfer.player == 0:
+        data.zone(transfer.target).inbox.append(transfer.entry)
+        return
+    entry = unpack_entry(transfer.entry)
+    record = data.players.setdefault(transfer.player, StoredPlayer(""))
+    if record.moves >= entry.hop:
+        return
+    record.moves = entry.hop
+    if transfer.target == LOBBY:
+        record.session = max(record.session, entry.session)
+        record.saved, record.home = transfer.entry[ENTRY_HEADER:], zone
+        record.place, record.gateway, record.slot = LOBBY, -1, -1
+        store.announce("leave", transfer.player, record)
+        return
+    record.place = transfer.target
+    data.zone(transfer.target).inbox.append(transfer.entry)
+    if record.session < entry.session:
+        record.session, record.resume = entry.session, ""
+        record.gateway, record.slot = (entry.gateway, entry.slot) if entry.gateway > 0 else (-1, -1)
+    elif record.session > entry.session or (record.gateway < 0 and entry.gateway > 0):
+        _attach_again(store, transfer.target, transfer.player, record)
+    store.announce("restore", transfer.player, record)
+
+
+def _attach_again(store: MemoryStore, zone: int, player: int, record: StoredPlayer) -> None:
+    """Tell a zone of a session that is newer than the one it knows, or that its socket is gone."""
+    inbox = store.data.zone(zone).inbox
+    inbox.append(Entry(EntryKind.ATTACH, player, record.session, max(record.gateway, 0), max(record.slot, 0)).pack())
+    if record.gateway < 0:
+        inbox.append(Entry(EntryKind.DETACH, player, record.session).pack())
