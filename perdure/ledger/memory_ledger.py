@@ -45,7 +45,7 @@ from perdure.ledger.ledger import (
     gateway_channel,
 )
 from perdure.ledger.memory_commit import commit_one
-from perdure.ledger.memory_reseed import deliver_again, restore_player
+from perdure.ledger.memory_reseed import deliver_again, restore_player, without_known
 from perdure.ledger.memory_store import MemoryStore, StoredCheckpoint, StoredHead, StoredPlayer, StoredZone, Subscription
 from perdure.ledger.record import blob_digest
 from perdure.wire.entries import Entry, EntryKind
@@ -146,6 +146,7 @@ class MemoryLedger(Ledger):
         found.blobs = {(seed.tick, new.epoch): bytes(seed.blob)}
         found.checkpoints = [StoredCheckpoint(seed.tick, new.epoch, seed.blob_digest)]
         data.generation = max(data.generation, new.generation)
+        found.inbox = without_known(found.inbox, seed)
         for player in seed.players:
             restore_player(self.store, seed.zone, player)
         for sent in seed.sent:
@@ -229,7 +230,7 @@ class MemoryLedger(Ledger):
     async def online(self, zone: int | None = None) -> list[Presence]:
         players = self.store.data.players.items()
         here = [_presence(key, known) for key, known in players if known.place >= 0 and zone in (None, known.place)]
-        return sorted(here, key=lambda presence: presence.name)
+        return sorted(here, key=lambda presence: (presence.name, presence.player))
 
     # --- membership and assignment --------------------------------------------------------------------------------
 

@@ -6,10 +6,25 @@ Owns how a statement about a player is weighed against the player's record: the 
 
 from __future__ import annotations
 
-from perdure.ledger.ledger import PlayerInZone, Transfer
+from perdure.ledger.ledger import PlayerInZone, Reseed, Transfer
+from perdure.ledger.memory_commit import CARRIERS, hop_of
 from perdure.ledger.memory_store import MemoryStore, StoredPlayer
 from perdure.wire.entries import ENTRY_HEADER, Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY
+
+
+def without_known(inbox: list[bytes], seed: Reseed) -> list[bytes]:
+    """Return an inbox without the arrivals of players that the zone has seen at that number or a later one."""
+    known = {sent.transfer.player: hop_of(sent.transfer.entry) for sent in seed.sent if sent.transfer.player}
+    known |= {player.player: player.hop for player in seed.players if player.hop >= known.get(player.player, -1)}
+
+    def is_known(entry: bytes) -> bool:
+        if len(entry) < ENTRY_HEADER or entry[0] not in CARRIERS:
+            return False
+        player = int.from_bytes(entry[8:16], "little", signed=True)
+        return player != 0 and hop_of(entry) <= known.get(player, -1)
+
+    return [entry for entry in inbox if not is_known(entry)]
 
 
 def restore_player(store: MemoryStore, zone: int, stated: PlayerInZone) -> None:

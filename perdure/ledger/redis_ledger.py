@@ -378,7 +378,7 @@ class RedisLedger(Ledger):
         else:
             rows = pairs_of(await self._call("online", zone, read=True))
         with decoding("presence"):
-            return sorted((presence_of(player, row) for player, row in rows.items()), key=lambda presence: presence.name)
+            return sorted((presence_of(player, row) for player, row in rows.items()), key=lambda presence: (presence.name, presence.player))
 
     # --- membership and assignment --------------------------------------------------------------------------------
 

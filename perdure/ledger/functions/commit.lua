@@ -46,10 +46,7 @@ local function follow_movers(inbox, movers)
         end
       end
     elseif mover then
-      if kind == KIND.JOIN or kind == KIND.ARRIVE then
-        if hop_of(entry) >= mover.hop then return nil end
-        stays = nil -- a ledger that went back in time gave it twice
-      end
+      if kind == KIND.JOIN or kind == KIND.ARRIVE then return nil end
       if kind == KIND.ATTACH or kind == KIND.DETACH or kind == KIND.LEAVE or kind == KIND.KICK then
         if mover.target ~= '-1' then
           mover.follow[#mover.follow + 1] = entry

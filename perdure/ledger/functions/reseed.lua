@@ -45,6 +45,21 @@ local function statements(base, zone, args, at)
   return said
 end
 
+-- What stays of an inbox without the arrivals of players that the zone has seen at that number or a later one.
+local function without_known(inbox, args)
+  local known, kept, last = {}, {}, 9 + 5 * tonumber(args[9])
+  for i = last + 1, #args, 4 do
+    if args[i + 2] ~= '' then known[args[i + 2]] = hop_of(args[i + 3]) end
+  end
+  for i = 10, last, 5 do known[args[i]] = math.max(known[args[i]] or -1, tonumber(args[i + 4])) end
+  for _, entry in ipairs(inbox) do
+    local kind = #entry >= LIMIT.ENTRY_HEADER and string.byte(entry, 1) or 0
+    local carries = kind == KIND.JOIN or kind == KIND.ARRIVE
+    if not (carries and hop_of(entry) <= (known[string.sub(entry, 9, 16)] or -1)) then kept[#kept + 1] = entry end
+  end
+  return kept
+end
+
 local function restore(base, zone, one)
   if one.raw == '' then
     redis.call('RPUSH', base .. KEY.INBOX .. one.place, one.entry)
@@ -107,6 +122,13 @@ local function reseed(keys, args)
   redis.call('HSET', base .. KEY.OWNERS, zone, owner)
   redis.call('HDEL', base .. KEY.SUCCESSORS, zone, zone .. ':image')
   redis.call('HSET', base .. KEY.CONTROL, 'generation', digits(math.max(world_generation, tonumber(new_generation))))
+  local inbox_key = base .. KEY.INBOX .. zone
+  local inbox = redis.call('LRANGE', inbox_key, 0, -1)
+  local kept = without_known(inbox, args)
+  if #kept < #inbox then
+    redis.call('DEL', inbox_key)
+    for i = 1, #kept, 1000 do redis.call('RPUSH', inbox_key, unpack(kept, i, math.min(i + 999, #kept))) end
+  end
   for _, one in ipairs(said) do restore(base, zone, one) end
   raise_version(base)
   return {

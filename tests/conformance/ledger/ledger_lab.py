@@ -15,10 +15,10 @@ from redis.backoff import NoBackoff
 
 from perdure.ledger import keys
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, EnterAnswer, EnterRequest, Ledger, Member, Transfer
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, EnterAnswer, EnterRequest, Ledger, Member, Reseed, Transfer
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
-from perdure.ledger.record import chain_digest
+from perdure.ledger.record import blob_digest, chain_digest
 from perdure.ledger.redis_ledger import RedisLedger
 from perdure.wire.entries import Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import player_key
@@ -181,15 +181,26 @@ def request(name: str, gateway: int = 7, slot: int = 3, spawn: int = 0, **change
     return EnterRequest(**{**values, **changes})
 
 
-def arrive(name: str, target: int, *, session: int = 1, gateway: int = 7, slot: int = 3, payload: bytes = b"row") -> Transfer:
-    """Return a border crossing of a player."""
+def arrive(name: str, target: int, *, session: int = 1, gateway: int = 7, slot: int = 3, hop: int = 2, payload: bytes = b"row") -> Transfer:
+    """Return a border crossing of a player, who has moved once before: from the lobby."""
     player = player_key(name)
-    entry = Entry(EntryKind.ARRIVE, player, session, gateway, slot, hop=1, last_seq=9, origin=0, payload=payload)
+    entry = Entry(EntryKind.ARRIVE, player, session, gateway, slot, hop=hop, last_seq=9, origin=0, payload=payload)
     return Transfer(target, player, entry.pack())
 
 
-def logout(name: str, saved: bytes = b"saved") -> Transfer:
-    return Transfer(-1, player_key(name), saved)
+def logout(name: str, saved: bytes = b"saved", *, hop: int = 2) -> Transfer:
+    player = player_key(name)
+    return Transfer(-1, player, Entry(EntryKind.LEAVE, player, hop=hop, payload=saved).pack())
+
+
+def effect(target: int, payload: bytes = b"x") -> Transfer:
+    """Return the crossing of an entity without a player."""
+    return Transfer(target, 0, Entry(EntryKind.ARRIVE, payload=payload).pack())
+
+
+def seed(zone: int, generation: int, epoch: int, tick: int, digest: str = "", blob: bytes = b"blob", **more: Any) -> Reseed:
+    """Return what shard-a knows of a zone that it runs."""
+    return Reseed(zone, "shard-a", generation, epoch, tick, digest, blob, blob_digest(blob), **more)
 
 
 def member(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from ledger_lab import Lab, arrive, dump_keys, logout, member, request
+from ledger_lab import Lab, arrive, dump_keys, logout, member, request, seed
 
 from perdure.ledger import keys
 from perdure.ledger.ledger import CommitStatus, LedgerError, LedgerRefused, WorldSettings
@@ -61,7 +61,7 @@ def methods(lab: Lab) -> dict[str, Callable[[], Awaitable[Any]]]:
         "put_checkpoint": lambda: ledger.put_checkpoint(0, 3, 1, b"blob"),
         "flip_checkpoint": lambda: ledger.flip_checkpoint(0, 1, 1, 3, blob_digest(b"blob")),
         "read_checkpoint": lambda: ledger.read_checkpoint(0, 2),
-        "reseed": lambda: ledger.reseed(0, 1, 1, 9, "", b"blob", blob_digest(b"blob")),
+        "reseed": lambda: ledger.reseed(seed(0, 1, 1, 9)),
         "enter": lambda: ledger.enter(request("ada", gateway=8)),
         "enter from the lobby": lambda: ledger.enter(request("cid")),
         "detach": lambda: ledger.detach(ADA, 2),

@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from ledger_lab import Lab, Proxy, eventually, ledger_at, member, own_lab
+from ledger_lab import Lab, Proxy, eventually, ledger_at, member, own_lab, seed
 
 from perdure.ledger.embedded import EmbeddedServer
 from perdure.ledger.ledger import ROUTES_CHANNEL, SUSPECT_CHANNEL, Commit, CommitStatus, LedgerError, LedgerUnavailable
-from perdure.ledger.record import blob_digest
 
 pytestmark = pytest.mark.asyncio
 
@@ -192,7 +191,7 @@ async def test_a_server_that_comes_back_empty_gets_its_functions_and_answers_gap
         await eventually(answered)
         view = await lab.ledger.view()
         assert view.run_id != run_id and view.zones == {}
-        head = await lab.ledger.reseed(0, 1, 1, 1, lab.heads[0][3], b"state", blob_digest(b"state"))
+        head = await lab.ledger.reseed(seed(0, 1, 1, 1, lab.heads[0][3], b"state"))
         lab.heads[0] = (head.generation, head.epoch, head.tick, head.digest)
         assert (await lab.commit(0)).status is CommitStatus.OK
 

@@ -1,4 +1,4 @@
-"""A zone's log: commits, fencing, transfers, pages, checkpoints, reseeding."""
+"""x."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ledger_lab import Lab, arrive, logout
+from ledger_lab import Lab, arrive, effect, logout
 
 from perdure.ledger import keys
 from perdure.ledger.ledger import (
-    EPOCH_RESEED_STEP,
     INBOX_PAGE_BYTES,
     INBOX_PAGE_ENTRIES,
     CommitAnswer,
     CommitStatus,
-    LedgerRefused,
     Transfer,
     WorldSettings,
     ZoneHead,
@@ -27,10 +25,6 @@ from perdure.wire.identifiers import player_key
 pytestmark = pytest.mark.asyncio
 
 OK, FENCED, GAP, BROKEN = CommitStatus.OK, CommitStatus.FENCED, CommitStatus.GAP, CommitStatus.BROKEN
-
-
-def effect(target: int, payload: bytes = b"x") -> Transfer:
-    return Transfer(target, 0, Entry(EntryKind.ARRIVE, payload=payload).pack())
 
 
 # --- world ------------------------------------------------------------------------------------------------------------
@@ -177,9 +171,11 @@ async def test_a_player_crosses_a_border_exactly_once(lab: Lab) -> None:
     assert record is not None and record.presence.place == 1
     assert [presence.name for presence in await lab.ledger.online(1)] == ["ada"]
     assert await lab.ledger.online(0) == []
-    (again,) = await lab.unchanged(lab.ledger.commit([lab.next(0, transfers=[crossing])]))
+    (again,) = await lab.unchanged(lab.ledger.commit([lab.next(0, transfers=[arrive("ada", 1, hop=3)])]))
     assert again.status is BROKEN
+    assert (await lab.commit(0, crossing)).status is OK, "a move that has happened is passed over"
     assert (await lab.commit(1)).page == (crossing.entry,)
+    assert (await lab.commit(1)).page == ()
 
 
 async def test_a_player_who_still_waits_in_the_inbox_cannot_leave(lab: Lab) -> None:
@@ -204,7 +200,7 @@ async def test_a_logout_saves_the_player_and_its_zone(lab: Lab) -> None:
     await lab.commit(0)
     await lab.commit(0, arrive("ada", 1))
     await lab.commit(1)
-    await lab.commit(1, logout("ada", b"\x00\xffsaved"))
+    await lab.commit(1, logout("ada", b"\x00\xffsaved", hop=3))
     record = await lab.ledger.player(player_key("ada"))
     assert record is not None
     assert (record.saved, record.home_zone) == (b"\x00\xffsaved", 1)
@@ -213,7 +209,7 @@ async def test_a_logout_saves_the_player_and_its_zone(lab: Lab) -> None:
     again = await lab.enter("ada", spawn=0)
     assert (again.session, again.place, again.old_gateway) == (2, 1, -1)
     (joined,) = await lab.inbox(1)
-    assert (joined.kind, joined.session, joined.payload) == (EntryKind.JOIN, 2, b"\x00\xffsaved")
+    assert (joined.kind, joined.session, joined.hop, joined.payload) == (EntryKind.JOIN, 2, 4, b"\x00\xffsaved")
 
 
 async def test_what_waits_for_a_player_follows_it_over_the_border(lab: Lab) -> None:
@@ -258,10 +254,10 @@ async def test_one_who_comes_back_as_it_logs_out_is_joined_anew(lab: Lab) -> Non
     await lab.ledger.detach(player_key("ada"), back.session)
     page = [unpack_entry(entry) for entry in (await lab.commit(0, logout("ada", b"newest"))).page]
     assert [entry.kind for entry in page] == [EntryKind.JOIN, EntryKind.DETACH]
-    assert (page[0].session, page[0].gateway, page[0].slot, page[0].payload) == (2, 8, 5, b"newest")
+    assert (page[0].session, page[0].gateway, page[0].slot, page[0].hop, page[0].payload) == (2, 8, 5, 3, b"newest")
     record = await lab.ledger.player(player_key("ada"))
-    assert record is not None and record.presence.place == 0 and record.saved == b"newest"
-    assert (await lab.commit(0, logout("ada"))).status is OK
+    assert record is not None and record.presence.place == 0 and record.saved == b"newest" and record.moves == 3
+    assert (await lab.commit(0, logout("ada", hop=4))).status is OK
     assert await lab.ledger.online() == []
 
 
@@ -388,56 +384,3 @@ async def test_a_refused_flip_writes_nothing(lab: Lab) -> None:
     assert await refused(1, 1, 1, b"one") is GAP
     assert await refused(1, 1, 3, b"three") is GAP
     assert await refused(1, 1, 2, b"two", zone=5) is GAP
-
-
-# --- reseed -----------------------------------------------------------------------------------------------------------
-
-
-async def test_an_owner_restores_a_zone_that_the_ledger_forgot(lab: Lab) -> None:
-    await lab.lead()
-    before = await lab.ledger.routes_version()
-    head = await lab.ledger.reseed(3, 2, 17, 500, "ab" * 16, b"blob", blob_digest(b"blob"))
-    assert head == ZoneHead(3, 3, 17 + EPOCH_RESEED_STEP, "", 500, "ab" * 16, ((500, blob_digest(b"blob")),))
-    assert await lab.ledger.zone_head(3) == head
-    assert await lab.ledger.read_checkpoint(3, 500) == b"blob"
-    assert await lab.ledger.read_log(3, 0) == []
-    view = await lab.ledger.view()
-    assert view.generation == 3 and view.version == before + 1
-    assert (view.zones[3].generation, view.zones[3].epoch, view.ticks[3]) == (3, 17 + EPOCH_RESEED_STEP, 500)
-    lab.heads[3] = (3, 17 + EPOCH_RESEED_STEP, 500, "ab" * 16)
-    assert (await lab.commit(3)).status is OK
-
-
-async def test_an_owner_restores_a_zone_that_went_back_in_time(lab: Lab) -> None:
-    await lab.zones(0)
-    for _ in range(3):
-        await lab.commit(0)
-    assert await flip(lab, 0, b"three") is OK
-    await lab.enter("ada")
-    head = await lab.ledger.reseed(0, 1, 1, 9, "ab" * 16, b"nine", blob_digest(b"nine"))
-    assert (head.generation, head.epoch, head.owner, head.tick, head.inbox_length) == (2, 1 + EPOCH_RESEED_STEP, "shard-a", 9, 1)
-    assert head.checkpoints == ((9, blob_digest(b"nine")),)
-    assert await stored_blobs(lab, 0) == {(9, 1 + EPOCH_RESEED_STEP)}
-    (answer,) = await lab.unchanged(lab.ledger.commit([lab.next(0)]))
-    assert answer.status is FENCED
-    lab.heads[0] = (2, 1 + EPOCH_RESEED_STEP, 9, "ab" * 16)
-    assert [unpack_entry(entry).kind for entry in (await lab.commit(0)).page] == [EntryKind.JOIN]
-    await lab.zones(1)
-    assert (await lab.ledger.view()).generation == 2
-
-
-async def test_the_epoch_of_a_reseed_is_above_both(lab: Lab) -> None:
-    await lab.zones(0)
-    for epoch in range(1, 5):
-        await lab.ledger.assign(lab.term, 0, "shard-b", epoch)
-    head = await lab.ledger.reseed(0, 2, 1, 9, "", b"", blob_digest(b""))
-    assert (head.generation, head.epoch) == (3, 5 + EPOCH_RESEED_STEP)
-
-
-@pytest.mark.parametrize("caller", [(1, 1, 2), (1, 0, 99), (0, 9, 99)])
-async def test_a_reseed_from_behind_is_refused_and_writes_nothing(lab: Lab, caller: tuple[int, int, int]) -> None:
-    await lab.zones(0)
-    for _ in range(3):
-        await lab.commit(0)
-    answer = await lab.unchanged(lab.ledger.reseed(0, *caller, "", b"blob", blob_digest(b"blob")))
-    assert isinstance(answer, LedgerRefused) and "ahead of" in str(answer)

@@ -34,9 +34,9 @@ WHEN = 1_700_000_000_123
 async def test_a_newcomer_joins_the_spawn_zone(lab: Lab) -> None:
     await lab.zones(4)
     assert await lab.enter("ada", gateway=7, slot=3, spawn=4) == EnterAnswer(EnterStatus.OK, 1, 4, -1, -1)
-    assert await lab.inbox(4) == [Entry(EntryKind.JOIN, ADA, 1, 7, 3)]
+    assert await lab.inbox(4) == [Entry(EntryKind.JOIN, ADA, 1, 7, 3, hop=1)]
     presence = Presence(ADA, "ada", 4, 7, 3, 1, WHEN)
-    assert await lab.ledger.player(ADA) == LobbyRecord(presence, b"", -1)
+    assert await lab.ledger.player(ADA) == LobbyRecord(presence, b"", -1, 1)
     assert await lab.ledger.online() == await lab.ledger.online(4) == [presence]
     assert await lab.ledger.player(ADA + 1) is None
 
@@ -62,7 +62,7 @@ async def test_entries_of_the_ledger_have_the_layout_of_the_wire(lab: Lab) -> No
         Entry(EntryKind.GATEWAY_LOST, gateway=gateway),
     ]
     assert all(entry.origin == NO_ORIGIN for entry in await lab.inbox(0))
-    assert (await lab.ledger.read_log(0, 1))[0].page == (Entry(EntryKind.JOIN, player, 1, gateway, slot).pack(),)
+    assert (await lab.ledger.read_log(0, 1))[0].page == (Entry(EntryKind.JOIN, player, 1, gateway, slot, hop=1).pack(),)
 
 
 async def test_a_second_login_takes_over_and_the_older_gateway_hears_of_it(lab: Lab) -> None:
@@ -185,7 +185,7 @@ async def test_presence_changes_are_published_and_kept_on_a_capped_log(lab: Lab)
     await lab.commit(1)
     await lab.ledger.detach(ADA, 2)
     await lab.commit(1)
-    await lab.commit(1, logout("ada"))
+    await lab.commit(1, logout("ada", hop=3))
     seen = [json.loads((await hint(hints))[1]) for _ in range(5)]
     base = {"player": key_hex(ADA), "name": "ada", "since_ms": WHEN}
     assert seen == [
@@ -212,7 +212,7 @@ async def test_presence_rows_leave_nothing_behind(lab: Lab) -> None:
     await lab.commit(0)
     await lab.commit(0, arrive("ada", 1))
     await lab.commit(1)
-    await lab.commit(1, logout("ada"))
+    await lab.commit(1, logout("ada", hop=3))
     left = {key async for key in lab.raw.scan_iter(match=keys.base(lab.world) + "*", count=1000)}
     rows = [keys.key(lab.world, "ONLINE")]
     rows += [keys.key(lab.world, "ZONE_PLAYERS", zone) for zone in (0, 1)]

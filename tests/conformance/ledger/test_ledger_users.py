@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 from conftest import SERVERS, server_binary
-from ledger_lab import Lab, arrive, dump_keys, logout, member, raw_client, request
+from ledger_lab import Lab, arrive, dump_keys, logout, member, raw_client, request, seed
 from redis.exceptions import NoPermissionError, RedisError
 
 from perdure.cli.status import status
@@ -199,7 +199,7 @@ async def shard_works(own: RedisLedger, rest: Lab) -> None:
         assert (await own.view()).zones[1].ready
         assert rest.raw is not None
         await rest.raw.delete("perdure:{main}:head:0")
-        head = await own.reseed(0, 1, 1, 4, lab.heads[0][3], b"blob 4", blob_digest(b"blob 4"))
+        head = await own.reseed(seed(0, 1, 1, 4, lab.heads[0][3], b"blob 4"))
         assert head.generation == 2
     await own.depart(me.name, me.number)
 
@@ -369,7 +369,7 @@ CALLS: dict[str, Callable[[Ledger, int], Awaitable[Any]]] = {
     "init_world": lambda ledger, term: ledger.init_world(WORLD),
     "commit": lambda ledger, term: ledger.commit([next_commit()]),
     "put_checkpoint": lambda ledger, term: ledger.put_checkpoint(0, 1, 1, b"blob"),
-    "reseed": lambda ledger, term: ledger.reseed(0, 1, 1, 9, "ab" * 16, b"blob", "cd" * 16),
+    "reseed": lambda ledger, term: ledger.reseed(seed(0, 1, 1, 9, "ab" * 16)),
     "enter": lambda ledger, term: ledger.enter(request("eve")),
     "detach": lambda ledger, term: ledger.detach(player_key("ann"), 1),
     "leave": lambda ledger, term: ledger.leave(player_key("ann"), 1),

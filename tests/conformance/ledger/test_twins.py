@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from ledger_lab import Clock, Lab, member, raw_client, request
+from ledger_lab import Clock, Lab, member, raw_client, request, seed
 
 from perdure.ledger import keys
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import Commit, Ledger, LedgerRefused, Transfer
+from perdure.ledger.ledger import Commit, Ledger, LedgerRefused, PlayerInZone, Sent, Transfer
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import blob_digest, chain_digest
@@ -42,7 +42,8 @@ off = st.sampled_from((0,) * 12 + (-1, 1))
 gateway = st.sampled_from((7, 8))
 somebody = st.sampled_from(MEMBERS)
 number = st.sampled_from((11, 11, 12))
-transfer = st.tuples(st.sampled_from((-1, *ZONES)), st.sampled_from((*NAMES, *NAMES, "")), gateway, off)
+transfer = st.tuples(st.sampled_from((-1, *ZONES)), st.sampled_from((*NAMES, *NAMES, "")), gateway, off, off)
+present = st.tuples(st.sampled_from(NAMES), st.sampled_from((0, 7, 8)), off, st.sampled_from((-1, 0, 0, 1, 2)))
 
 steps = st.one_of(
     st.tuples(st.just("commit"), zone, off, off, off, st.booleans(), st.lists(transfer, max_size=3)),
@@ -56,7 +57,7 @@ steps = st.one_of(
     st.tuples(st.just("gateway_lost"), gateway, off),
     st.tuples(st.just("checkpoint"), zone, off, off, off, st.booleans()),
     st.tuples(st.just("put_checkpoint"), zone, off),
-    st.tuples(st.just("reseed"), zone, off, off, off),
+    st.tuples(st.just("reseed"), zone, off, off, off, st.lists(present, max_size=3), st.lists(st.tuples(off, transfer), max_size=3)),
     st.tuples(st.just("heartbeat"), somebody, number, st.sampled_from(("ready", "draining"))),
     st.tuples(st.just("evict"), somebody, number, off),
     st.tuples(st.just("depart"), somebody, number),
@@ -129,10 +130,16 @@ class Twins:
             case "put_checkpoint", [where, d_tick]:
                 head = await self.memory.zone_head(where)
                 return lambda ledger: ledger.put_checkpoint(where, max(head.tick + d_tick, 0), head.epoch, b"put")
-            case "reseed", [where, d_generation, d_epoch, d_tick]:
+            case "reseed", [where, d_generation, d_epoch, d_tick, players, transfers]:
                 head = await self.memory.zone_head(where)
                 at = (max(head.generation + d_generation, 0), max(head.epoch + d_epoch, 0), max(head.tick + d_tick, 0))
-                return lambda ledger: ledger.reseed(where, *at, "ef" * 16, b"seed", blob_digest(b"seed"))
+                here = [
+                    PlayerInZone(player_key(who), max(self.session(who) + d_session, 0), gate, 3, max(self.moves(who) + d_hop, 0))
+                    for who, gate, d_session, d_hop in players
+                ]
+                # An entity without a player cannot go to the lobby: the zone never says that.
+                sent = [Sent(head.tick + 1 + d_sent, self.transfer(*one)) for d_sent, one in transfers if one[1] or one[0] >= 0]
+                return lambda ledger: ledger.reseed(seed(where, *at, "ef" * 16, b"seed", players=here, sent=sent))
             case "heartbeat", [who, incarnation, state]:
                 beat = next(self.counter)
                 return lambda ledger: ledger.heartbeat(member(who, incarnation, beat=beat, state=state))
@@ -160,13 +167,16 @@ class Twins:
         known = self.memory.store.data.players.get(player_key(who))
         return known.session if known else 1
 
-    def transfer(self, target: int, who: str, gate: int, d_session: int) -> Transfer:
-        if target == -1:
-            return Transfer(-1, player_key(who) if who else 0, b"saved %d" % next(self.counter))
+    def moves(self, who: str) -> int:
+        known = self.memory.store.data.players.get(player_key(who))
+        return known.moves if known else 0
+
+    def transfer(self, target: int, who: str, gate: int, d_session: int, d_hop: int) -> Transfer:
         player = player_key(who) if who else 0
-        session = max(self.session(who) + d_session, 0)
+        session, hop = max(self.session(who) + d_session, 0), self.moves(who) + 1 + d_hop
         payload = b"row %d" % next(self.counter)
-        return Transfer(target, player, Entry(EntryKind.ARRIVE, player, session, gate, 1, hop=1, payload=payload).pack())
+        kind = EntryKind.LEAVE if target == -1 else EntryKind.ARRIVE
+        return Transfer(target, player, Entry(kind, player, session, gate, 1, hop=hop, payload=payload).pack())
 
     async def look(self, ledger: Ledger) -> dict[str, Any]:
         """Return all that can be seen of a world."""

@@ -1,0 +1,128 @@
+"""An owner tells a ledger that forgot: where its zone stands, who is in it, what it sent away."""
+
+from __future__ import annotations
+
+import pytest
+from ledger_lab import Lab, arrive, effect, logout, seed
+from test_ledger_log import flip, stored_blobs
+
+from perdure.ledger.ledger import (
+    EPOCH_RESEED_STEP,
+    CommitStatus,
+    EnterStatus,
+    LedgerRefused,
+    PlayerInZone,
+    Sent,
+    ZoneHead,
+)
+from perdure.ledger.record import blob_digest
+from perdure.wire.entries import EntryKind, unpack_entry
+from perdure.wire.identifiers import player_key
+
+pytestmark = pytest.mark.asyncio
+
+OK, FENCED = CommitStatus.OK, CommitStatus.FENCED
+
+
+async def test_an_owner_restores_a_zone_that_the_ledger_forgot(lab: Lab) -> None:
+    await lab.lead()
+    before = await lab.ledger.routes_version()
+    head = await lab.ledger.reseed(seed(3, 2, 17, 500, "ab" * 16, b"blob"))
+    assert head == ZoneHead(3, 3, 17 + EPOCH_RESEED_STEP, "shard-a", 500, "ab" * 16, ((500, blob_digest(b"blob")),))
+    assert await lab.ledger.zone_head(3) == head
+    assert await lab.ledger.read_checkpoint(3, 500) == b"blob"
+    assert await lab.ledger.read_log(3, 0) == []
+    view = await lab.ledger.view()
+    assert view.generation == 3 and view.version == before + 1
+    assert (view.zones[3].generation, view.zones[3].epoch, view.ticks[3]) == (3, 17 + EPOCH_RESEED_STEP, 500)
+    lab.heads[3] = (3, 17 + EPOCH_RESEED_STEP, 500, "ab" * 16)
+    assert (await lab.commit(3)).status is OK
+
+
+async def test_an_owner_restores_a_zone_that_went_back_in_time(lab: Lab) -> None:
+    await lab.zones(0)
+    for _ in range(3):
+        await lab.commit(0)
+    assert await flip(lab, 0, b"three") is OK
+    await lab.enter("ada")
+    head = await lab.ledger.reseed(seed(0, 1, 1, 9, "ab" * 16, b"nine"))
+    assert (head.generation, head.epoch, head.owner, head.tick, head.inbox_length) == (2, 1 + EPOCH_RESEED_STEP, "shard-a", 9, 1)
+    assert head.checkpoints == ((9, blob_digest(b"nine")),)
+    assert await stored_blobs(lab, 0) == {(9, 1 + EPOCH_RESEED_STEP)}
+    (answer,) = await lab.unchanged(lab.ledger.commit([lab.next(0)]))
+    assert answer.status is FENCED
+    lab.heads[0] = (2, 1 + EPOCH_RESEED_STEP, 9, "ab" * 16)
+    assert [unpack_entry(entry).kind for entry in (await lab.commit(0)).page] == [EntryKind.JOIN]
+    await lab.zones(1)
+    assert (await lab.ledger.view()).generation == 2
+
+
+async def test_the_epoch_of_a_reseed_is_above_both(lab: Lab) -> None:
+    await lab.zones(0)
+    for epoch in range(1, 5):
+        await lab.ledger.assign(lab.term, 0, "shard-b", epoch)
+    head = await lab.ledger.reseed(seed(0, 2, 1, 9))
+    assert (head.generation, head.epoch) == (3, 5 + EPOCH_RESEED_STEP)
+
+
+@pytest.mark.parametrize("caller", [(1, 1, 2), (1, 0, 99), (0, 9, 99)])
+async def test_a_reseed_from_behind_is_refused_and_writes_nothing(lab: Lab, caller: tuple[int, int, int]) -> None:
+    await lab.zones(0)
+    for _ in range(3):
+        await lab.commit(0)
+    answer = await lab.unchanged(lab.ledger.reseed(seed(0, *caller)))
+    assert isinstance(answer, LedgerRefused) and "ahead of" in str(answer)
+
+
+async def test_a_reseed_mends_where_players_are(lab: Lab) -> None:
+    """What the zone says holds, where the record has not moved further; a newer session is told to the zone."""
+    await lab.zones(0, 1)
+    for name in ("ada", "bob", "cid", "dan"):
+        await lab.enter(name)
+    await lab.commit(0)
+    await lab.enter("dan", gateway=9, slot=8)
+    await lab.commit(0, arrive("cid", 1))
+    ada, bob, cid, dan, eve = (player_key(name) for name in ("ada", "bob", "cid", "dan", "eve"))
+    here = (PlayerInZone(ada, 1, 7, 3, 2), PlayerInZone(bob, 4, 8, 5, 6), PlayerInZone(cid, 1, 7, 3, 1), PlayerInZone(dan, 1, 7, 3, 4),
+            PlayerInZone(eve, 3, 0, 0, 9))  # fmt: skip
+    await lab.ledger.reseed(seed(1, 1, 1, 50, players=here))
+    found = {presence.player: (presence.place, presence.session, presence.gateway, presence.slot) for presence in await lab.ledger.online()}
+    assert found == {ada: (1, 1, 7, 3), bob: (1, 4, 8, 5), cid: (1, 1, 7, 3), dan: (1, 2, 9, 8), eve: (1, 3, -1, -1)}
+    records = {player: await lab.ledger.player(player) for player in found}
+    assert [record.moves for record in records.values() if record is not None] != []
+    assert {player: record.moves for player, record in records.items() if record} == {ada: 2, bob: 6, cid: 2, dan: 4, eve: 9}
+    waiting = [(entry.kind, entry.player, entry.session, entry.gateway, entry.slot) for entry in await lab.inbox(1)]
+    assert waiting == [(EntryKind.ARRIVE, cid, 1, 7, 3), (EntryKind.ATTACH, dan, 2, 9, 8)]
+    back = await lab.enter("eve", resume_presented="bb" * 32)
+    assert (back.status, back.session, back.place) == (EnterStatus.OK, 4, 1)
+
+
+async def test_a_reseed_delivers_again_what_the_ledger_forgot_and_nothing_else(lab: Lab) -> None:
+    await lab.zones(0, 1, 2)
+    for name in ("ada", "bob", "cid"):
+        await lab.enter(name)
+    await lab.commit(0)
+    await lab.commit(0, arrive("ada", 2))  # tick 2: the ledger has it still
+    await lab.commit(2)
+    sent = (Sent(2, arrive("ada", 2)), Sent(2, effect(2, b"old")), Sent(3, arrive("bob", 1)), Sent(3, effect(1, b"new")),
+            Sent(4, logout("cid", b"what cid has")), Sent(5, arrive("ada", 1, hop=4)))  # fmt: skip
+    await lab.ledger.reseed(seed(1, 1, 1, 1, players=(PlayerInZone(player_key("ada"), 1, 7, 3, 5),)))
+    await lab.ledger.reseed(seed(0, 1, 1, 6, sent=sent))
+    assert await lab.inbox(2) == []
+    assert [(entry.kind, entry.player, entry.payload) for entry in await lab.inbox(1)] == [
+        (EntryKind.ARRIVE, player_key("bob"), b"row"), (EntryKind.ARRIVE, 0, b"new"),
+    ]  # fmt: skip
+    assert {presence.name: presence.place for presence in await lab.ledger.online()} == {"ada": 1, "bob": 1}
+    cid = await lab.ledger.player(player_key("cid"))
+    assert cid is not None and (cid.saved, cid.home_zone, cid.moves) == (b"what cid has", 0, 2)
+
+
+async def test_a_reseed_takes_out_of_the_inbox_who_came_before(lab: Lab) -> None:
+    """An older copy's inbox holds arrivals that the zone has taken; those that it has not seen stay."""
+    await lab.zones(0, 1)
+    for name in ("ada", "bob", "cid"):
+        await lab.enter(name)
+    here, sent = (PlayerInZone(player_key("ada"), 1, 7, 3, 1),), (Sent(7, arrive("bob", 1)),)
+    await lab.ledger.reseed(seed(0, 1, 1, 8, players=here, sent=sent))
+    assert [(entry.kind, entry.player) for entry in await lab.inbox(0)] == [(EntryKind.JOIN, player_key("cid"))]
+    assert [(entry.kind, entry.player) for entry in await lab.inbox(1)] == [(EntryKind.ARRIVE, player_key("bob"))]
