@@ -20,7 +20,7 @@ from perdure.game.schema import Schema
 from perdure.ledger.ledger import Commit, CommitStatus, Member, Transfer, WorldSettings
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.record import chain_digest
-from perdure.wire.entries import EntryKind, unpack_entry
+from perdure.wire.entries import Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY
 from perdure.wire.link import (
     COMMANDS_STRUCT,
@@ -195,7 +195,8 @@ class ShardDouble:
                 player.gateway = -1
             elif entry.kind in (EntryKind.LEAVE, EntryKind.KICK):
                 gone.append(truth.players.pop(entry.player))
-                transfers.append(Transfer(LOBBY, entry.player, b""))
+                leave = Entry(EntryKind.LEAVE, entry.player, gone[-1].session, hop=gone[-1].hop + 1)
+                transfers.append(Transfer(LOBBY, entry.player, leave.pack()))
         for row in sorted(self._waiting.pop(zone, []), key=lambda row: (int(row["player"]), int(row["seq"]))):
             player = truth.players.get(int(row["player"]))
             if player is not None and int(row["seq"]) > player.last_seq:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, LoggedRecord
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, LoggedRecord, Reseed
 from perdure.ledger.record import blob_digest, unpack_record
 from perdure.wire.identifiers import LOBBY
 from shard.program import Program
@@ -269,7 +269,11 @@ def refused(world: World, number: int) -> Commit:
 
 def reseed(world: World, number: int) -> None:
     zone, blob = world.zones[number], world.zones[number].checkpoint()
-    head = now(world.ledger.reseed(number, zone.generation, zone.epoch, zone.tick, zone.digest, blob, blob_digest(blob)))
+    seed = Reseed(
+        number, "shard", zone.generation, zone.epoch, zone.tick, zone.digest, blob, blob_digest(blob), zone.in_zone(),
+        zone.passages.since(0),
+    )  # fmt: skip
+    head = now(world.ledger.reseed(seed))
     zone.reseeded(head.generation, head.epoch)
 
 
