@@ -14,7 +14,7 @@ import numpy as np
 
 from perdure.game.contract import row_dtype
 from perdure.game.portable import unpack_rows
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Reseed
 from perdure.ledger.record import chain_digest, unpack_record
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY, WorldGrid, player_key
@@ -60,7 +60,10 @@ class Checks:
         self.commits = self.snapshots = self.acknowledged = self.handovers = 0
         self._dtype = command_dtype(program.schema.command_payload_bytes)
         self._tag_at = {c.kind: (c.payload.fields or {})["tag"][1] for c in program.schema.commands}
+        self.refused: dict[int, Commit] = {}
+        self.reseeds = 0
         server.on_commit.append(self.committed)
+        server.on_reseed.append(self.reseeded)
 
     def fail(self, what: str) -> None:
         self.violations.append(f"{self.server.machines.now:.3f} s: {what}")
@@ -70,6 +73,8 @@ class Checks:
     def committed(self, process: Process, commit: Commit, answer: CommitAnswer) -> None:
         if answer.status is CommitStatus.BROKEN:
             self.fail(f"log: zone {commit.zone} tick {commit.tick} was refused as broken: {answer.detail}")
+        if answer.status is CommitStatus.GAP:
+            self.refused[commit.zone] = commit
         if answer.status is not CommitStatus.OK:
             return
         truth = self.zones[commit.zone]
@@ -101,6 +106,27 @@ class Checks:
         truth.looks[commit.tick] = commit.epoch, self._look(zone)
         truth.looks.pop(commit.tick - REMEMBERED_TICKS, None)
 
+    def reseeded(self, process: Process, seed: Reseed) -> None:
+        """An owner has restored its zone in a ledger that forgot it: nothing that was committed may be missing from it.
+
+        The tick that the ledger refused is on no log, but counts: it is the refused record that is replayed here.
+        """
+        self.reseeds += 1
+        truth = self.zones[seed.zone]
+        zone, commit = truth.replica, self.refused.pop(seed.zone, None)
+        if seed.tick == zone.tick + 1 and commit is not None and commit.tick == seed.tick and commit.previous == zone.digest:
+            self._new_stays(zone)
+            self._count_commands(commit)
+            zone.replay(commit.record, ())
+            zone.digest = commit.digest
+        if (seed.tick, seed.digest) != (zone.tick, zone.digest):
+            self.fail(f"reseed: {process.name} restored zone {seed.zone} at tick {seed.tick}; its log had come to tick {zone.tick}")
+            return
+        image = Zone(zone.program, seed.zone, self.grid, zone.seed)
+        image.restore(seed.blob)
+        if (image.state_hash, image.digest) != (zone.state_hash, zone.digest):
+            self.fail(f"reseed: what {process.name} restored of zone {seed.zone} is not what its log gives at tick {seed.tick}")
+
     def _of_build(self, truth: ZoneTruth, build: int) -> Zone:
         """Return the replica as the build has it that wrote the next record: a checkpoint of the last tick carries it over."""
         zone, program = truth.replica, self.programs.get(build)
@@ -117,7 +143,7 @@ class Checks:
         here = set(zone.players["key"][zone.players["departed"] == 0].tolist())
         for data in zone.page:
             entry = unpack_entry(data)
-            if entry.kind is EntryKind.JOIN and entry.player not in here:
+            if entry.kind is EntryKind.JOIN and entry.player not in here and not zone.passages.is_known(entry):
                 self.last_seq[entry.player] = entry.last_seq
                 self.applied[entry.player] = {}
 

@@ -124,6 +124,7 @@ class Cluster:
         self.grid = WorldGrid(*program().game.world_size, COLUMNS, ROWS)
         self.checks = Checks(self.server, program(), self.grid, seed, next_program())
         self.hosts: dict[str, str] = {}
+        self.shards: dict[str, shard.service.ShardService] = {}
         self.programs: dict[str, Program] = {}
         """What shards of these names are started with, where that is not the first build."""
         self.expected_shards = shards
@@ -141,6 +142,14 @@ class Cluster:
 
     def alive(self, kind: str) -> list[str]:
         return sorted(name for name in self.machines.processes if name.startswith(kind + "-"))
+
+    def zones_run(self) -> bool:
+        """Is every zone run by a living process, the one that the ledger names?"""
+        for number, zone in self.server.store.data.zones.items():
+            process, service = self.machines.processes.get(zone.owner or ""), self.shards.get(zone.owner or "")
+            if process is None or process.stopped or service is None or number not in service.ticks.zones:
+                return False
+        return True
 
     def urls(self) -> list[str]:
         return [f"ws://{self.host_of(name)}:{GATEWAY_PORT}/ws" for name in sorted(self.hosts) if name.startswith("gateway-")]
@@ -161,7 +170,7 @@ class Cluster:
 
         async def main() -> int:
             made = self.programs.get(name, program())
-            service = shard.service.ShardService(settings, made, remote_ledger(self.server, process))
+            service = self.shards[name] = shard.service.ShardService(settings, made, remote_ledger(self.server, process))
             try:
                 return await service.serve()
             except LedgerError:

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+from perdure.ledger.memory_store import StoredData
 from perdure.ledger.record import blob_digest
 from tests.simulation.cluster import Cluster, next_program, program
 from tests.simulation.ledger_server import HOST
@@ -22,6 +23,12 @@ def kinds_of(text: str) -> tuple[str, ...]:
     return wanted
 
 
+BENIGN = ("reconnect_storm", "second_device", "clock_jump", "lost_replies")
+"""Faults that no process dies of, and that cut none off."""
+CALM_S, MENDED_S = 7.0, 4.0
+"""How long before and after the ledger forgets no other fault begins: owners must live to tell it."""
+
+
 class Faults:
     """Plans faults between `first_s` and `last_s`; every one of them is over by `last_s`. `kinds`: only these."""
 
@@ -36,7 +43,8 @@ class Faults:
         every: dict[str, Callable[[], None]] = {
             name.removeprefix("_do_"): getattr(self, name) for name in sorted(dir(type(self))) if name.startswith("_do_")
         }
-        chosen = [every[name] for name in kinds] if kinds else list(every.values())
+        self.spare_until_s = 0.0
+        chosen = [self._guarded(name, every[name]) for name in (kinds or every)]
         if not kinds:  # a run has a few kinds of faults, many times each, so that unusual combinations come up
             chosen = self.random.sample(chosen, self.random.randint(2, 6))
         at = first_s
@@ -46,6 +54,13 @@ class Faults:
                 break
             cluster.machines.later(at - cluster.machines.now, self.random.choice(chosen))
         cluster.machines.later(last_s - cluster.machines.now, self._all_back)
+
+    def _guarded(self, name: str, fault: Callable[[], None]) -> Callable[[], None]:
+        def strike() -> None:
+            if self.cluster.machines.now >= self.spare_until_s or name in BENIGN:
+                fault()
+
+        return strike
 
     def _say(self, kind: str, what: str) -> None:
         self.counts[kind] += 1
@@ -253,6 +268,34 @@ class Faults:
         self._say("ledger restart", f"away for {for_s:.2f} s, with all that it held")
         server.crash()
         self._then(for_s, server.start)
+
+    def _forget(self, kind: str, what: Callable[[float], object]) -> None:
+        """Once the cluster is calm, the ledger comes back with less than it had; `what` returns it, given an age."""
+        machines, server = self.cluster.machines, self.cluster.server
+        age_s = self.random.choice((self.random.uniform(0.0, 0.2), self.random.uniform(0.0, 3.0)))
+        away_s = self.random.choice((0.0, self.random.uniform(0.0, 2.0)))
+        if machines.now + CALM_S + age_s + away_s + MENDED_S > self.last_s:
+            return
+        self.spare_until_s = machines.now + CALM_S + age_s + away_s + MENDED_S
+
+        def keep() -> None:
+            kept = what(age_s)
+            machines.later(age_s, strike, kept)
+
+        def strike(kept: object) -> None:
+            if not server.up or not self.cluster.zones_run():
+                return
+            self._say(kind, f"what it held {age_s:.3f} s ago, after {away_s:.2f} s")
+            server.crash()
+            machines.later(away_s, server.start, kept)
+
+        machines.later(CALM_S, keep)
+
+    def _do_ledger_older(self) -> None:
+        self._forget("ledger older", lambda age_s: self.cluster.server.store.snapshot())
+
+    def _do_ledger_empty(self) -> None:
+        self._forget("ledger empty", lambda age_s: StoredData())
 
     def _do_ledger_hangs(self) -> None:
         server, for_s = self.cluster.server, self._for(4.0)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
-from perdure.ledger.ledger import Commit, CommitAnswer, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import Commit, CommitAnswer, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Reseed
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from tests.simulation.clock import Process
@@ -37,6 +37,7 @@ class LedgerServer:
         self.lost_replies = 0.0
         """Probability with which the answer to a call that took effect gets lost."""
         self.on_commit: list[Callable[[Process, Commit, CommitAnswer], None]] = []
+        self.on_reseed: list[Callable[[Process, Reseed], None]] = []
         self.clients: list[RemoteLedger] = []
         self._waiting: list[Callable[[], None]] = []
 
@@ -67,6 +68,9 @@ class LedgerServer:
             for commit, one in zip(arguments[0], answer, strict=True):
                 for told in self.on_commit:
                     told(client.process, commit, one)
+        if name == "reseed":
+            for told in self.on_reseed:
+                told(client.process, arguments[0])
         if self.lost_replies and self.machines.random.random() < self.lost_replies:
             return
         reply(answer, None)
