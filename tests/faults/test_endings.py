@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(300)
 UP = ["up", "--bots", "2", "--shards", "2", "--zones", "2x1", "--port", "0"]
 BENCH = ["bench", "failover", "--kills", "50", "--bots", "2", "--shards", "2", "--json"]
+CHAOS = ["bench", "chaos", "--rows", "all-kill-in-turn", "--bots", "4"]
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,8 @@ BENCH = ["bench", "failover", "--kills", "50", "--bots", "2", "--shards", "2", "
         (UP, signal.SIGTERM, 130),
         (BENCH, signal.SIGTERM, 130),
         (BENCH, signal.SIGKILL, -signal.SIGKILL),
+        (CHAOS, signal.SIGTERM, 130),
+        (CHAOS, signal.SIGKILL, -signal.SIGKILL),
     ],
 )
 def test_no_process_is_left(command: list[str], number: int, code: int) -> None:
