@@ -16,7 +16,8 @@ from perdure.wire.identifiers import LOBBY
 def without_known(inbox: list[bytes], seed: Reseed) -> list[bytes]:
     """Return an inbox without the arrivals of players that the zone has seen at that number or a later one."""
     known = {sent.transfer.player: hop_of(sent.transfer.entry) for sent in seed.sent if sent.transfer.player}
-    known |= {player.player: player.hop for player in seed.players if player.hop >= known.get(player.player, -1)}
+    for player in seed.players:
+        known[player.player] = max(player.hop, known.get(player.player, -1))
 
     def is_known(entry: bytes) -> bool:
         if len(entry) < ENTRY_HEADER or entry[0] not in CARRIERS:
@@ -30,10 +31,10 @@ def without_known(inbox: list[bytes], seed: Reseed) -> list[bytes]:
 def restore_player(store: MemoryStore, zone: int, stated: PlayerInZone) -> None:
     """Bring a player's record in line with the zone that it is in, or leave it, where it has moved further."""
     data = store.data
-    record = data.players.get(stated.player)
-    if record is not None and record.moves > stated.hop:
+    record = data.players.get(stated.player, StoredPlayer(""))
+    if record.moves > stated.hop:
         return
-    record = data.players.setdefault(stated.player, StoredPlayer(""))
+    data.players[stated.player] = record
     if record.session < stated.session:
         attached = stated.gateway > 0
         record.session, record.resume = stated.session, ""
@@ -51,9 +52,10 @@ def deliver_again(store: MemoryStore, zone: int, transfer: Transfer) -> None:
         data.zone(transfer.target).inbox.append(transfer.entry)
         return
     entry = unpack_entry(transfer.entry)
-    record = data.players.setdefault(transfer.player, StoredPlayer(""))
+    record = data.players.get(transfer.player, StoredPlayer(""))
     if record.moves >= entry.hop:
         return
+    data.players[transfer.player] = record
     record.moves = entry.hop
     if transfer.target == LOBBY:
         record.session = max(record.session, entry.session)

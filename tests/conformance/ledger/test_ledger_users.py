@@ -30,6 +30,7 @@ from perdure.ledger.ledger import (
     LedgerError,
     LedgerUnavailable,
     Member,
+    PlayerInZone,
     WorldSettings,
     gateway_channel,
 )
@@ -199,8 +200,10 @@ async def shard_works(own: RedisLedger, rest: Lab) -> None:
         assert (await own.view()).zones[1].ready
         assert rest.raw is not None
         await rest.raw.delete("perdure:{main}:head:0")
-        head = await own.reseed(seed(0, 1, 1, 4, lab.heads[0][3], b"blob 4"))
+        known = (PlayerInZone(player_key("cid"), 2, 8, 4, 3), PlayerInZone(player_key("dan"), 1, 8, 5, 2))
+        head = await own.reseed(seed(0, 1, 1, 4, lab.heads[0][3], b"blob 4", players=known))
         assert head.generation == 2
+        assert len(await own.read_log(0, 1)) == 0
     await own.depart(me.name, me.number)
 
 
@@ -322,8 +325,8 @@ A_ROLE_MAY_NOT: dict[str, tuple[str, ...]] = {
         "HSET perdure:{main}:world game x",
     ),
     "shard": (
-        "FUNCTION LOAD REPLACE x", "HSET perdure:{main}:owners 0 shard-a", "SET perdure:{main}:leader shard-a",
-        "RPUSH perdure:{main}:orders:shard-b die", "SADD perdure:{main}:draining shard-b", "SADD perdure:{main}:gateway:7 x",
+        "FUNCTION LOAD REPLACE x", "SET perdure:{main}:leader shard-a", "HDEL perdure:{main}:owners 0",
+        "RPUSH perdure:{main}:orders:shard-b die", "SADD perdure:{main}:draining shard-b",
         "PUBLISH perdure:{main}:channel:gateway:7 3", "SUBSCRIBE perdure:{main}:channel:presence", "DEL perdure:{main}:head:0",
         "HGET perdure:{main}:player:0000000000000000 resume",
     ),

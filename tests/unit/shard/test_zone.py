@@ -295,13 +295,13 @@ def test_a_crossing_keeps_row_player_numbers_and_session() -> None:
     row, player = world.row("one"), world.zones[1].players[0]
     assert [row[n] for n in ("id", "log", "applied", "joined", "gold")] == [before[n] for n in ("id", "log", "applied", "joined", "gold")]
     assert (row["x"], row["y"], row["dead"]) == (75.0, 20.0, 0)
-    assert [int(player[n]) for n in ("session", "gateway", "slot", "hop", "last_seq")] == [one.session, 3, 5, 1, 4]
+    assert [int(player[n]) for n in ("session", "gateway", "slot", "hop", "last_seq")] == [one.session, 3, 5, 2, 4]
     assert world.place("one") == 1
     assert len(world.zones[0].rows("man")) == 0
     world.command("one", "go", x=10.0, y=20.0)
     settle(world, 3)  # zone 0 commits before zone 1, so its page holds the entry a tick later
     assert world.holder("one") == [0]
-    assert world.zones[0].players[0]["hop"] == 2
+    assert world.zones[0].players[0]["hop"] == 3
 
 
 def test_a_border_is_crossed_beyond_its_hysteresis_only() -> None:
@@ -333,7 +333,7 @@ def test_a_corner_is_crossed_in_one_step() -> None:
     world.command("one", "go", x=52.0, y=52.0)
     settle(world)
     assert world.holder("one") == [3]
-    assert world.zones[3].players[0]["hop"] == 1
+    assert world.zones[3].players[0]["hop"] == 2
 
 
 def test_one_who_finds_no_room_beyond_the_border_comes_back_and_tries_again() -> None:
