@@ -33,6 +33,7 @@ from coordinator.events import (
 from coordinator.failover import Incarnation, Liveness, LivenessSettings, Loss
 from coordinator.holders import Holders
 from coordinator.migration import MigrationBook, MigrationSettings
+from coordinator.openings import Openings
 from coordinator.tails import Tails
 from perdure.ledger.ledger import ClusterView
 from perdure.placement.assignment import AllocationStrategy, BalancedRegions
@@ -44,7 +45,8 @@ class ClusterSettings:
 
     `settle_ms`: at a start, wait so long after the first shard is ready, so that those who start together share evenly.
     `expected_shards`, if above 0, is waited for instead when the world never ran, for at most `expected_wait_ms`.
-    `reseed_wait_ms`: after the ledger's server changed, hands off, so that live owners can restore what it forgot.
+    `reseed_wait_ms`: after the ledger's server changed, hands off, so that live owners can restore what it forgot; `reseed_most_ms`,
+    where an owner lives and has not restored its zone yet.
     `idle_zone_ms`: a zone that its living owner, by its own word, does not run for so long is given anew.
     """
 
@@ -52,6 +54,7 @@ class ClusterSettings:
     expected_shards: int = 0
     expected_wait_ms: float = 15_000.0
     reseed_wait_ms: float = 1000.0
+    reseed_most_ms: float = 5000.0
     idle_zone_ms: float = 5000.0
     liveness: LivenessSettings = field(default_factory=LivenessSettings)
     migration: MigrationSettings = field(default_factory=MigrationSettings)
@@ -68,8 +71,8 @@ class ClusterState:
         self._strategy = strategy
         self._zones = 0
         self._term: int | None = None
-        self._run_id: str | None = None
-        self._hands_off_until_ms = 0.0
+        self._openings = Openings(settings.reseed_wait_ms, settings.reseed_most_ms)
+        self._hands_off_run = ""
         self._ready_since_ms: dict[Incarnation, float] = {}
         self._holders = Holders(settings.idle_zone_ms)
         self._tails = Tails()
@@ -116,9 +119,8 @@ class ClusterState:
     # --- a view ---------------------------------------------------------------------------------------------------
 
     def _on_view(self, now_ms: float, view: ClusterView) -> list[Instruction]:
-        if self._run_id is not None and self._run_id != view.run_id:
-            self._ledger_changed(now_ms)
-        self._run_id = view.run_id
+        if self._openings.observe(now_ms, view):
+            self._ledger_changed(view)
         self._liveness.observe(now_ms, view)
         self._costs.observe(now_ms, view)
         self._observe_ready(now_ms, view)
@@ -126,8 +128,12 @@ class ClusterState:
             return []
         if view.term != self._term:
             return [StepDown(view.term)]
-        if now_ms < self._hands_off_until_ms:
-            return []
+        if self._hands_off_run == view.run_id:
+            if self._openings.is_hands_off(now_ms, view):
+                return []
+            self._hands_off_run = ""
+        if not view.opened:
+            return [self._openings.opening(view)]
         losses = self._liveness.lost(now_ms, view)
         zone_wise = self._zone_instructions(now_ms, view, losses)
         if any(isinstance(instruction, ReadTail) for instruction in zone_wise):
@@ -191,9 +197,9 @@ class ClusterState:
 
     # --- what is remembered -----------------------------------------------------------------------------------------
 
-    def _ledger_changed(self, now_ms: float) -> None:
+    def _ledger_changed(self, view: ClusterView) -> None:
         """Another server answers, perhaps with older data: members and owners get time to say what they hold."""
-        self._hands_off_until_ms = now_ms + self._settings.reseed_wait_ms
+        self._hands_off_run = view.run_id
         self._liveness.interrupted()
         self._holders.interrupted()
         self._absent_since_ms.clear()

@@ -128,6 +128,23 @@ class StepDown:
 
 
 @dataclass(frozen=True, slots=True)
+class LostZone:
+    """A zone whose last ticks the ledger forgot and nobody put back: `known` was committed, `left` is what there is."""
+
+    zone: int
+    known: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWorld:
+    """Let players come and go at a server of the ledger that began a while ago; zones assigned from now on are of `generation` or later."""
+
+    generation: int
+    lost: tuple[LostZone, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReadTail:
     """Find out which build wrote the record of `tick`, the zone's last; `TailRead` answers."""
 
@@ -135,5 +152,5 @@ class ReadTail:
     tick: int
 
 
-Instruction = Assign | Intend | Evict | GatewayLost | StepDown | ReadTail
+Instruction = Assign | Intend | Evict | GatewayLost | StepDown | ReadTail | OpenWorld
 Event = WorldRead | Elected | Deposed | ViewRead | ViewFailed | GatewaysInUse | TailRead

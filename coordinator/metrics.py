@@ -23,6 +23,7 @@ class CoordinatorMetrics:
         self.polls = Counter("perdure_coordinator_polls", "readings of the cluster view", registry=registry)
         self.ledger_failures = Counter("perdure_coordinator_ledger_failures", "readings and writes without an answer", registry=registry)
         self.refusals = Counter("perdure_coordinator_refusals", "instructions that the ledger refused", registry=registry)
+        self.zone_losses = Counter("perdure_zone_losses", "zones whose last ticks the ledger forgot and nobody put back", registry=registry)
         self.assigned = Counter("perdure_zones_assigned", "zones given to a shard", ["cause"], registry=registry)
         self.failovers = Counter("perdure_failovers", "members that were lost and put out", ["kind"], registry=registry)
         self.failover_seconds = Histogram(

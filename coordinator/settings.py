@@ -65,6 +65,7 @@ class CoordinatorSettings(CommonSettings):
             expected_shards=self.expected_shards,
             expected_wait_ms=self.expected_wait_ms,
             reseed_wait_ms=self.lease_ms,
+            reseed_most_ms=5 * self.lease_ms,
             idle_zone_ms=self.idle_zone_ms,
             liveness=LivenessSettings(self.lease_ms, self.gateway_lease_ms, self.outage_grace_ms),
             migration=MigrationSettings(

@@ -22,6 +22,7 @@ from coordinator.events import (
     GatewaysInUse,
     Instruction,
     Intend,
+    OpenWorld,
     ReadTail,
     StepDown,
     TailRead,
@@ -153,9 +154,28 @@ class Steering:
                 return Turn.ACTED
         term = self.state.term
         assert term is not None, "only a leader gets instructions"
+        for opening in instructions:
+            if isinstance(opening, OpenWorld):
+                return await self._open(term, opening)
         refused = await self._carry_out_zones(term, instructions, began_ms)
         refused += await self._carry_out_members(term, instructions)
         return Turn.IDLE if refused else Turn.ACTED
+
+    async def _open(self, term: int, opening: OpenWorld) -> Turn:
+        try:
+            generation = await self._ledger.open_world(term, opening.generation)
+        except LedgerRefused as error:
+            self._note_refusal(opening, error)
+            return Turn.IDLE
+        log.info("the world is open", generation=generation, zones_lost=len(opening.lost))
+        for lost in opening.lost:
+            self._metrics.zone_losses.inc()
+            log.error(
+                "the ledger lost a zone's last ticks", zone=lost.zone, tick_known=lost.known, tick_left=lost.left,
+                why="it came back with older data, and the shard that ran the zone is gone",
+                mend="the zone goes on from what is left; look for a newer copy of the ledger's data if that is not enough",
+            )  # fmt: skip
+        return Turn.ACTED
 
     async def _carry_out_zones(self, term: int, instructions: Sequence[Instruction], began_ms: float) -> int:
         """Assign and intend, many at a time. Return how many were refused; an outage ends the turn.

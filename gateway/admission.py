@@ -18,7 +18,7 @@ from gateway.fanout import Fanout
 from gateway.routing import RoutingTable
 from gateway.session import NO_HOP, Session
 from gateway.session_states import SessionState
-from perdure.ledger.ledger import EnterRequest, EnterStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import EnterRequest, EnterStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Restated
 from perdure.wire.client_messages import Hello
 from perdure.wire.identifiers import LOBBY, player_key
 from perdure.wire.opcodes import Close, SnapshotFlag
@@ -75,6 +75,9 @@ class Admission:
         self._gate = asyncio.Semaphore(max_concurrent)
         self._entering = 0
         self._entering_slots: set[int] = set()
+        self._entering_players: dict[int, int] = {}
+        self._may_enter = asyncio.Event()
+        self._may_enter.set()
         self._overtaken: set[int] = set()
         self._outbox: dict[Departure, None] = {}
         self._outbox_bound = 2 * max_sessions + 1000
@@ -115,6 +118,15 @@ class Admission:
         notice for a lost try cannot hit the try that succeeds.
         """
         key = player_key(name)
+        self._entering_players[key] = self._entering_players.get(key, 0) + 1
+        try:
+            await self._enter_as(session, name, key, presented)
+        finally:
+            self._entering_players[key] -= 1
+            if not self._entering_players[key]:
+                del self._entering_players[key]
+
+    async def _enter_as(self, session: Session, name: str, key: int, presented: str) -> None:
         deadline_s = time.monotonic() + self._timeout_s
         candidates = [presented]
         slots: list[int] = []
@@ -130,6 +142,7 @@ class Admission:
             self._entering_slots.add(slot)
             try:
                 async with asyncio.timeout(max(deadline_s - time.monotonic(), 0.001)):
+                    await self._may_enter.wait()
                     answer = await self._ledger.enter(request)
             except (LedgerUnavailable, TimeoutError):
                 slots.append(slot)
@@ -282,6 +295,27 @@ class Admission:
             session.taken_over()
             self._perform(session)
 
+    async def restate(self) -> None:
+        """Tell a server of the ledger that may have forgotten it which sessions are here; end those that it does not have.
+
+        Raises LedgerError where it does not answer, or is not open yet.
+        """
+        sessions = [s for s in self._fanout.sessions() if s.attached and s.state is not SessionState.CLOSED]
+        said = [Restated(s.key, s.session, s.slot, s.name, hash_resume(s.resume)) for s in sessions]
+        self._may_enter.clear()  # whoever enters from here on could be taken for one that is not here
+        try:
+            answer = await self._ledger.restate(self.number, said, list(self._entering_players), int(time.time() * 1000))
+        finally:
+            self._may_enter.set()
+        unknown = [session for session, known in zip(sessions, answer, strict=True) if not known]
+        if sessions:
+            log.info("sessions_restated", sessions=len(sessions), unknown=len(unknown))
+        await self.verify(unknown)
+        for session in unknown:
+            if session.attached and session.state is not SessionState.CLOSED:
+                session.attached = False
+                self._close(session, Close.UNAVAILABLE, "the ledger forgot your login; log in again")
+
     async def verify(self, sessions: list[Session]) -> None:
         """Ask the ledger about sessions that hear nothing: a takeover notice, or the last frame of a logout, may be lost."""
         for session in sessions:
@@ -291,7 +325,9 @@ class Admission:
                 return  # nobody hears anything now; the next sweep asks again
             if session.state in (SessionState.CLOSED, SessionState.ENTERING):
                 continue
-            if record is None or record.presence.session > session.session:
+            if record is None or record.presence.session < session.session:
+                continue  # the ledger forgot this login; `restate` sees to it
+            if record.presence.session > session.session:
                 session.taken_over()
             elif record.presence.place == LOBBY:
                 if session.hop == NO_HOP and session.state is SessionState.WAITING:  # no zone ever spoke to it: its JOIN came back

@@ -62,6 +62,7 @@ class GatewayService:
         self.url = ""
         self._stopping = False
         self._seen_version = -1
+        self._restated_for = ""
         self._view_wanted = asyncio.Event()
         self._ready = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -194,6 +195,9 @@ class GatewayService:
             self._view_wanted.clear()
             try:
                 view = await self.ledger.view()
+                if view.opened and view.run_id != self._restated_for:
+                    await self.admission.restate()
+                    self._restated_for = view.run_id
             except LedgerError:
                 await asyncio.sleep(RETRY_S)
                 self._view_wanted.set()

@@ -79,6 +79,7 @@ class Session:
         "name",
         "paused",
         "pending",
+        "resume",
         "route",
         "session",
         "slot",
@@ -92,6 +93,7 @@ class Session:
         self.write = write
         self.instructions: list[Instruction] = []
         self.name = ""
+        self.resume = ""
         self.key = 0
         self.session = 0
         self.slot = 0
@@ -293,6 +295,7 @@ class Session:
         assert rules is not None
         self._go(SessionEvent.ENTERED)
         self.name, self.key, self.session, self.slot, self.zone = name, key, session, slot, zone
+        self.resume = resume
         self.attached = True
         self._counters.logins += 1
         self.write(

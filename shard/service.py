@@ -90,6 +90,8 @@ class ShardService:
         self.failed: dict[int, str] = {}
         self._membership: Membership | None = None
         self._grid: WorldGrid | None = None
+        self._world: WorldSettings | None = None
+        self._run_id = ""
         self._seed = settings.seed
         self._stale: dict[int, int] = {}
         self._takeovers: dict[int, tuple[int, asyncio.Task[None]]] = {}
@@ -193,6 +195,7 @@ class ShardService:
                 f"{mine.schema_hash}): what clients see cannot change on a world that exists; give this shard the game that the world "
                 "was made with, or another PERDURE_WORLD"
             )
+        self._world = world
         self._grid = WorldGrid(*self.program.game.world_size, world.columns, world.rows)
         self._seed = world.seed
 
@@ -261,6 +264,9 @@ class ShardService:
             self._wake.clear()
             try:
                 view = await self.ledger.view()
+                if view.run_id != self._run_id and self._world is not None:
+                    await self.ledger.init_world(self._world)  # a server that came back empty lacks it
+                    self._run_id = view.run_id
             except LedgerError as error:
                 log.warning("view_failed", why=str(error))
                 await asyncio.sleep(self.settings.heartbeat_ms / 1000)
@@ -270,10 +276,15 @@ class ShardService:
             self._check_drained(view)
 
     def _follow(self, view: ClusterView) -> None:
+        if not view.opened:
+            return  # what this server says of owners may be old: zones that run go on, and commits tell what it forgot
         for route in view.zones.values():
             running = self.ticks.zones.get(route.zone)
             mine = route.owner == self.name and route.epoch > self._stale.get(route.zone, -1)
             newer = running is not None and (route.generation, route.epoch) > (running.generation, running.epoch)
+            older = running is not None and (route.generation, route.epoch) < (running.generation, running.epoch)
+            if older:
+                continue  # the ledger went back: the next commit restores the zone
             if running is not None and (not mine or newer) and running.phase is not Phase.FROZEN:
                 self.ticks.remove(route.zone)
                 running = None

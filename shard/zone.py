@@ -259,6 +259,11 @@ class Zone:
                 entry = unpack_entry(data)
                 if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE) and self.passages.is_known(entry):
                     continue
+                told = entry.kind
+                if told is EntryKind.MOVED:
+                    if not self._has_moved_less(entry):
+                        continue
+                    told = EntryKind.KICK  # its row goes to the lobby; the ledger has the player further on, and passes it over
                 kind = self._avatar if entry.kind is EntryKind.JOIN else entry.type
                 arrival = -1
                 if entry.payload and entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE):
@@ -274,12 +279,16 @@ class Zone:
                 self.bad_entries += 1
                 continue
             inputs[count] = (
-                entry.player, entry.kind, kind, entry.session, entry.gateway, entry.slot, entry.hop, entry.last_seq, arrival,
+                entry.player, told, kind, entry.session, entry.gateway, entry.slot, entry.hop, entry.last_seq, arrival,
                 entry.origin, 0,
             )  # fmt: skip
             self._entries.append(data)
             count += 1
         self.arrays.meta[layout.META_INPUTS] = count
+
+    def _has_moved_less(self, entry: Entry) -> bool:
+        here = self.players
+        return bool(np.any((here["key"] == entry.player) & (here["departed"] == 0) & (here["hop"] < entry.hop)))
 
     def _transfers(self) -> tuple[Transfer, ...]:
         """Return what the last tick sends away, as transfers."""

@@ -201,6 +201,17 @@ class PlayerInZone:
 
 
 @dataclass(frozen=True, slots=True)
+class Restated:
+    """A session that lives, as its gateway knows it. `resume` is the hash of its resume token."""
+
+    player: int
+    session: int
+    slot: int
+    name: str
+    resume: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sent:
     """A transfer that went with the commit of `tick`, for a reseed."""
 
@@ -262,7 +273,8 @@ class ClusterView:
     """All that coordinator, shards and gateways steer by, read in one atomic call.
 
     `suspects`: member name -> how many reports since it registered. `ticks`: zone -> last committed tick, so that an
-    observer can tell slow from dead. `run_id` changes when the ledger's server is another process or data set.
+    observer can tell slow from dead. `run_id` changes when the ledger's server is another process or data set; `opened`: a
+    coordinator has opened the world since (`Ledger.open_world`).
     """
 
     version: int
@@ -275,6 +287,7 @@ class ClusterView:
     ticks: dict[int, int]
     draining: frozenset[str]
     run_id: str
+    opened: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,9 +402,28 @@ class Ledger(ABC):
         that the ledger did not know is delivered, unless its player's record has moved as far.
         """
 
+    @abstractmethod
+    async def open_world(self, term: int, generation: int = 0) -> int:
+        """Let players come and go: whoever runs zones had time to say what this server forgot (`reseed`). Return the generation.
+
+        Before that, `enter`, `detach` and `leave` get no answer (LedgerUnavailable). A server that restarts, or is another, or has
+        other data than before (ClusterView.run_id), begins closed. The world's generation rises to `generation`, and by one at
+        least where this data set was open before: zones assigned from then on are newer than all that was forgotten. Nothing
+        changes where the world is open. LedgerRefused where the term is over.
+        """
+
     # players
     @abstractmethod
     async def enter(self, request: EnterRequest) -> EnterAnswer: ...
+
+    @abstractmethod
+    async def restate(self, gateway: int, sessions: Sequence[Restated], keep: Sequence[int] = (), now_ms: int = 0) -> list[bool]:
+        """A gateway says which sessions it has, to a server that may have forgotten some of what it knew of them.
+
+        A record of that very session, at this gateway, gets the name, the resume token and the time that it lacks: True. Anything
+        else: False, that session is over. Players that the ledger has at this gateway and that are neither named nor in
+        `keep` (somebody is just entering) are detached. LedgerUnavailable while the world is not open.
+        """
 
     @abstractmethod
     async def detach(self, player: int, session: int) -> bool:

@@ -34,11 +34,13 @@ from perdure.ledger.ledger import (
     Leadership,
     Ledger,
     LedgerRefused,
+    LedgerUnavailable,
     LobbyRecord,
     LoggedRecord,
     Member,
     Presence,
     Reseed,
+    Restated,
     WorldSettings,
     ZoneHead,
     ZoneRoute,
@@ -155,9 +157,19 @@ class MemoryLedger(Ledger):
         self._raise_version()
         return await self.zone_head(seed.zone)
 
+    async def open_world(self, term: int, generation: int = 0) -> int:
+        data = self.store.data
+        self._check_term(term)
+        if data.opened_for != self.store.run_id:
+            data.generation = max(data.generation + (1 if data.opened_for else 0), generation)
+            data.opened_for = self.store.run_id
+            self._raise_version()
+        return data.generation
+
     # --- players --------------------------------------------------------------------------------------------------
 
     async def enter(self, request: EnterRequest) -> EnterAnswer:
+        self._check_open()
         data = self.store.data
         player = data.players.get(request.player)
         if player is not None and player.name not in ("", request.name):
@@ -193,7 +205,29 @@ class MemoryLedger(Ledger):
             self.store.publish(gateway_channel(old_gateway), str(old_slot))
         return EnterAnswer(EnterStatus.OK, known.session, place, old_gateway, old_slot)
 
+    async def restate(self, gateway: int, sessions: Sequence[Restated], keep: Sequence[int] = (), now_ms: int = 0) -> list[bool]:
+        self._check_open()
+        data = self.store.data
+        known = []
+        for said in sessions:
+            record = data.players.get(said.player)
+            theirs = None if record is None else (record.session, record.gateway, record.slot)
+            known.append(theirs == (said.session, gateway, said.slot))
+            if record is None or not known[-1]:
+                continue
+            if (record.name and record.resume and record.since_ms) or (record.name not in ("", said.name)):
+                continue
+            record.name, record.resume = said.name, record.resume or said.resume
+            record.since_ms = record.since_ms or now_ms
+            self.store.announce("restore", said.player, record)
+        named = {said.player for said in sessions} | set(keep)
+        for key, record in sorted(data.players.items(), key=lambda item: key_hex(item[0])):
+            if record.gateway == gateway and key not in named:
+                await self.detach(key, record.session)
+        return known
+
     async def detach(self, player: int, session: int) -> bool:
+        self._check_open()
         known = self.store.data.players.get(player)
         if known is None or known.session != session or known.place == LOBBY:
             return False
@@ -205,6 +239,7 @@ class MemoryLedger(Ledger):
         return True
 
     async def leave(self, player: int, session: int, kick: bool = False) -> bool:
+        self._check_open()
         known = self.store.data.players.get(player)
         if known is None or known.place == LOBBY or (known.session != session and not (kick and session == -1)):
             return False
@@ -268,6 +303,7 @@ class MemoryLedger(Ledger):
             ticks,
             frozenset(data.draining),
             self.store.run_id,
+            data.opened_for == self.store.run_id,
         )
 
     async def routes_version(self) -> int:
@@ -301,9 +337,9 @@ class MemoryLedger(Ledger):
         if at_checkpoint and head is not None and newest != head.tick:
             raise LedgerRefused(f"zone {zone} stands at tick {head.tick}, its checkpoint at {newest}: its owner has not handed it over")
         if head is None:
-            found.head = StoredHead(1, 1)
+            found.head = StoredHead(data.generation, 1)
         else:
-            head.epoch += 1
+            head.generation, head.epoch = max(head.generation, data.generation), head.epoch + 1
         found.owner, found.successor, found.ready, found.image = shard, "", False, -1
         self._raise_version()
         return epoch + 1
@@ -394,6 +430,10 @@ class MemoryLedger(Ledger):
     def _leader(self) -> str:
         data = self.store.data
         return data.leader if data.leader and self.store.clock() < data.leader_until else ""
+
+    def _check_open(self) -> None:
+        if self.store.data.opened_for != self.store.run_id:
+            raise LedgerUnavailable("the world is not open: a coordinator opens it a moment after the ledger's server began")
 
     def _check_term(self, term: int) -> None:
         if term != self.store.data.term:

@@ -41,6 +41,9 @@ def restore_player(store: MemoryStore, zone: int, stated: PlayerInZone) -> None:
         record.gateway, record.slot = (stated.gateway, stated.slot) if attached else (-1, -1)
     elif record.session > stated.session or (record.gateway < 0 and stated.gateway > 0):
         _attach_again(store, zone, stated.player, record)
+    elif record.gateway >= 0 and stated.gateway == 0:
+        record.gateway, record.slot = -1, -1
+    _leave_no_copy(store, record.place, {zone}, stated.player, stated.hop)
     record.place, record.moves = zone, stated.hop
     store.announce("restore", stated.player, record)
 
@@ -57,6 +60,7 @@ def deliver_again(store: MemoryStore, zone: int, transfer: Transfer) -> None:
         return
     data.players[transfer.player] = record
     record.moves = entry.hop
+    _leave_no_copy(store, record.place, {zone, transfer.target}, transfer.player, entry.hop)
     if transfer.target == LOBBY:
         record.session = max(record.session, entry.session)
         record.saved, record.home = transfer.entry[ENTRY_HEADER:], zone
@@ -71,6 +75,12 @@ def deliver_again(store: MemoryStore, zone: int, transfer: Transfer) -> None:
     elif record.session > entry.session or (record.gateway < 0 and entry.gateway > 0):
         _attach_again(store, transfer.target, transfer.player, record)
     store.announce("restore", transfer.player, record)
+
+
+def _leave_no_copy(store: MemoryStore, old: int, knowing: set[int], player: int, hop: int) -> None:
+    """Tell the zone where the ledger had a player that it is elsewhere: whoever runs it from older data has a copy."""
+    if old != LOBBY and old not in knowing:
+        store.data.zone(old).inbox.append(Entry(EntryKind.MOVED, player, hop=hop).pack())
 
 
 def _attach_again(store: MemoryStore, zone: int, player: int, record: StoredPlayer) -> None:

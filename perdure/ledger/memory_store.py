@@ -116,6 +116,8 @@ class StoredData:
     term: int = 0
     version: int = 0
     generation: int = 1
+    opened_for: str = "memory-1"
+    """The run that the world was opened for; a new store is open for its first, so that tests of one part need no coordinator."""
 
     def zone(self, zone: int) -> StoredZone:
         """Return what is kept of a zone; makes it where there is nothing yet."""

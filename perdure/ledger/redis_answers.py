@@ -53,8 +53,8 @@ def zone_head_of(zone: int, answer: Sequence[Any]) -> ZoneHead:
     )
 
 
-def view_of(answer: Sequence[Any], run_id: str) -> ClusterView:
-    version, term, generation, leader, owners, heads, successors, members, suspects, draining = answer
+def view_of(answer: Sequence[Any]) -> ClusterView:
+    version, term, generation, leader, owners, heads, successors, members, suspects, draining, run_id, opened = answer
     asked = pairs_of(successors)
     zones, ticks = {}, {}
     for zone_text, owner, head in zip(owners[::2], owners[1::2], heads, strict=True):
@@ -76,7 +76,8 @@ def view_of(answer: Sequence[Any], run_id: str) -> ClusterView:
         {name: int(reports) for name, reports in pairs_of(suspects).items()},
         ticks,
         frozenset(name.decode() for name in draining),
-        run_id,
+        run_id.decode(),
+        opened == 1,
     )
 
 

@@ -5,7 +5,19 @@ Knows no connection, and no library: errors come as they are. Called by redis_le
 
 from __future__ import annotations
 
-UNAVAILABLE = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN", "UNKILLABLE")
+UNAVAILABLE = (
+    "OOM",
+    "READONLY",
+    "LOADING",
+    "MISCONF",
+    "NOREPLICAS",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "BUSY",
+    "TRYAGAIN",
+    "UNKILLABLE",
+    "CLOSED",
+)
 """Error codes of a server that refuses writes for now. The call had no effect, and the same call may succeed later."""
 _MENDS = {
     "OOM": "it is out of memory: raise maxmemory",
@@ -47,9 +59,9 @@ def explain(where: str, error: BaseException, user: str = "", doing: str = "") -
     """Return one line on an error of the server; `user` and `doing` are named where the user may not do that."""
     code = code_of(error)
     text = str(error)
-    if text.startswith("PERDURE ") or code == "NOPERM":
+    if text.startswith(("PERDURE ", "CLOSED ")) or code == "NOPERM":
         # The server appends where in the script it was said; that helps nobody.
-        text = text.removeprefix("PERDURE ").removeprefix("ERR ").removeprefix("NOPERM ").partition(" script: ")[0]
+        text = text.removeprefix("PERDURE ").removeprefix("CLOSED ").removeprefix("ERR ").removeprefix("NOPERM ").partition(" script: ")[0]
     if code == "NOPERM" and doing:
         text = f"user {user} may not do {doing}: {text}"
     return f"{where}: {text}" + (f" ({_MENDS[code]})" if code in _MENDS else "")

@@ -44,6 +44,7 @@ from perdure.ledger.ledger import (
     Member,
     Presence,
     Reseed,
+    Restated,
     WorldSettings,
     ZoneHead,
 )
@@ -88,8 +89,6 @@ class RedisLedger(Ledger):
         self._world = world
         self._base = keys.base(world)
         self._call_deadline_s = call_deadline_s
-        self._run_id = ""
-        self._new_connection = True
         self._closed = False
         self._reload = asyncio.Lock()
         # What is the same in every commit is encoded once: FCALL, its function, the number of keys, the key.
@@ -117,10 +116,6 @@ class RedisLedger(Ledger):
         except ValueError as error:
             raise LedgerRefused(str(error)) from error
 
-        async def on_connect(connection: redis.asyncio.Connection) -> None:
-            await connection.on_connect()
-            self._new_connection = True
-
         def pool(most: int) -> redis.asyncio.ConnectionPool:
             return redis.asyncio.BlockingConnectionPool.from_url(
                 url,
@@ -133,7 +128,6 @@ class RedisLedger(Ledger):
                 health_check_interval=0,
                 client_name=name,
                 protocol=2,
-                redis_connect_func=on_connect,
             )
 
         client = redis.asyncio.Redis.from_pool(pool(POOL_CONNECTIONS))
@@ -158,7 +152,6 @@ class RedisLedger(Ledger):
         if replication.get("role") in ("slave", "replica"):
             raise LedgerRefused(f"{self.where}: it is a read-only replica: point the URL at the primary")
         await self._load(LIBRARY_WAIT_S)
-        await self._read_run_id()
 
     async def _load(self, wait_s: float = 0.0) -> None:
         """Have the functions loaded; a user that may not load them waits so long for somebody else to, then LedgerUnavailable."""
@@ -229,15 +222,6 @@ class RedisLedger(Ledger):
                 raise
         await self._load()
         return await self._ask(doing, once)
-
-    async def _read_run_id(self) -> str:
-        """Return what tells this server, and this history of its data, from any other; read anew after every reconnect."""
-        if self._new_connection:
-            self._new_connection = False
-            server = cast(dict[str, Any], await self._ask("INFO", lambda: self._client.info("server")))
-            replication = cast(dict[str, Any], await self._ask("INFO", lambda: self._client.info("replication")))
-            self._run_id = f"{server['run_id']}/{replication['master_replid']}"
-        return self._run_id
 
     # --- world ----------------------------------------------------------------------------------------------------
 
@@ -330,7 +314,16 @@ class RedisLedger(Ledger):
         where = (seed.zone, seed.owner, seed.generation, seed.epoch, seed.tick, seed.digest, seed.blob, seed.blob_digest)
         return zone_head_of(seed.zone, await self._call("reseed", *where, *said))
 
+    async def open_world(self, term: int, generation: int = 0) -> int:
+        return int(await self._call("open_world", term, generation))
+
     # --- players --------------------------------------------------------------------------------------------------
+
+    async def restate(self, gateway: int, sessions: Sequence[Restated], keep: Sequence[int] = (), now_ms: int = 0) -> list[bool]:
+        said: list[Any] = [gateway, now_ms, len(sessions)]
+        for one in sessions:
+            said += (_PLAYER.pack(one.player), one.session, one.slot, one.name, one.resume)
+        return [known == b"1" for known in await self._call("restate", *said, *map(_PLAYER.pack, keep))]
 
     async def enter(self, request: EnterRequest) -> EnterAnswer:
         answer = await self._call(
@@ -394,9 +387,8 @@ class RedisLedger(Ledger):
 
     async def view(self) -> ClusterView:
         answer = await self._call("view", read=True)
-        run_id = await self._read_run_id()
         with decoding("the view"):
-            return view_of(answer, run_id)
+            return view_of(answer)
 
     async def routes_version(self) -> int:
         at = keys.key(self._world, "CONTROL")

@@ -28,6 +28,7 @@ class EntryKind(IntEnum):
     ARRIVE = 5  # an entity crossed a border; payload: its row; with player = 0 for one without a player
     GATEWAY_LOST = 6  # every player attached to `gateway` is detached
     KICK = 7  # put out by an operator; like LEAVE
+    MOVED = 8  # the player is elsewhere since its move number `hop`: a copy here that has moved less is left over, and goes
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,19 @@ local function control(base, field, default)
   return number_of(redis.call('HGET', base .. KEY.CONTROL, field), default, 'control ' .. field)
 end
 
+-- What tells this server, and this history of its data, from any other: '<run id>/<replication id>'.
+local function run_of()
+  local told = redis.call('INFO', 'server', 'replication')
+  return (string.match(told, 'run_id:(%x+)') or '') .. '/' .. (string.match(told, 'master_replid:(%x+)') or '')
+end
+
+-- Stop where no coordinator has opened the world for this server (open_world.lua).
+local function check_open(base)
+  if redis.call('HGET', base .. KEY.CONTROL, 'opened_for') ~= run_of() then
+    error({ err = "CLOSED the world is not open: a coordinator opens it a moment after the ledger's server began" })
+  end
+end
+
 -- Check a coordinator's term, and that the version can be raised later.
 local function check_term(base, term)
   local now = control(base, 'term', 0)
@@ -70,6 +83,13 @@ end
 local function hex_of(raw)
   local a, b, c, d, e, f, g, h = string.byte(raw, 1, 8)
   return string.format('%02x%02x%02x%02x%02x%02x%02x%02x', h, g, f, e, d, c, b, a)
+end
+
+-- The reverse.
+local function raw_of(hex)
+  local bytes = {}
+  for i = 15, 1, -2 do bytes[#bytes + 1] = string.char(tonumber(string.sub(hex, i, i + 1), 16)) end
+  return table.concat(bytes)
 end
 
 -- One inbox entry; the layout is ENTRY_STRUCT of perdure/wire/entries.py.

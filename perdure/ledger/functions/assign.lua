@@ -1,4 +1,4 @@
--- perdure_v1_assign: give a zone to a shard at epoch + 1; this fences the old owner at once.
+-- perdure_v1_assign: give a zone to a shard at epoch + 1, under the world's generation at least; this fences the old owner at once.
 -- KEYS[1] base; ARGV term, zone, shard ('' for nobody), expected epoch, '1' where the newest checkpoint must be of the last tick
 -- answer  new epoch
 -- errors  PERDURE ... where the term is over, the epoch another, or the log goes on behind the checkpoint; WRONGTYPE
@@ -16,8 +16,9 @@ local function assign(keys, args)
   end
   want('hash', base .. KEY.OWNERS, base .. KEY.SUCCESSORS)
 
-  local new_epoch = digits(tonumber(epoch) + 1)
-  redis.call('SET', base .. KEY.HEAD .. zone, (known and generation or '1') .. ' ' .. new_epoch .. ' ' .. tick .. ' ' .. digest)
+  local new_epoch, world_generation = digits(tonumber(epoch) + 1), control(base, 'generation', 1)
+  local new_generation = digits(math.max(tonumber(generation), world_generation))
+  redis.call('SET', base .. KEY.HEAD .. zone, new_generation .. ' ' .. new_epoch .. ' ' .. tick .. ' ' .. digest)
   redis.call('HSET', base .. KEY.OWNERS, zone, shard)
   redis.call('HDEL', base .. KEY.SUCCESSORS, zone, zone .. ':image')
   raise_version(base)

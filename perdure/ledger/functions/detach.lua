@@ -1,10 +1,11 @@
 -- perdure_v1_detach: a session's socket is gone.
 -- KEYS[1] base; ARGV player (8 raw bytes), session
 -- answer  1 | 0 where the session is not the newest, or the player is in the lobby
--- errors  WRONGTYPE, PERDURE ... (a damaged record)
+-- errors  CLOSED ... before the world is open; WRONGTYPE, PERDURE ... (a damaged record)
 
 local function detach(keys, args)
   local base, raw, session = keys[1], args[1], args[2]
+  check_open(base)
   local player = player_of(base, hex_of(raw))
   if not player or player.session ~= session or player.place == '-1' then return 0 end
   if player.gateway == '-1' then return 1 end

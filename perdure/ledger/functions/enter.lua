@@ -1,10 +1,11 @@
 -- perdure_v1_enter: a login or a resume.
 -- KEYS[1] base; ARGV player (8 raw bytes), name, gateway, slot, spawn zone, now in ms, resume hash issued, resume hash presented or ''
 -- answer  {'OK', session, place, old gateway, old slot} | {'BAD_RESUME' | 'NAME_CLASH', detail}
--- errors  PERDURE ... where the zone's inbox is full or a record damaged; WRONGTYPE
+-- errors  CLOSED ... before the world is open; PERDURE ... where the zone's inbox is full or a record damaged; WRONGTYPE
 
 local function enter(keys, args)
   local base, raw, name, gateway, slot = keys[1], args[1], args[2], args[3], args[4]
+  check_open(base)
   local hex = hex_of(raw)
   local player = player_of(base, hex)
   if player and player.name ~= '' and player.name ~= name then return { 'NAME_CLASH', player.name .. ' has the same key as ' .. name } end

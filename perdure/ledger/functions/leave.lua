@@ -1,10 +1,11 @@
 -- perdure_v1_leave: log out, or put out.
 -- KEYS[1] base; ARGV player (8 raw bytes), session, '1' for a kick (which may pass session -1 for any)
 -- answer  1 | 0 where the session is not the newest, or the player is in the lobby
--- errors  WRONGTYPE, PERDURE ... (a damaged record)
+-- errors  CLOSED ... before the world is open; WRONGTYPE, PERDURE ... (a damaged record)
 
 local function leave(keys, args)
   local base, raw, session, kick = keys[1], args[1], args[2], args[3] == '1'
+  check_open(base)
   local player = player_of(base, hex_of(raw))
   if not player or player.place == '-1' then return 0 end
   if player.session ~= session and not (kick and session == '-1') then return 0 end

@@ -39,7 +39,10 @@ local function statements(base, zone, args, at)
       for _, gateway in ipairs({ one.player.gateway, digits(tonumber(one.gateway)) }) do
         if gateway ~= '-1' then want('set', base .. KEY.GATEWAY_PLAYERS .. gateway) end
       end
-      if one.player.place ~= '-1' then want('set', base .. KEY.ZONE_PLAYERS .. one.player.place) end
+      if one.player.place ~= '-1' then
+        want('set', base .. KEY.ZONE_PLAYERS .. one.player.place)
+        want('list', base .. KEY.INBOX .. one.player.place)
+      end
     end
   end
   return said
@@ -82,6 +85,11 @@ local function restore(base, zone, one)
     local newest, inbox_key = tonumber(player.session), base .. KEY.INBOX .. one.place
     redis.call('RPUSH', inbox_key, entry_of(KIND.ATTACH, one.raw, newest, math.max(tonumber(player.gateway), 0), math.max(tonumber(player.slot), 0)))
     if player.gateway == '-1' then redis.call('RPUSH', inbox_key, entry_of(KIND.DETACH, one.raw, newest, 0, 0)) end
+  elseif not one.entry and player.gateway ~= '-1' and gateway == 0 then
+    player.gateway, player.slot = '-1', '-1'
+  end
+  if old_place ~= '-1' and old_place ~= one.place and old_place ~= zone then
+    redis.call('RPUSH', base .. KEY.INBOX .. old_place, entry_of(KIND.MOVED, one.raw, 0, 0, 0, '', one.hop))
   end
   player.place, player.moves = one.place, digits(one.hop)
   redis.call('HSET', row, 'name', player.name, 'session', player.session, 'place', player.place, 'gateway', player.gateway,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from ledger_lab import Clock, Lab, free_port, raw_client
+from ledger_lab import Clock, Lab, free_port, opened, raw_client
 
 from perdure.ledger.embedded import EmbeddedServer
 from perdure.ledger.memory_ledger import MemoryLedger
@@ -57,6 +57,7 @@ async def _redis_lab(kind: str, server: EmbeddedServer) -> Lab:
     await raw.flushdb()
     world = f"world-{next(_worlds)}"
     ledger = await RedisLedger.connect(server.url, world)
+    await opened(raw, world)
     return Lab(kind, world, ledger, server=server, raw=raw)
 
 

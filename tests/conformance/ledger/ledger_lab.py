@@ -167,6 +167,12 @@ class Lab:
             await self.raw.aclose()
 
 
+async def opened(raw: redis.asyncio.Redis, world: str = "main") -> None:
+    """Have a world open for the server as it is, as a coordinator would."""
+    told = await raw.info("server") | await raw.info("replication")
+    await raw.hset(keys.key(world, "CONTROL"), "opened_for", f"{told['run_id']}/{told['master_replid']}")  # type: ignore[misc]
+
+
 def request(name: str, gateway: int = 7, slot: int = 3, spawn: int = 0, **changes: Any) -> EnterRequest:
     values: dict[str, Any] = {
         "player": player_key(name),
@@ -223,6 +229,8 @@ async def ledger_at(url: str, world: str = "main", **options: Any) -> AsyncItera
 async def own_lab(server: EmbeddedServer, world: str = "main", **options: Any) -> AsyncIterator[Lab]:
     """A lab on a server that the test may kill, closed at the end."""
     lab = Lab("own", world, await RedisLedger.connect(server.url, world, **options), server=server, raw=raw_client(server.url))
+    assert lab.raw is not None
+    await opened(lab.raw, world)
     try:
         yield lab
     finally:

@@ -31,6 +31,7 @@ from perdure.ledger.ledger import (
     LedgerUnavailable,
     Member,
     PlayerInZone,
+    Restated,
     WorldSettings,
     gateway_channel,
 )
@@ -155,6 +156,7 @@ async def belong(own: Ledger, rest: Lab, kind: str) -> Member:
 async def gateway_works(own: RedisLedger, rest: Lab) -> None:
     await rest.ledger.init_world(WORLD)
     await rest.zones(0, 1)
+    await rest.ledger.open_world(rest.term)
     await rest.ledger.heartbeat(member("shard-a"))
     async with hearing(own, gateway_channel(7), ROUTES_CHANNEL) as heard:
         me = await belong(own, rest, "gateway")
@@ -165,7 +167,10 @@ async def gateway_works(own: RedisLedger, rest: Lab) -> None:
         assert second.session == first.session + 1
         found = await own.player(player_key("ann"))
         assert found is not None and found.presence.gateway == 8
+        assert await own.restate(8, [Restated(player_key("ann"), second.session, 4, "ann", "aa")]) == [True]
         assert await own.detach(player_key("ann"), second.session)
+        await own.enter(request("ben", gateway=8))
+        assert await own.restate(8, []) == []
         assert await own.leave(player_key("ann"), second.session)
         await own.suspect("shard-a", 11, me.name)
         assert (await own.view()).suspects == {"shard-a": 1}
@@ -175,6 +180,7 @@ async def gateway_works(own: RedisLedger, rest: Lab) -> None:
 async def shard_works(own: RedisLedger, rest: Lab) -> None:
     assert await own.init_world(WORLD) == await own.init_world(WORLD) == WORLD
     await rest.zones(0, 1, owner="shard-1")
+    await rest.ledger.open_world(rest.term)
     lab = Lab("users", "main", own, raw=rest.raw, heads=dict(rest.heads))
     async with hearing(own, ROUTES_CHANNEL) as heard:
         me = await belong(own, rest, "shard")
@@ -213,6 +219,7 @@ async def coordinator_works(own: RedisLedger, rest: Lab) -> None:
         me = await belong(own, rest, "coordinator")
         term = (await own.elect(me.name, 60_000)).term
         assert (await own.elect(me.name, 60_000)).leading
+        assert await own.open_world(term) == 1
         for name, number in (("shard-a", 11), ("shard-b", 12)):
             await rest.ledger.heartbeat(member(name, number))
         await rest.ledger.suspect("shard-b", 12, "gateway-1")
@@ -245,6 +252,7 @@ async def coordinator_works(own: RedisLedger, rest: Lab) -> None:
 async def operator_works(own: RedisLedger, rest: Lab) -> None:
     await rest.ledger.init_world(WORLD)
     await rest.zones(0, 1)
+    await rest.ledger.open_world(rest.term)
     await rest.ledger.heartbeat(member("shard-a"))
     await rest.enter("ann")
     await rest.commit(0)
@@ -372,6 +380,8 @@ CALLS: dict[str, Callable[[Ledger, int], Awaitable[Any]]] = {
     "init_world": lambda ledger, term: ledger.init_world(WORLD),
     "commit": lambda ledger, term: ledger.commit([next_commit()]),
     "put_checkpoint": lambda ledger, term: ledger.put_checkpoint(0, 1, 1, b"blob"),
+    "open_world": lambda ledger, term: ledger.open_world(term),
+    "restate": lambda ledger, term: ledger.restate(7, []),
     "reseed": lambda ledger, term: ledger.reseed(seed(0, 1, 1, 9, "ab" * 16)),
     "enter": lambda ledger, term: ledger.enter(request("eve")),
     "detach": lambda ledger, term: ledger.detach(player_key("ann"), 1),
@@ -392,10 +402,10 @@ CALLS: dict[str, Callable[[Ledger, int], Awaitable[Any]]] = {
 REFUSED_CALLS = {
     "gateway": (
         "init_world", "commit", "put_checkpoint", "reseed", "elect", "resign", "assign", "intend", "successor_ready", "set_draining",
-        "order", "gateway_lost", "read_checkpoint",
+        "order", "gateway_lost", "read_checkpoint", "open_world",
     ),
-    "shard": ("enter", "elect", "resign", "suspect", "set_draining", "order", "gateway_lost"),
-    "coordinator": ("init_world", "commit", "put_checkpoint", "reseed", "enter", "suspect"),
+    "shard": ("enter", "restate", "elect", "resign", "suspect", "set_draining", "order", "gateway_lost"),
+    "coordinator": ("init_world", "commit", "put_checkpoint", "reseed", "enter", "suspect", "restate"),
     "operator": tuple(name for name in CALLS if name != "read_checkpoint"),
 }  # fmt: skip
 
@@ -407,9 +417,12 @@ async def test_a_call_that_is_not_the_roles_is_refused_in_one_line_and_changes_n
     async with users.ledger("admin") as rest, users.ledger(role) as own:
         lab = Lab("users", "main", rest, raw=raw)
         await lab.zones(0, 1)
+        await rest.open_world(lab.term)
         await rest.heartbeat(member("shard-a"))
         await lab.enter("ann")
         await rest.intend(lab.term, 1, "shard-b")
+        if call == "open_world":  # where it is open, there is nothing to write
+            await raw.hset("perdure:{main}:control", "opened_for", "another")  # type: ignore[misc]
         refusal = await lab.unchanged(CALLS[call](own, lab.term))
         assert isinstance(refusal, LedgerError), refusal
         assert isinstance(refusal, LedgerUnavailable) == (call == "commit")

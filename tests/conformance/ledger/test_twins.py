@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from ledger_lab import Clock, Lab, member, raw_client, request, seed
 
 from perdure.ledger import keys
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import Commit, Ledger, LedgerRefused, PlayerInZone, Sent, Transfer
+from perdure.ledger.ledger import Commit, Ledger, LedgerError, PlayerInZone, Restated, Sent, Transfer
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import blob_digest, chain_digest
@@ -68,6 +69,12 @@ steps = st.one_of(
     st.tuples(st.just("resign"), st.sampled_from(("c", "d"))),
     st.tuples(st.just("intend"), zone, st.sampled_from((*MEMBERS, "")), off),
     st.tuples(st.just("ready"), zone, somebody),
+    st.tuples(
+        st.just("restate"), gateway, st.lists(st.tuples(name, off, off), max_size=3, unique_by=itemgetter(0)), st.lists(name, max_size=1)
+    ),
+    st.tuples(st.just("another server")),
+    st.tuples(st.just("open"), off, st.sampled_from((0, 0, 5))),
+    st.tuples(st.just("open"), st.just(0), st.just(0)),
 )
 
 
@@ -161,7 +168,28 @@ class Twins:
                 return lambda ledger: ledger.intend(data.term + d_term, where, shard)
             case "ready", [where, shard]:
                 return lambda ledger: ledger.successor_ready(where, shard)
+            case "restate", [gate, sessions, keep]:
+                said = [self.restated(*one) for one in sessions]
+                kept = [player_key(who) for who in keep]
+                return lambda ledger: ledger.restate(gate, said, kept, 5)
+            case "open", [d_term, generation]:
+                return lambda ledger: ledger.open_world(data.term + d_term, generation)
+            case "another server", []:
+                return self.another_server
         raise AssertionError(step)
+
+    async def another_server(self, ledger: Ledger) -> None:
+        """As far as this world can tell, the server is another one by now."""
+        if ledger is self.memory:
+            self.memory.store.data.opened_for = "another"
+        else:
+            assert self.lab.raw is not None
+            await self.lab.raw.hset(keys.key(self.lab.world, "CONTROL"), "opened_for", "another")  # type: ignore[misc]
+
+    def restated(self, who: str, d_session: int, d_slot: int) -> Restated:
+        known = self.memory.store.data.players.get(player_key(who))
+        slot = known.slot if known else 1
+        return Restated(player_key(who), max(self.session(who) + d_session, 0), max(slot + d_slot, 0), who, "rr")
 
     def session(self, who: str) -> int:
         known = self.memory.store.data.players.get(player_key(who))
@@ -205,7 +233,7 @@ async def answer_of(call: Call, ledger: Ledger) -> Any:
     """Return what a call answers; a refusal as its words, which the Redis twin says after the server's name."""
     try:
         return await call(ledger)
-    except LedgerRefused as error:
+    except LedgerError as error:
         return f"refused: {str(error).partition(': ')[2]}" if isinstance(ledger, RedisLedger) else f"refused: {error}"
 
 
@@ -217,8 +245,10 @@ async def play(script: list[Step], server: EmbeddedServer) -> None:
     redis_ledger = await RedisLedger.connect(server.url, world)
     lab = Lab("twin", world, redis_ledger, server=server, raw=raw_client(server.url))
     twins = Twins(MemoryLedger(MemoryStore(Clock())), lab)
+    twins.memory.store.data.opened_for = ""
     try:
-        opening: list[Step] = [("elect", "c"), *(("assign", where, "shard-a", 0, 0, False) for where in ZONES)]
+        opening: list[Step] = [("elect", "c"), ("enter", "ada", 7, 0, ""), ("open", 0, 0)]
+        opening += [("assign", where, "shard-a", 0, 0, False) for where in ZONES]
         for at, step in enumerate([*opening, *script]):
             call = await twins.call(step)
             # Read before either twin is called: both get the very same arguments.

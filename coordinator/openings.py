@@ -1,0 +1,65 @@
+"""When a world is opened for a server of the ledger, and which zones that server has forgotten for good.
+
+A server that restarts, or is another, or has older data than before, begins closed (Ledger.open_world). Owners that live put back
+what they run; a leader opens the world once they had the time, and says what nobody put back. (docs/decisions/0012)
+
+Owns what earlier views said of zones. No I/O, no clock. Called by cluster_state.
+"""
+
+from __future__ import annotations
+
+from coordinator.events import LostZone, OpenWorld
+from perdure.ledger.ledger import ClusterView
+
+Stand = tuple[int, int, int]
+"""(generation, epoch, tick): of two stands of a zone the higher one is the newer."""
+NEVER: Stand = (0, 0, 0)
+
+
+class Openings:
+    """`wait_ms`: how long owners have, from the first view of a server on; `most_ms`, where one of them lives and is not through."""
+
+    def __init__(self, wait_ms: float, most_ms: float) -> None:
+        self._wait_ms, self._most_ms = wait_ms, most_ms
+        self._run_id: str | None = None
+        self._since_ms = 0.0
+        self._seen: dict[int, Stand] = {}
+        self._generation = 0
+
+    def observe(self, now_ms: float, view: ClusterView) -> bool:
+        """Take a view in; return whether it is of another server than the one before."""
+        first, another = self._run_id is None, self._run_id != view.run_id
+        if another:
+            self._run_id, self._since_ms = view.run_id, now_ms
+        if view.opened:
+            self._seen = {zone: _stand(view, zone) for zone in view.zones}
+            self._generation = max(view.generation, *(stand[0] for stand in self._seen.values()), 0)
+        return another and not (first and view.opened)
+
+    def is_hands_off(self, now_ms: float, view: ClusterView) -> bool:
+        """Is it too early to open the world, or to decide anything by this view?"""
+        waited_ms = now_ms - self._since_ms
+        return waited_ms < self._wait_ms or (waited_ms < self._most_ms and self._is_awaited(view))
+
+    def opening(self, view: ClusterView) -> OpenWorld:
+        """Return how to open the world: what no living owner has put back is lost."""
+        lost = [
+            LostZone(zone, stand[2], max(now[2], 0))
+            for zone, stand in sorted(self._seen.items())
+            if (now := _stand(view, zone)) < stand and stand[2] > 0
+        ]
+        return OpenWorld(self._generation + 1 if self._generation else 0, tuple(lost))
+
+    def _is_awaited(self, view: ClusterView) -> bool:
+        """Does somebody live who runs a zone that this server knows less of than there was?"""
+        return any(
+            _stand(view, zone) < max(self._seen.get(zone, NEVER), (0, 0, 1))
+            for member in view.members.values()
+            if member.kind == "shard" and isinstance(load := member.info.get("load"), dict)
+            for zone in (int(name) for name in load if isinstance(name, str) and name.isdigit())
+        )
+
+
+def _stand(view: ClusterView, zone: int) -> Stand:
+    route = view.zones.get(zone)
+    return NEVER if route is None else (route.generation, route.epoch, view.ticks.get(zone, 0))
