@@ -20,6 +20,7 @@ from coordinator.events import (
     GatewaysInUse,
     Instruction,
     Intend,
+    OpenWorld,
     ReadTail,
     StepDown,
     TailRead,
@@ -209,6 +210,8 @@ class FakeCluster:
                 drive(self.ledger.evict(term, member, number))
             case GatewayLost(number):
                 drive(self.ledger.gateway_lost(term, number))
+            case OpenWorld(generation):
+                drive(self.ledger.open_world(term, generation))
             case StepDown():
                 coordinator.state.handle(Deposed())
 

@@ -1,0 +1,107 @@
+"""When a world is opened for another server of the ledger, and what is said of zones that it forgot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from coordinator.cluster_state import ClusterSettings
+from coordinator.events import Assign, LostZone, OpenWorld
+from perdure.ledger.ledger import Reseed
+from perdure.ledger.record import blob_digest
+from tests.unit.coordinator.fake_cluster import SHARDS, FakeCluster, drive, running
+
+
+def replaced(cluster: FakeCluster, kept: object | None = None) -> None:
+    """Another server answers, with what it has or with an older copy."""
+    cluster.store.restore(cluster.store.snapshot() if kept is None else kept)
+
+
+def passing(cluster: FakeCluster, duration_ms: float) -> Iterator[None]:
+    for _ in range(int(duration_ms / 100)):
+        cluster.pass_ms(100)
+        yield
+
+
+def test_a_new_world_is_opened_once_owners_had_time_who_might_be_there() -> None:
+    cluster = FakeCluster(settings=ClusterSettings(settle_ms=0))
+    cluster.store.data.opened_for = ""
+    cluster.join(*SHARDS)
+    cluster.step()
+    assert not cluster.view().opened and not cluster.view().zones
+    cluster.pass_ms(900)
+    assert not cluster.view().opened and not cluster.view().zones
+    cluster.pass_ms(300)
+    assert cluster.view().opened and cluster.view().generation == 1
+    assert cluster.counts() == dict.fromkeys(SHARDS, 4)
+
+
+def test_a_coordinator_that_starts_in_an_open_world_need_not_wait() -> None:
+    cluster = FakeCluster(settings=ClusterSettings(settle_ms=0))
+    cluster.join(*SHARDS)
+    cluster.step()
+    assert cluster.counts() == dict.fromkeys(SHARDS, 4)
+    assert not cluster.done(OpenWorld)
+
+
+def test_another_server_gets_hands_off_until_owners_had_time() -> None:
+    cluster = running()
+    replaced(cluster)
+    cluster.depart("s0")
+    for _ in passing(cluster, 900):
+        assert cluster.counts()["s0"] == 4 and not cluster.view().opened
+    cluster.pass_ms(300)
+    assert "s0" not in cluster.counts()
+    assert cluster.done(OpenWorld) == [OpenWorld(2)]
+    assert {route.generation for route in cluster.view().zones.values() if route.epoch > 1} == {2}
+    cluster.pass_ms(3000)
+    assert len(cluster.done(OpenWorld)) == 1
+
+
+def test_an_owner_who_lives_and_is_not_through_is_waited_for() -> None:
+    cluster = running()
+    cluster.committing |= set(SHARDS)
+    owned = {name: sorted(zones) for name, zones in cluster.owners().items()}
+    for name in SHARDS:
+        cluster.say(name, load={str(zone): 1 for zone in owned[name]})
+    cluster.pass_ms(500)
+    cluster.committing.clear()
+    replaced(cluster, FakeCluster().store.snapshot())
+    cluster.pass_ms(3000)
+    assert not cluster.view().opened, "everybody beats, and runs zones that the ledger lacks"
+    for name in SHARDS[:3]:
+        for zone in owned[name]:
+            drive(cluster.ledger.reseed(Reseed(zone, name, 1, 1, 9, "ab" * 16, b"blob", blob_digest(b"blob"))))
+    cluster.kill("s3")
+    cluster.pass_ms(2500)
+    assert cluster.view().opened, "nobody is waited for longer than that"
+    (opening,) = cluster.done(OpenWorld)
+    assert [lost.zone for lost in opening.lost] == owned["s3"]
+    assert all(lost.known >= 5 and lost.left == 0 for lost in opening.lost)
+    cluster.join("s3")
+    cluster.pass_ms(3000)
+    assert min(cluster.view().zones[zone].generation for zone in owned["s3"]) >= 2, "above all that anybody was shown"
+
+
+def test_an_older_copy_says_what_is_left() -> None:
+    cluster = running("s0", "s1")
+    cluster.committing |= {"s0", "s1"}
+    cluster.pass_ms(1000)
+    kept = cluster.store.snapshot()
+    left = cluster.view().ticks[0]
+    cluster.pass_ms(1000)
+    known = cluster.view().ticks[0]
+    cluster.committing.clear()
+    replaced(cluster, kept)
+    cluster.pass_ms(1300)
+    (opening,) = cluster.done(OpenWorld)
+    assert opening.lost[0] == LostZone(0, known, left) and len(opening.lost) == 16
+
+
+def test_nothing_is_called_lost_where_nothing_is() -> None:
+    cluster = running()
+    cluster.committing |= set(SHARDS)
+    cluster.pass_ms(1000)
+    replaced(cluster)
+    cluster.pass_ms(1300)
+    assert cluster.done(OpenWorld) == [OpenWorld(2)]
+    assert len(cluster.done(Assign)) == 16
