@@ -367,3 +367,46 @@ def test_everyone_gets_a_full_snapshot_after_frames_that_were_never_released() -
     assert one.client.world is not None
     assert one.client.world.me is not None
     assert one.client.world.me.x == 10.0
+
+
+def rolled_back(owner_lives: bool) -> World:
+    """A player walks from zone 0 to zone 1, and the ledger comes back as it was before; zone 1's owner lives."""
+    world = World(program(str(SMALL)), 2, 1)
+    world.join("one")
+    world.join("two")
+    for _ in range(3):
+        world.tick(encode=True)
+    kept, blob = world.store.snapshot(), world.zones[0].checkpoint()
+    world.command("one", "go", x=80.0, y=20.0)
+    for _ in range(4):
+        world.tick(encode=True)
+    assert world.holder("one") == [1]
+    world.row("one")["gold"] = 41
+    world.store.restore(kept)
+    for number in (0, 1) if owner_lives else (1,):
+        refused(world, number)
+        reseed(world, number)
+    now(world.ledger.open_world(world.term))
+    if not owner_lives:
+        heir = fresh(world)
+        heir.restore(blob)
+        epoch = now(world.ledger.assign(world.term, 0, "heir", world.zones[0].epoch))
+        heir.recovered(now(world.ledger.zone_head(0)).generation, epoch)
+        world.zones[0] = heir
+    return world
+
+
+@pytest.mark.parametrize("owner_lives", [True, False])
+def test_who_walked_away_from_a_zone_that_is_taken_back_is_in_one_place(owner_lives: bool) -> None:
+    world = rolled_back(owner_lives)
+    if not owner_lives:
+        assert world.holder("one") == [0, 1], "the heir's copy is from before"
+    for _ in range(3):  # gateways drop the copy's frames, which are of an earlier move
+        world.tick()
+    assert world.holder("one") == [1] and world.place("one") == 1
+    assert world.row("one")["gold"] == 41
+    assert len(world.zones[0].rows("man")) == 1, "two is there, and no copy of one"
+    world.command("one", "go", x=10.0, y=20.0)
+    for _ in range(4):
+        world.tick(encode=True)
+    assert world.holder("one") == [0] and world.row("one")["gold"] == 41

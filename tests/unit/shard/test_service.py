@@ -89,3 +89,39 @@ async def test_a_shard_whose_rules_do_not_compile_leaves_the_cluster_before_it_s
         await ShardService(settings(tmp_path), program(SMALL), ledger).serve()
     assert not ledger.store.data.members
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "heartbeat"]
+
+
+async def test_an_owner_keeps_its_zone_whatever_an_older_copy_of_the_ledger_says_of_owners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is from before the zone came here, and lacks the world: the zone and the world are put back, nothing is dropped."""
+    for name in ("freeze", "disable"):
+        monkeypatch.setattr(gc, name, lambda: None)
+    ledger = MemoryLedger()
+    shard = ShardService(settings(tmp_path), warm_program(SMALL), ledger)
+    serving = asyncio.ensure_future(shard.serve())
+    async with asyncio.timeout(30):
+        while shard.state != "ready":
+            await asyncio.sleep(0.005)
+        term = (await ledger.elect("test", 100_000)).term
+        await ledger.assign(term, 0, "shard-9", 0)
+        kept: Any = ledger.store.snapshot()
+        kept.world = None
+        await ledger.assign(term, 0, "shard-1", 1)
+        await ledger.assign(term, 1, "shard-1", 0)
+        while not all(zone in shard.ticks.zones and shard.ticks.zones[zone].tick > 2 for zone in (0, 1)):
+            await asyncio.sleep(0.005)
+        running = dict(shard.ticks.zones)
+        ledger.store.restore(kept)
+        shard._follow(await ledger.view())
+        assert shard.ticks.zones == running, "while the world is closed"
+        ledger.store.data.opened_for = ledger.store.run_id
+        shard._follow(await ledger.view())
+        assert shard.ticks.zones == running, "when it is open again, and the zone is not yet put back"
+        last = running[0].tick + 1
+        while (await ledger.view()).ticks.get(0, 0) <= last or await ledger.world() is None:
+            await asyncio.sleep(0.005)
+        assert shard.ticks.zones == running
+        assert {zone: (await ledger.zone_head(zone)).owner for zone in (0, 1)} == {0: "shard-1", 1: "shard-1"}
+        signal.raise_signal(signal.SIGTERM)
+        assert await serving == 0
