@@ -254,10 +254,13 @@ class Zone:
         """Decode the inbox page into input rows and arrivals; an entry that cannot be read is counted and has no effect."""
         inputs, entities, count = self.arrays.inputs, self.program.game.entities, 0
         self._entries, arrivals = [], dict.fromkeys(range(len(entities)), 0)
+        elsewhere = self._elsewhere()
         for data in self.page:
             try:
                 entry = unpack_entry(data)
-                if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE) and self.passages.is_known(entry):
+                if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE) and (
+                    self.passages.is_known(entry) or (entry.player and entry.hop < elsewhere.get(entry.player, 0))
+                ):
                     continue
                 told = entry.kind
                 if told is EntryKind.MOVED:
@@ -285,6 +288,11 @@ class Zone:
             self._entries.append(data)
             count += 1
         self.arrays.meta[layout.META_INPUTS] = count
+
+    def _elsewhere(self) -> dict[int, int]:
+        """Return who is elsewhere by the word of this page, and since which move: a copy that comes with the same page is none too."""
+        moved = [unpack_entry(data) for data in self.page if data[:1] == bytes((EntryKind.MOVED,)) and len(data) >= ENTRY_HEADER]
+        return {entry.player: entry.hop for entry in moved}
 
     def _has_moved_less(self, entry: Entry) -> bool:
         here = self.players

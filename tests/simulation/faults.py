@@ -274,6 +274,7 @@ class Faults:
         machines, server = self.cluster.machines, self.cluster.server
         age_s = self.random.choice((self.random.uniform(0.0, 0.2), self.random.uniform(0.0, 3.0)))
         away_s = self.random.choice((0.0, self.random.uniform(0.0, 2.0)))
+        storms = self.random.random() < 0.5
         if machines.now + CALM_S + age_s + away_s + MENDED_S > self.last_s:
             return
         self.spare_until_s = machines.now + CALM_S + age_s + away_s + MENDED_S
@@ -288,6 +289,8 @@ class Faults:
             self._say(kind, f"what it held {age_s:.3f} s ago, after {away_s:.2f} s")
             server.crash()
             machines.later(away_s, server.start, kept)
+            if storms:  # those who break off come back to a server that knows little yet
+                machines.later(max(away_s + self.random.uniform(-0.3, 0.1), 0.0), self._do_reconnect_storm)
 
         machines.later(CALM_S, keep)
 

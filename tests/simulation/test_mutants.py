@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import tests.simulation.mutants_forgetting  # noqa: F401 (registers its own)
 from tests.simulation.mutants import KINDS, MUTANTS, find
 
 pytestmark = pytest.mark.timeout(600)

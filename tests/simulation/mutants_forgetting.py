@@ -1,0 +1,103 @@
+"""Planted bugs in what happens when the ledger forgot (docs/decisions/0012)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import perdure.ledger.memory_ledger
+import perdure.ledger.memory_reseed
+from gateway.admission import Admission
+from perdure.ledger.ledger import ClusterView, PlayerInZone, Reseed
+from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.memory_store import MemoryStore
+from perdure.wire.entries import Entry
+from shard.passages import Passages
+from shard.service import ShardService
+from tests.simulation.clock import Patch
+from tests.simulation.mutants import mutant
+
+FORGETS = ("ledger_older", "ledger_empty")
+
+
+def _reseed_without(**changes: Any) -> list[Patch]:
+    real = MemoryLedger.reseed
+
+    async def reseed(self: MemoryLedger, seed: Reseed) -> Any:
+        return await real(self, dataclasses.replace(seed, **changes))
+
+    return [(MemoryLedger, "reseed", reseed)]
+
+
+@mutant(*FORGETS)
+def reseed_without_players() -> list[Patch]:
+    """An owner puts its zone back, and does not say who is in it."""
+    return _reseed_without(players=())
+
+
+@mutant(*FORGETS)
+def reseed_without_what_was_sent() -> list[Patch]:
+    """An owner puts its zone back, and does not say whom it has sent away lately."""
+    return _reseed_without(sent=())
+
+
+@mutant(*FORGETS)
+def passages_are_forgotten() -> list[Patch]:
+    """A zone takes whom an older copy's inbox holds once more, and the ledger leaves them there."""
+    return [
+        (Passages, "is_known", lambda self, entry: False),
+        (perdure.ledger.memory_ledger, "without_known", lambda inbox, seed: inbox),
+    ]
+
+
+@mutant(*FORGETS)
+def the_latest_statement_holds() -> list[Patch]:
+    """Of two statements about where a player is, the one that comes last holds, not the one with more moves."""
+    real = perdure.ledger.memory_reseed.restore_player
+
+    def restore(store: MemoryStore, zone: int, stated: PlayerInZone) -> None:
+        record = store.data.players.get(stated.player)
+        if record is not None:
+            record.moves = min(record.moves, stated.hop)
+        real(store, zone, stated)
+
+    def deliver(store: MemoryStore, zone: int, transfer: Any) -> None:
+        record = store.data.players.get(transfer.player)
+        if record is not None and transfer.player:
+            record.moves = min(record.moves, _hop(transfer.entry) - 1)
+        again(store, zone, transfer)
+
+    again = perdure.ledger.memory_reseed.deliver_again
+    return [(perdure.ledger.memory_ledger, "restore_player", restore), (perdure.ledger.memory_ledger, "deliver_again", deliver)]
+
+
+def _hop(data: bytes) -> int:
+    from perdure.wire.entries import unpack_entry
+
+    entry: Entry = unpack_entry(data)
+    return entry.hop
+
+
+@mutant("ledger_older")
+def an_older_view_takes_zones_away() -> list[Patch]:
+    """A shard follows what a ledger that went back says of owners, before they had the time to say what they run."""
+    real = ShardService._follow
+
+    def follow(self: ShardService, view: ClusterView) -> None:
+        for route in view.zones.values():
+            running = self.ticks.zones.get(route.zone)
+            if running is not None and route.owner != self.name:
+                self.ticks.remove(route.zone)
+        real(self, view)
+
+    return [(ShardService, "_follow", follow)]
+
+
+@mutant("ledger_empty")
+def gateways_say_nothing_again() -> list[Patch]:
+    """A gateway does not tell a ledger that forgot which sessions it has."""
+
+    async def restate(self: Admission) -> None:
+        return None
+
+    return [(Admission, "restate", restate)]
