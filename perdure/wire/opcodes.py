@@ -107,6 +107,12 @@ CLOSE_REASONS: dict[Close, CloseReason] = {
         CloseReason(Close.FULL, "full", "this gateway or the zone holds all it can", "try again later, or another gateway", True),
         CloseReason(Close.IDLE, "idle", "nothing was heard for too long", "send a ping now and then", True),
         CloseReason(Close.KICKED, "kicked", "an operator, or a command that crashed the zone", "ask the operator", False),
-        CloseReason(Close.UNAVAILABLE, "unavailable", "the world could not be reached (ledger away)", "resume with backoff", True),
+        CloseReason(
+            Close.UNAVAILABLE,
+            "unavailable",
+            "the world could not be reached (ledger away, gateway not joined yet)",
+            "resume with backoff",
+            True,
+        ),
     )
 }
