@@ -104,7 +104,7 @@ async def _measure(zones: int, ticks: int, rounds: int, tick_hz: int, folder: Pa
 
     results: dict[str, Any] = {}
     try:
-        term = (await ledger.elect("bench", 3_600_000)).term
+        term = (await ledger.elect("bench")).term
         next_zone = 0
         for name, commit in (("ours", ours), ("redis_py_pipeline", redis_py)):
             series = []

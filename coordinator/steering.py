@@ -7,6 +7,7 @@ Owns the leadership and the last view. Holds no loop, no socket and no task, and
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from enum import Enum
 
@@ -34,6 +35,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
 from perdure.ledger.ledger import ClusterView, Ledger, LedgerRefused, LedgerUnavailable, WorldSettings
 from perdure.ledger.record import unpack_record
+from perdure.placement.lease import LeaseWatch
 
 CONCURRENT_CALLS = 64
 """Calls to the ledger under way at once, when a lost shard's zones are assigned."""
@@ -71,6 +73,9 @@ class Steering:
         self.view: ClusterView | None = None
         self.view_read_ms = 0.0
         self._renewed_ms = 0.0
+        # A pause of this process does no harm: the leadership is taken from a leader only where the ledger, too, knows no later beat.
+        self._lease: LeaseWatch[str] = LeaseWatch(settings.leader_lease_ms, math.inf, settings.outage_grace_ms)
+        self._beat = -1
         self._outage_began_ms: float | None = None
 
     @property
@@ -98,14 +103,15 @@ class Steering:
             self.state.handle(GatewaysInUse(self._gateways_in_use()))
             view = await self._ledger.view()
             self._note_answer(view)
-            if (view.leader != self.name) if self.leading else view.leader in ("", self.name):
-                # Nobody leads, or (the ledger went back in time, or our lease ran out) not who we took for the leader.
+            if not self.leading or view.leader != self.name:
+                # Somebody else leads, or nobody does, or (the ledger went back in time) not who we took for the leader.
                 return Turn.ACTED if await self._stand() else Turn.IDLE
             return await self._decide(view)
         except LedgerUnavailable as error:
             self._note_outage(error)
             return Turn.UNAVAILABLE
         except LedgerRefused as error:
+            self._lease.interrupted()  # the leader is refused like us
             # A definite no to a reading or an election: the data set is not what it should be. People must look; the world goes on.
             log.error("the ledger refused", error=str(error), mend="see the message; check REDIS_URL, the ACL user and the world's name")
             return Turn.UNAVAILABLE
@@ -119,9 +125,12 @@ class Steering:
     # --- within ---------------------------------------------------------------------------------------------------
 
     async def _stand(self) -> bool:
-        """Take or keep the leadership."""
+        """Take or keep the leadership. It is taken from another whose beat has not risen for a lease's time, as seen from here."""
         asked_ms = self.now_ms()
-        answer = await self._ledger.elect(self.name, self._settings.leader_lease_ms)
+        silent = self._beat if self._lease.expired(asked_ms) else -1
+        answer = await self._ledger.elect(self.name, self.state.term or 0, silent)
+        self._beat = answer.beat
+        self._lease.observe(self.now_ms(), {} if answer.leading else {answer.leader: answer.beat})
         if not answer.leading:
             if self.leading:
                 self._depose(f"{answer.leader} leads in term {answer.term}")
@@ -268,6 +277,7 @@ class Steering:
 
     def _note_outage(self, error: LedgerUnavailable) -> None:
         self._metrics.ledger_failures.inc()
+        self._lease.interrupted()
         self.state.handle(ViewFailed(self.now_ms()))
         if self._outage_began_ms is None:
             self._outage_began_ms = self.now_ms()

@@ -8,6 +8,7 @@ reach the ledger sooner or later. Never touches a socket. Called by dispatch (in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,23 +30,24 @@ log = structlog.get_logger("gateway.admission")
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 1.0
 OUTBOX_BATCH = 64
+NO_MEMBER = "this gateway is joining the cluster; try again, here or at another one"
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
     """Something the ledger must hear: a lost socket (`kick` False), or a session that is put out.
 
-    `session` 0: an entry whose answer was lost; it is looked up by `slots` and detached if it did take effect.
+    `session` 0: an entry whose answer was lost; it is looked up by (gateway, slot) and detached if it did take effect.
     """
 
     player: int
     session: int
     kick: bool = False
-    slots: tuple[int, ...] = ()
+    slots: tuple[tuple[int, int], ...] = ()
 
 
 class Admission:
-    """`perform` carries out instructions that sessions left (dispatch)."""
+    """`perform` carries out instructions that sessions left (dispatch). `joined` is set while the cluster counts on this gateway."""
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Admission:
         secret: str,
         number: int,
         own_name: str,
+        joined: asyncio.Event,
         zones: int,
         max_sessions: int,
         timeout_s: float,
@@ -70,6 +73,7 @@ class Admission:
         self._perform = perform
         self._secret = secret
         self._own_name = own_name
+        self._joined = joined
         self._max_sessions = max_sessions
         self._timeout_s = timeout_s
         self._gate = asyncio.Semaphore(max_concurrent)
@@ -104,11 +108,20 @@ class Admission:
             return
         self._entering += 1
         try:
+            await self._until_joined()
             async with self._gate:
-                if session.state is SessionState.ENTERING:
+                if not self._joined.is_set():
+                    self._close(session, Close.UNAVAILABLE, NO_MEMBER)
+                elif session.state is SessionState.ENTERING:
                     await self._enter(session, name, "" if hello.resume is None else hash_resume(hello.resume))
         finally:
             self._entering -= 1
+
+    async def _until_joined(self) -> None:
+        """Wait for the ledger to accept this gateway as a member, for as long as a login may take: who is none gets no frames."""
+        with contextlib.suppress(TimeoutError):  # then it is none yet
+            async with asyncio.timeout(self._timeout_s):
+                await self._joined.wait()
 
     async def _enter(self, session: Session, name: str, presented: str) -> None:
         """Ask the ledger until there is an answer, within the time limit.
@@ -129,14 +142,14 @@ class Admission:
     async def _enter_as(self, session: Session, name: str, key: int, presented: str) -> None:
         deadline_s = time.monotonic() + self._timeout_s
         candidates = [presented]
-        slots: list[int] = []
+        slots: list[tuple[int, int]] = []
         delay_s = RETRY_FIRST_S
         while True:
             resume = make_resume(name)
             issued = hash_resume(resume)
-            slot = self._fanout.reserve_slot()
+            slot, gateway = self._fanout.reserve_slot(), self.number
             request = EnterRequest(
-                player=key, name=name, gateway=self.number, slot=slot, spawn_zone=self._routing.spawn_zone(key, self.zones),
+                player=key, name=name, gateway=gateway, slot=slot, spawn_zone=self._routing.spawn_zone(key, self.zones),
                 now_ms=int(time.time() * 1000), resume_issued=issued, resume_presented=candidates[-1],
             )  # fmt: skip
             self._entering_slots.add(slot)
@@ -145,7 +158,7 @@ class Admission:
                     await self._may_enter.wait()
                     answer = await self._ledger.enter(request)
             except (LedgerUnavailable, TimeoutError):
-                slots.append(slot)
+                slots.append((gateway, slot))
                 if time.monotonic() + delay_s >= deadline_s or session.state is not SessionState.ENTERING:
                     self._depart(Departure(key, 0, slots=tuple(slots)))
                     self._close(session, Close.UNAVAILABLE, "the ledger does not answer")
@@ -187,6 +200,8 @@ class Admission:
             self._fanout.add(session)
             if session.driver is not None:
                 session.driver.entered()
+            if gateway != self.number:  # taken for lost meanwhile: the zones send this session's frames to a number that nobody has
+                self._close(session, Close.GOING_AWAY, NO_MEMBER)
 
     def _close(self, session: Session, code: Close, detail: str) -> None:
         session.close(code, detail)
@@ -259,7 +274,7 @@ class Admission:
             session = departure.session
             if departure.slots:
                 record = await self._ledger.player(departure.player)
-                if record is None or record.presence.gateway != self.number or record.presence.slot not in departure.slots:
+                if record is None or (record.presence.gateway, record.presence.slot) not in departure.slots:
                     return True
                 session = record.presence.session
             if departure.kick:
@@ -335,4 +350,7 @@ class Admission:
                     session.close(Close.FULL, "the zone that you would enter has no room left; try again later")
                 else:
                     session.departed(int(SnapshotFlag.GONE))
+            elif record.presence.session == session.session and record.presence.gateway != self.number:
+                # Somebody has detached it, and it does not know: no zone sends frames to it any more.
+                session.close(Close.GOING_AWAY, "the cluster has detached this session; resume")
             self._perform(session)

@@ -14,6 +14,8 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 import uvloop
@@ -43,7 +45,7 @@ WORLD_POLL_S = 0.1
 RETRY_S = 0.2
 LEDGER_START_WAIT_S = 5.0
 """All parts of a cluster may be started at once, so the ledger gets so long to come up; past it, whoever started us is told."""
-EXIT_OK, EXIT_USAGE = 0, 2
+EXIT_OK, EXIT_FAULT = 0, 2
 
 
 class GatewayService:
@@ -65,7 +67,9 @@ class GatewayService:
         self._restated_for = ""
         self._view_wanted = asyncio.Event()
         self._ready = asyncio.Event()
+        self._joined = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self.failed = False
         self._hints: asyncio.Task[None] | None = None
         self._doubts: asyncio.Task[None] | None = None
         self.endpoint = WebsocketEndpoint(
@@ -84,11 +88,10 @@ class GatewayService:
     async def start(self) -> None:
         """Listen, register and begin to follow the ledger; raises BindError."""
         settings = self.settings
-        loop = asyncio.get_running_loop()
         host = settings.advertise or ("127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host)
         self.admission = Admission(
             ledger=self.ledger, fanout=self.fanout, routing=self.routing, perform=self.dispatch.perform, secret=settings.secret,
-            number=0, own_name=self.name, zones=1, max_sessions=settings.max_sessions,
+            number=0, own_name=self.name, joined=self._joined, zones=1, max_sessions=settings.max_sessions,
             timeout_s=settings.admission_timeout_ms / 1000, max_concurrent=settings.max_admissions,
         )  # fmt: skip
         self.dispatch.bind(self.fanout, self.admission)
@@ -105,7 +108,7 @@ class GatewayService:
             counters=self.counters, suspect=self.ledger.suspect, max_buffer_bytes=settings.link_buffer_bytes,
         )  # fmt: skip
         self.admission.start()
-        self._tasks.append(loop.create_task(self._join(), name="join"))
+        self._tasks.append(self._begin(self._join(), "join"))
 
     async def _listen(self) -> None:
         if self.health is not None:
@@ -122,7 +125,7 @@ class GatewayService:
             raise
 
     async def _join(self) -> None:
-        """Register, wait for the world, then follow."""
+        """Register, wait for the world, then follow. A name that an earlier process still holds is free when that one's lease is over."""
         told = False
         while True:
             try:
@@ -132,15 +135,27 @@ class GatewayService:
                 if not told:
                     log.warning("ledger_silent", error=str(error))
                 told, world = True, None
-            if world is not None:
+            if world is not None and self.rules is None:
+                self._take_world(world)
+            if world is not None and self._joined.is_set():
                 break
             await asyncio.sleep(WORLD_POLL_S)
-        self._take_world(world)
         self.membership.start()
-        loop = asyncio.get_running_loop()
         self._view_wanted.set()
-        self._tasks.append(loop.create_task(self._follow_view(), name="view"))
-        self._hints = loop.create_task(self._follow_hints(), name="hints")
+        self._tasks.append(self._begin(self._follow_view(), "view"))
+        self._hints = self._begin(self._follow_hints(), "hints")
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        task.add_done_callback(self._on_task_done)
+        return task
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        """A gateway that follows the cluster no more must not go on: its clients would see nothing, and it would not know."""
+        if not task.cancelled() and task.exception() is not None:
+            log.error("gateway_task_failed", task=task.get_name(), exc_info=task.exception())
+            self.failed = True
+            self.drain_requested.set()
 
     def _take_world(self, world: WorldSettings) -> None:
         settings = self.settings
@@ -183,6 +198,8 @@ class GatewayService:
     # --- the ledger's word ------------------------------------------------------------------------------------------
 
     def _routes_changed(self, version: int) -> None:
+        """The ledger has accepted a heartbeat."""
+        self._joined.set()
         if version != self._seen_version:
             self._view_wanted.set()
 
@@ -234,14 +251,20 @@ class GatewayService:
             self._doubts = asyncio.get_running_loop().create_task(self.admission.verify(sessions), name="verify")
 
     async def _evicted(self) -> None:
-        """The cluster gave this gateway up and detached its players: begin anew under another number."""
+        """The cluster gave this gateway up and detached its players, or an earlier process holds its name: begin anew under another number.
+
+        Nobody is let in under it before the ledger has accepted it: who is no member gets no frames.
+        """
+        self._joined.clear()
         number = self.membership.number
-        self.endpoint.close_all(Close.GOING_AWAY, "this gateway was taken for lost")
         self.admission.number = number
+        for session in list(self.fanout.sessions()):  # who is entering is told when the ledger has answered (admission)
+            session.close(Close.GOING_AWAY, "this gateway was taken for lost")
+            self.dispatch.perform(session)
         await self.links.renumber(number)
         if self._hints is not None:
             self._hints.cancel()
-            self._hints = asyncio.get_running_loop().create_task(self._follow_hints(), name="hints")
+            self._hints = self._begin(self._follow_hints(), "hints")
 
     # --- what others see --------------------------------------------------------------------------------------------
 
@@ -251,6 +274,8 @@ class GatewayService:
             return "shutting down"
         if not self._ready.is_set():
             return "waiting for the ledger and the world"
+        if not self._joined.is_set():
+            return "this gateway is not a member of the cluster (yet, or any more)"
         if self.membership.silence_s() > LEDGER_SILENCE_S:
             return "the ledger does not answer"
         if not self.links.up:
@@ -296,12 +321,12 @@ async def serve_gateway(settings: GatewaySettings, ledger: Ledger) -> int:
         await service.start()
     except BindError as error:
         log.error("cannot_listen", error=str(error), mend="choose another port, or 0 for any free one")
-        return EXIT_USAGE
+        return EXIT_FAULT
     await service.drain_requested.wait()
     log.info("stopping", sessions=len(service.fanout))
     await service.stop()
     log.info("stopped")
-    return EXIT_OK
+    return EXIT_FAULT if service.failed else EXIT_OK
 
 
 async def _main(settings: GatewaySettings) -> int:
@@ -317,7 +342,7 @@ async def _main(settings: GatewaySettings) -> int:
                 await asyncio.sleep(RETRY_S)
                 continue
             log.error("gateway_failed", why=" ".join(str(error).split()), mend="start the ledger, or mend PERDURE_REDIS_URL")
-            return EXIT_USAGE
+            return EXIT_FAULT
     try:
         return await serve_gateway(settings, ledger)
     finally:

@@ -312,6 +312,8 @@ class ShardLinks:
         self._suspect = suspect
         self._links: dict[str, ShardLink] = {}
         self._change = asyncio.Event()
+        self._changing = asyncio.Lock()
+        """Held while links come and go: closing one waits, and two changes at a time lose links, or leave some under an old number."""
 
     def __len__(self) -> int:
         return len(self._links)
@@ -341,6 +343,10 @@ class ShardLinks:
 
     async def follow(self, shards: dict[str, Member]) -> None:
         """Dial whom we do not know yet; replace links to another incarnation; never redial who is not in `shards`."""
+        async with self._changing:
+            await self._follow(shards)
+
+    async def _follow(self, shards: dict[str, Member]) -> None:
         for name, link in list(self._links.items()):
             member = shards.get(name)
             if member is not None and (member.number, member.address) == (link.member.number, link.member.address):
@@ -356,12 +362,17 @@ class ShardLinks:
 
     async def renumber(self, number: int) -> None:
         """This gateway registered anew under another number: every link must be introduced again."""
-        members = {name: link.member for name, link in self._links.items()}
-        await self.close()
-        self.number = number
-        await self.follow(members)
+        async with self._changing:
+            members = {name: link.member for name, link in self._links.items()}
+            self.number = number
+            await self._close()
+            await self._follow(members)
 
     async def close(self) -> None:
+        async with self._changing:
+            await self._close()
+
+    async def _close(self) -> None:
         links, self._links = list(self._links.values()), {}
         for link in links:
             await link.close()

@@ -98,7 +98,6 @@ class ShardService:
         self._followers: dict[int, tuple[Follower, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._draining = False
-        self._evicted = False
         self._stop = asyncio.Event()
         self._fatal: Exception | None = None
 
@@ -201,17 +200,14 @@ class ShardService:
 
     async def _register(self, membership: Membership) -> None:
         """Beat until accepted: after a crash the name is free again once the coordinator has taken the old process off the list."""
-        told = False
         while True:
             try:
                 await membership.beat()
             except LedgerUnavailable as error:
                 log.warning("ledger_silent", why=str(error))
-            if not self._evicted:
                 break
-            if not told:
-                log.info("waiting_for_name", name=self.name, why="an earlier process of this name is still on the list")
-            self._evicted, told = False, True
+            if membership.accepted:
+                break
             await asyncio.sleep(self.settings.heartbeat_ms / 1000)
         view = await self.ledger.view()
         self._stale = {route.zone: route.epoch for route in view.zones.values() if route.owner == self.name}
@@ -232,7 +228,6 @@ class ShardService:
 
     async def _on_evicted(self) -> None:
         """The coordinator gave this process up (it was stopped, or cut off): its zones run elsewhere; join anew, empty."""
-        self._evicted = True
         # What was ours is ours no more, even where the assignment still says so: it will, at a higher epoch, if it is meant.
         for number, zone in list(self.ticks.zones.items()):
             self._stale[number] = max(self._stale.get(number, -1), zone.epoch)

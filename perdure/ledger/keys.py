@@ -28,8 +28,8 @@ WORLD_NAME_PATTERN = re.compile(r"^[A-Za-z0-9_.\-]{1,64}$")
 
 SUFFIXES: dict[str, tuple[str, str]] = {
     "WORLD": (":world", "hash: WorldSettings"),
-    "CONTROL": (":control", "hash: version, term, generation"),
-    "LEADER": (":leader", "string with a TTL: name of the leading coordinator"),
+    "CONTROL": (":control", "hash: version, term, beat (of the leader), generation"),
+    "LEADER": (":leader", "string: name of the leading coordinator"),
     "OWNERS": (":owners", "hash: zone -> name of the shard, or empty; a zone exists once it is in here"),
     "SUCCESSORS": (":successors", "hash: zone -> '0 <shard>' (asked to prefetch) or '1 <shard>' (ready); '<zone>:image' -> tick"),
     "HEAD": (":head:", "string a zone: '<generation> <epoch> <tick> <digest>', the fence and the end of the log"),

@@ -292,11 +292,15 @@ class ClusterView:
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """Answer of `elect`. `term` only rises; every write of a coordinator carries the term that it was elected in."""
+    """Answer of `elect`. `term` only rises; every write of a coordinator carries the term that it was elected in.
+
+    `beat` rises each time that a leader takes or keeps the leadership.
+    """
 
     leading: bool
     term: int
     leader: str
+    beat: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,8 +469,13 @@ class Ledger(ABC):
     async def routes_version(self) -> int: ...
 
     @abstractmethod
-    async def elect(self, candidate: str, lease_ms: int) -> Leadership:
-        """Take or keep the leadership. A new leader gets term + 1. The lease's TTL serves liveness only."""
+    async def elect(self, candidate: str, term: int = 0, silent: int = -1) -> Leadership:
+        """Take or keep the leadership, or see how the leader's beat stands. A new leader gets term + 1.
+
+        It is taken where nobody leads; where `candidate` leads by its name, but not in `term`, the one that it leads in (that was an
+        earlier process); and from a leader whose beat is still `silent`. By that the caller says that it saw no other beat for a lease's
+        time, on a monotonic clock of its own: the ledger judges no time.
+        """
 
     @abstractmethod
     async def resign(self, candidate: str) -> None:

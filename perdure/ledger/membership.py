@@ -56,6 +56,9 @@ class Membership:
         self._drain = drain
         self._beat = 0
         self._heard_s = -1.0
+        self._waits = False
+        self.accepted = False
+        """Whether the ledger took the last heartbeat: the cluster counts on this process, under `number`."""
         self._task: asyncio.Task[None] | None = None
 
     def silence_s(self) -> float:
@@ -68,11 +71,17 @@ class Membership:
         member = Member(self.name, self.kind, self.number, self._address, self._beat, self._info())
         answer = await self._ledger.heartbeat(member)
         self._heard_s = time.monotonic()
+        was_accepted, self.accepted = self.accepted, answer.accepted
         if not answer.accepted:
-            log.warning("evicted", detail=answer.detail)
+            if was_accepted:
+                log.warning("evicted", detail=answer.detail)
+            elif not self._waits:
+                self._waits = True
+                log.info("waiting_for_name", name=self.name, why=answer.detail)
             self.number = new_number()
             await self._evicted()
             return
+        self._waits = False
         self._routes_changed(answer.routes_version)
         for order in answer.orders:
             self._obey(order)

@@ -2,9 +2,9 @@
 
 Owns the rules of every call but commit (memory_commit). What it keeps is a `MemoryStore`, which stands for the server: several
 clients may share one. Its methods are coroutines, but only `subscribe` ever waits, so a simulator may drive them without an
-event loop. Never does I/O, never reads a clock of its own (the leader's lease runs on the store's injected one) and never
-outlives its process. The statements stand in the same order as in functions/*.lua; tests/conformance/ledger holds both against
-one suite. Called by tests, fakes and the simulator, through the contract in ledger.
+event loop. Never does I/O, never reads a clock and never outlives its process. The statements stand in the same order as in
+functions/*.lua; tests/conformance/ledger holds both against one suite. Called by tests, fakes and the simulator, through the
+contract in ledger.
 """
 
 from __future__ import annotations
@@ -295,7 +295,7 @@ class MemoryLedger(Ledger):
         return ClusterView(
             data.version,
             data.term,
-            self._leader(),
+            data.leader,
             data.generation,
             zones,
             dict(sorted(data.members.items())),
@@ -309,19 +309,18 @@ class MemoryLedger(Ledger):
     async def routes_version(self) -> int:
         return self.store.data.version
 
-    async def elect(self, candidate: str, lease_ms: int) -> Leadership:
+    async def elect(self, candidate: str, term: int = 0, silent: int = -1) -> Leadership:
         data = self.store.data
-        leader = self._leader()
-        if leader not in ("", candidate):
-            return Leadership(False, data.term, leader)
-        if leader == "":
+        if data.leader not in ("", candidate) and data.beat != silent:
+            return Leadership(False, data.term, data.leader, data.beat)
+        if data.leader != candidate or data.term != term:
             data.term += 1
+        data.beat += 1
         data.leader = candidate
-        data.leader_until = self.store.clock() + lease_ms / 1000
-        return Leadership(True, data.term, candidate)
+        return Leadership(True, data.term, candidate, data.beat)
 
     async def resign(self, candidate: str) -> None:
-        if self._leader() == candidate:
+        if self.store.data.leader == candidate:
             self.store.data.leader = ""
 
     async def assign(self, term: int, zone: int, shard: str, expected_epoch: int, at_checkpoint: bool = False) -> int:
@@ -426,10 +425,6 @@ class MemoryLedger(Ledger):
         for where in (self.store.subscriptions, self._subscriptions):
             if subscription in where:
                 where.remove(subscription)
-
-    def _leader(self) -> str:
-        data = self.store.data
-        return data.leader if data.leader and self.store.clock() < data.leader_until else ""
 
     def _check_open(self) -> None:
         if self.store.data.opened_for != self.store.run_id:

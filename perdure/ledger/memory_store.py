@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from perdure.ledger.ledger import PRESENCE_CHANNEL, PRESENCE_LOG_LENGTH, LoggedRecord, Member, WorldSettings
@@ -112,8 +110,8 @@ class StoredData:
     orders: dict[str, list[str]] = field(default_factory=dict)
     presence_log: deque[str] = field(default_factory=lambda: deque(maxlen=PRESENCE_LOG_LENGTH))
     leader: str = ""
-    leader_until: float = 0.0
     term: int = 0
+    beat: int = 0
     version: int = 0
     generation: int = 1
     opened_for: str = "memory-1"
@@ -130,8 +128,7 @@ class StoredData:
 class MemoryStore:
     """What the clients of one ledger share. `snapshot` and `restore` let a test send it back in time."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
+    def __init__(self) -> None:
         self.data = StoredData()
         self.run = 1
         self.subscriptions: list[Subscription] = []

@@ -396,9 +396,9 @@ class RedisLedger(Ledger):
         with decoding("the routes version"):
             return int(version or 0)
 
-    async def elect(self, candidate: str, lease_ms: int) -> Leadership:
-        leading, term, leader = await self._call("elect", candidate, lease_ms)
-        return Leadership(leading == 1, int(term), leader.decode())
+    async def elect(self, candidate: str, term: int = 0, silent: int = -1) -> Leadership:
+        leading, now, leader, beat = await self._call("elect", candidate, term, silent)
+        return Leadership(leading == 1, int(now), leader.decode(), int(beat))
 
     async def resign(self, candidate: str) -> None:
         await self._call("resign", candidate)

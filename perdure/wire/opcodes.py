@@ -110,7 +110,7 @@ CLOSE_REASONS: dict[Close, CloseReason] = {
         CloseReason(
             Close.UNAVAILABLE,
             "unavailable",
-            "the world could not be reached (ledger away), or forgot this login",
+            "the world could not be reached (ledger away, gateway not joined yet), or forgot this login",
             "resume with backoff",
             True,
         ),

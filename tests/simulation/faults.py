@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from perdure.ledger.memory_store import StoredData
 from perdure.ledger.record import blob_digest
@@ -112,6 +113,22 @@ class Faults:
     def _do_kill_two_shards(self) -> None:
         self._kill("shard")
         self._kill("shard")
+
+    def _do_power_cut(self) -> None:
+        """Every process ends at once, the ledger's server too; all come back under their names, in any order."""
+        cluster, server = self.cluster, self.cluster.server
+        if not server.up:
+            return
+        names = [name for kind in ("coordinator", "gateway", "shard") for name in cluster.alive(kind)]
+        away_s = self._for(2.0)
+        self._say("power cut", f"{len(names)} processes and the ledger, away for {away_s:.2f} s")
+        for name in names:
+            cluster.machines.processes[name].kill()
+        server.crash()
+        self._then(away_s, server.start)
+        latest_s = max(away_s, self.last_s - cluster.machines.now)
+        for name in names:
+            self._then(min(away_s + self.random.uniform(0.0, 1.0), latest_s), partial(cluster.start_if_gone, name))
 
     def _do_stop(self) -> None:
         """A process hangs and goes on: a zombie, where it is taken for dead meanwhile."""

@@ -28,7 +28,7 @@ class LedgerServer:
 
     def __init__(self, network: Network) -> None:
         self.network, self.machines = network, network.machines
-        self.store = MemoryStore(clock=lambda: self.machines.now)
+        self.store = MemoryStore()
         self.store.data.opened_for = ""
         self.ledger = MemoryLedger(self.store)
         self.up = True

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-import tests.simulation.mutants_forgetting  # noqa: F401 (registers its own)
+from tests.simulation import mutants_forgetting
 from tests.simulation.mutants import KINDS, MUTANTS, find
 
 pytestmark = pytest.mark.timeout(600)
 MOST_SEEDS = 200
+assert mutants_forgetting.FORGETS, "its mutants are among MUTANTS"
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))

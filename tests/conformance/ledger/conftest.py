@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from ledger_lab import Clock, Lab, free_port, opened, raw_client
+from ledger_lab import Lab, free_port, opened, raw_client
 
 from perdure.ledger.embedded import EmbeddedServer
 from perdure.ledger.memory_ledger import MemoryLedger
@@ -65,9 +65,8 @@ async def _redis_lab(kind: str, server: EmbeddedServer) -> Lab:
 async def lab(request: pytest.FixtureRequest, server_of) -> AsyncIterator[Lab]:
     """A fresh world on each kind of ledger."""
     if request.param == "memory":
-        clock = Clock()
-        store = MemoryStore(clock)
-        made = Lab("memory", "world", MemoryLedger(store), store=store, clock=clock)
+        store = MemoryStore()
+        made = Lab("memory", "world", MemoryLedger(store), store=store)
     else:
         made = await _redis_lab(request.param, server_of(request.param))
     yield made

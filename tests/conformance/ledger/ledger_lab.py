@@ -24,16 +24,6 @@ from perdure.wire.entries import Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import player_key
 
 
-class Clock:
-    """Seconds that only a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -61,7 +51,6 @@ class Lab:
     world: str
     ledger: Ledger
     store: MemoryStore | None = None
-    clock: Clock | None = None
     server: EmbeddedServer | None = None
     raw: redis.asyncio.Redis | None = None
     term: int = 0
@@ -95,21 +84,10 @@ class Lab:
         assert await self.dump() == before, "something was written"
         return answer
 
-    async def pass_time(self, seconds: float) -> None:
-        """Let a leader's lease run out: by the clock in memory, and in Redis by waiting for the key to go (a TTL is wall time)."""
-        if self.clock is not None:
-            self.clock.now += seconds
-            return
-        assert self.raw is not None
-        until = asyncio.get_running_loop().time() + seconds + 5
-        while await self.raw.exists(keys.key(self.world, "LEADER")):
-            assert asyncio.get_running_loop().time() < until, "the lease did not run out"
-            await asyncio.sleep(0.005)
-
     # --- steps ----------------------------------------------------------------------------------------------------
 
     async def lead(self, name: str = "coordinator-a") -> int:
-        self.term = (await self.ledger.elect(name, 60_000)).term
+        self.term = (await self.ledger.elect(name)).term
         return self.term
 
     async def zones(self, *zones: int, owner: str = "shard-a") -> None:

@@ -74,7 +74,7 @@ def methods(lab: Lab) -> dict[str, Callable[[], Awaitable[Any]]]:
         "heartbeat of a new member": lambda: ledger.heartbeat(member("shard-d", 14)),
         "view": ledger.view,
         "routes_version": ledger.routes_version,
-        "elect": lambda: ledger.elect("coordinator-a", 60_000),
+        "elect": lambda: ledger.elect("coordinator-a"),
         "resign": lambda: ledger.resign("coordinator-a"),
         "assign": lambda: ledger.assign(lab.term, 0, "shard-b", 1),
         "intend": lambda: ledger.intend(lab.term, 0, "shard-c"),
@@ -162,6 +162,7 @@ async def test_a_key_of_a_wrong_type_is_refused_before_anything_is_written(redis
     [
         ("CONTROL", (), ("hset", "version", "many")),
         ("CONTROL", (), ("hset", "term", "1e3")),
+        ("CONTROL", (), ("hset", "beat", "late")),
         ("CONTROL", (), ("hset", "generation", "x")),
         ("HEAD", (0,), ("set", "1 1 none")),
         ("SUSPECTS", (), ("hset", "shard-a", "some")),

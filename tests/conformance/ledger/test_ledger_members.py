@@ -160,32 +160,63 @@ async def test_orders_are_taken_once_in_order_and_bounded(lab: Lab) -> None:
 # --- election ---------------------------------------------------------------------------------------------------------
 
 
-async def test_one_leads_until_its_lease_is_over(lab: Lab) -> None:
-    assert await lab.ledger.elect("a", 100) == Leadership(True, 1, "a")
-    assert await lab.unchanged(lab.ledger.elect("b", 60_000)) == Leadership(False, 1, "a")
+async def test_one_leads_until_somebody_has_seen_no_beat_of_it_for_long_enough(lab: Lab) -> None:
+    assert await lab.ledger.elect("a") == Leadership(True, 1, "a", 1)
+    assert await lab.unchanged(lab.ledger.elect("b")) == Leadership(False, 1, "a", 1)
     assert (await lab.ledger.view()).leader == "a"
-    await lab.pass_time(0.2)
-    assert (await lab.ledger.view()).leader == ""
-    assert await lab.ledger.elect("b", 60_000) == Leadership(True, 2, "b")
-    assert await lab.unchanged(lab.ledger.elect("a", 100)) == Leadership(False, 2, "b")
-    assert await lab.ledger.elect("b", 60_000) == Leadership(True, 2, "b")
+    assert await lab.ledger.elect("a", 1) == Leadership(True, 1, "a", 2)
+    # Of two who watch, one saw the beat rise too late: the leader goes on.
+    assert await lab.unchanged(lab.ledger.elect("b", 0, 1)) == Leadership(False, 1, "a", 2)
+    assert await lab.ledger.elect("b", 0, 2) == Leadership(True, 2, "b", 3)
+    assert await lab.unchanged(lab.ledger.elect("c", 0, 2)) == Leadership(False, 2, "b", 3), "one of two who saw the same silence"
+    assert await lab.unchanged(lab.ledger.elect("a", 1)) == Leadership(False, 2, "b", 3), "it wakes up, and leads no more"
+    assert await lab.ledger.elect("b", 2) == Leadership(True, 2, "b", 4)
     view = await lab.ledger.view()
     assert (view.term, view.leader) == (2, "b")
 
 
+async def test_a_process_that_comes_back_under_the_leaders_name_leads_in_a_term_of_its_own(lab: Lab) -> None:
+    assert (await lab.ledger.elect("a")).term == 1
+    assert await lab.ledger.elect("a") == Leadership(True, 2, "a", 2)
+    assert await lab.ledger.elect("a", 2) == Leadership(True, 2, "a", 3)
+
+
 async def test_a_leader_resigns_for_itself_only(lab: Lab) -> None:
-    await lab.ledger.elect("a", 60_000)
+    await lab.ledger.elect("a")
     await lab.unchanged(lab.ledger.resign("b"))
     await lab.ledger.resign("a")
     await lab.unchanged(lab.ledger.resign("a"))
-    assert await lab.ledger.elect("a", 60_000) == Leadership(True, 2, "a")
+    assert await lab.ledger.elect("a", 1) == Leadership(True, 2, "a", 2)
+
+
+async def test_no_clock_of_the_server_ends_a_leadership(redis_lab: Lab) -> None:
+    assert redis_lab.raw is not None
+    await redis_lab.ledger.elect("a")
+    assert await redis_lab.raw.ttl(keys.key(redis_lab.world, "LEADER")) == -1, "a wall clock would end it, or never would"
+
+
+async def test_a_coordinator_of_the_first_revision_is_still_served(redis_lab: Lab) -> None:
+    assert redis_lab.raw is not None
+    raw, base = redis_lab.raw, keys.base(redis_lab.world)
+
+    async def elect(*arguments: str) -> list[bytes | int]:
+        answer: Any = await raw.execute_command("FCALL", "perdure_v1_elect", 1, base, *arguments)
+        return answer
+
+    assert await elect("old", "60000") == [1, b"1", b"old"]
+    assert 0 < await raw.pttl(keys.key(redis_lab.world, "LEADER")) <= 60_000
+    assert await elect("old", "60000") == [1, b"1", b"old"]
+    seen = await redis_lab.ledger.elect("new")
+    assert seen == Leadership(False, 1, "old", 2), "its beat can be watched"
+    assert (await redis_lab.ledger.elect("new", 0, seen.beat)).leading
+    assert await redis_lab.unchanged(elect("old", "60000")) == [0, b"2", b"new"]
 
 
 async def test_every_write_of_an_old_leader_is_refused(lab: Lab) -> None:
     await lab.ledger.heartbeat(member())
     await lab.zones(0)
     await lab.ledger.resign("coordinator-a")
-    await lab.ledger.elect("coordinator-b", 60_000)
+    await lab.ledger.elect("coordinator-b")
     for term in (1, 3):
         for call in (
             lab.ledger.assign(term, 0, "shard-b", 1),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from ledger_lab import Clock, Lab, member, raw_client, request, seed
+from ledger_lab import Lab, member, raw_client, request, seed
 
 from perdure.ledger import keys
 from perdure.ledger.embedded import EmbeddedServer
@@ -65,7 +65,7 @@ steps = st.one_of(
     st.tuples(st.just("suspect"), somebody, number),
     st.tuples(st.just("draining"), somebody, st.booleans()),
     st.tuples(st.just("order"), somebody),
-    st.tuples(st.just("elect"), st.sampled_from(("c", "d"))),
+    st.tuples(st.just("elect"), st.sampled_from(("c", "d")), st.sampled_from((-1, 0)), st.sampled_from((-1, 0, 0))),
     st.tuples(st.just("resign"), st.sampled_from(("c", "d"))),
     st.tuples(st.just("intend"), zone, st.sampled_from((*MEMBERS, "")), off),
     st.tuples(st.just("ready"), zone, somebody),
@@ -160,8 +160,9 @@ class Twins:
                 return lambda ledger: ledger.set_draining(who, mark)
             case "order", [who]:
                 return lambda ledger: ledger.order(who, "drain")
-            case "elect", [who]:
-                return lambda ledger: ledger.elect(who, 600_000)
+            case "elect", [who, d_term, d_beat]:
+                term, beat = max(data.term + d_term, 0), max(data.beat + d_beat, 0)
+                return lambda ledger: ledger.elect(who, term, beat)
             case "resign", [who]:
                 return lambda ledger: ledger.resign(who)
             case "intend", [where, shard, d_term]:
@@ -244,10 +245,10 @@ async def play(script: list[Step], server: EmbeddedServer) -> None:
     world = f"twins-{next(_worlds)}"
     redis_ledger = await RedisLedger.connect(server.url, world)
     lab = Lab("twin", world, redis_ledger, server=server, raw=raw_client(server.url))
-    twins = Twins(MemoryLedger(MemoryStore(Clock())), lab)
+    twins = Twins(MemoryLedger(MemoryStore()), lab)
     twins.memory.store.data.opened_for = ""
     try:
-        opening: list[Step] = [("elect", "c"), ("enter", "ada", 7, 0, ""), ("open", 0, 0)]
+        opening: list[Step] = [("elect", "c", 0, -1), ("enter", "ada", 7, 0, ""), ("open", 0, 0)]
         opening += [("assign", where, "shard-a", 0, 0, False) for where in ZONES]
         for at, step in enumerate([*opening, *script]):
             call = await twins.call(step)

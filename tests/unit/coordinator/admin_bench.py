@@ -35,7 +35,7 @@ class AdminBench:
 
     def __init__(self, store: MemoryStore | None = None, **settings: object) -> None:
         self.now_s = 1000.0
-        self.store = store or MemoryStore(lambda: self.now_s)
+        self.store = store or MemoryStore()
         self.ledger = MemoryLedger(self.store)
         self.settings = make_settings(**settings)
         self.metrics = CoordinatorMetrics()

@@ -64,7 +64,7 @@ class FakeCluster:
         self.now_ms = 1_000_000.0
         self.columns, self.rows, self.zones = columns, rows, columns * rows
         self.settings = settings or ClusterSettings(settle_ms=0.0)
-        self.store = MemoryStore(lambda: self.now_ms / 1000)
+        self.store = MemoryStore()
         self.ledger = MemoryLedger(self.store)
         self.members: dict[str, Member] = {}
         self.silent: set[str] = set()
@@ -166,7 +166,7 @@ class FakeCluster:
     def elect(self, coordinator: Coordinator) -> None:
         """Make one lead, whoever led before."""
         self.store.data.leader = ""
-        answer = drive(self.ledger.elect(coordinator.name, LEASE_MS))
+        answer = drive(self.ledger.elect(coordinator.name))
         self.leader = coordinator
         coordinator.state.handle(Elected(self.now_ms, answer.term))
 

@@ -40,7 +40,14 @@ async def test_the_first_leads_and_the_second_waits_until_the_lease_is_over() ->
     second = AdminBench(store=first.store, name="c1")
     await second.turns()
     assert (first.steering.leading, second.steering.leading) == (True, False)
-    first.now_s += 1.1
+    second.now_s += 0.9
+    await second.steering.turn()
+    first.now_s += 0.9
+    await first.steering.turn()
+    second.now_s += 0.9
+    await second.steering.turn()
+    assert not second.steering.leading, "it has seen the leader's beat rise"
+    second.now_s += 1.1
     assert await second.steering.turn() is Turn.ACTED
     assert second.steering.state.term == 2
     await first.steering.turn()
@@ -69,8 +76,9 @@ async def test_an_old_leader_that_wakes_up_changes_nothing(monkeypatch: pytest.M
     old = AdminBench()
     await old.start("s0", "s1")
     view = await old.ledger.view()
-    old.now_s += 1.1
     new = AdminBench(store=old.store, name="c1")
+    await new.turns()
+    new.now_s += 1.1
     await new.turns()
     await old.ledger.suspect("s0", 100, "g0")
     before = await old.ledger.view()

@@ -49,7 +49,7 @@ class Cluster:
 
     async def start(self, columns: int = 2, hz: float = 50.0) -> None:
         await self.ledger.init_world(world_of(columns=columns))
-        self.term = (await self.ledger.elect("test", 3_600_000)).term
+        self.term = (await self.ledger.elect("test")).term
         self.truths = {zone: ZoneTruth(zone) for zone in range(columns)}
         for name in ("shard-a", "shard-b"):
             await self.add_shard(name, hz)

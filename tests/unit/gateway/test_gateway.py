@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from gateway.service import EXIT_USAGE, GatewayService, serve_gateway
+from gateway.service import EXIT_FAULT, GatewayService, serve_gateway
 from gateway.session_states import SessionState
 from perdure.client import ClientClosed, run_bots
 from perdure.ledger.ledger import EnterAnswer, EnterRequest, LedgerUnavailable
@@ -484,7 +484,7 @@ async def test_a_gateway_that_was_taken_for_lost_begins_anew() -> None:
 async def test_a_taken_port_is_one_clear_line_and_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:
     with sockets.create_server(("127.0.0.1", 0)) as taken:
         settings = settings_of(host="127.0.0.1", port=taken.getsockname()[1], secret=SECRET, name="twice")
-        assert await serve_gateway(settings, MemoryLedger()) == EXIT_USAGE
+        assert await serve_gateway(settings, MemoryLedger()) == EXIT_FAULT
     printed = capsys.readouterr().out.strip()
     assert len(printed.splitlines()) == 1
     assert "cannot_listen" in printed

@@ -131,7 +131,7 @@ class Shard:
         self.task: asyncio.Task[None] | None = None
 
     async def add(self, *zones: int) -> None:
-        term = (await self.ledger.elect("test", 100_000)).term
+        term = (await self.ledger.elect("test")).term
         for number in zones:
             epoch = await self.ledger.assign(term, number, "shard-1", 0)
             zone = Zone(self.program, number, self.grid, 3)

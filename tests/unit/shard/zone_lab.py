@@ -107,9 +107,9 @@ class World:
     def __init__(self, game: Program, columns: int = 1, rows: int = 1, seed: int = 7) -> None:
         self.program, self.seed = game, seed
         self.grid = WorldGrid(*game.game.world_size, columns, rows)
-        self.store = MemoryStore(lambda: 0.0)
+        self.store = MemoryStore()
         self.ledger = MemoryLedger(self.store)
-        self.term = now(self.ledger.elect("test", 1000)).term
+        self.term = now(self.ledger.elect("test")).term
         self.zones: dict[int, Zone] = {}
         self.players: dict[str, Player] = {}
         self.commits: list[Commit] = []
