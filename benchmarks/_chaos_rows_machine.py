@@ -52,7 +52,7 @@ async def clocks(stage: Stage) -> None:
 
 
 @row("leader-kill-clock-back", "the ledger's clock goes back an hour, and the leader dies: the standby leads within 10 s all the same",
-     Setup(shimmed=("valkey",)), missing=_shim.missing)  # fmt: skip
+     Setup(shimmed=("valkey",)), missing=_shim.missing, repeats=1)  # fmt: skip
 async def leader_kill_clock_back(stage: Stage) -> None:
     leader = (await stage.view()).leader
     victim, players, _ = await stage.victim()

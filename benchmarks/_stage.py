@@ -86,6 +86,8 @@ class Outcome:
     """What one run of a row gave. `fault` is empty where all was as expected."""
 
     row: str
+    runs: int = 0
+    passed_runs: int = 0
     fault: str = ""
     skipped: str = ""
     took_s: float = 0.0
@@ -99,8 +101,8 @@ class Outcome:
         said = {"fault": self.fault, "skipped": self.skipped, "logs": self.logs}
         return {
             "row": self.row, "passed": not self.fault and not self.skipped, **{k: v for k, v in said.items() if v},
-            "took_s": round(self.took_s, 1), **blackout, "clients_affected": len(self.blackouts_s), **self.figures,
-            "audit_faults": self.audit_faults[:10],
+            "runs": self.runs, "passed_runs": self.passed_runs, "took_s": round(self.took_s, 1), **blackout,
+            "clients_affected": len(self.blackouts_s), **self.figures, "audit_faults": self.audit_faults[:10],
         }  # fmt: skip
 
 
@@ -125,6 +127,7 @@ class Stage(Playing):
     afterwards: list[Callable[[BotsReport], None]] = field(default_factory=list)
     """What is to be checked once the bots have said what they saw; raises Unexpected."""
     _windows: list[tuple[float, float, set[str]]] = field(default_factory=list)
+    _pages: dict[Path, int] = field(default_factory=dict)
 
     # --- looking ----------------------------------------------------------------------------------------------------
     def expect(self, holds: bool, expected: str, seen: object) -> None:
@@ -204,12 +207,19 @@ class Stage(Playing):
                 raise Unexpected(f"within {deadline_s:g} s every client is back", f"{len(missing)} of {len(self.names)} are not")
             await asyncio.sleep(0.05)
 
+    def turn_page(self) -> None:
+        """From now on the logs are what comes from now on: a run of a row on a stage that has seen others."""
+        self._pages = {path: path.stat().st_size for path in self.folder.glob("*.log")}
+
     def log(self, name: str) -> str:
-        path = self.cluster.log_of(name)
-        return path.read_text(errors="replace") if path.exists() else ""
+        """Return what a process has said in this run."""
+        return self._read(self.cluster.log_of(name))
 
     def logs(self, prefix: str = "shard") -> str:
-        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob(f"{prefix}*.log")))
+        return "".join(map(self._read, sorted(self.folder.glob(f"{prefix}*.log"))))
+
+    def _read(self, path: Path) -> str:
+        return path.read_bytes()[self._pages.get(path, 0) :].decode(errors="replace") if path.exists() else ""
 
     async def victim(self) -> tuple[str, set[str], int]:
         """Choose a shard that runs zones; return its name, the players there, and its incarnation."""
@@ -269,15 +279,15 @@ RowBody = Callable[[Stage], Awaitable[None]]
 
 
 async def perform(
-    name: str, body: RowBody, setup: Setup, *, bots: int, seed: int, say: Callable[[str], None], deadline_s: float
+    name: str, body: RowBody, setup: Setup, *, bots: int, seed: int, say: Callable[[str], None], deadline_s: float, repeats: int = 1
 ) -> Outcome:
-    """Run one row once, on a cluster of its own. Never raises for what the row finds; leaves nothing but a failed row's logs."""
+    """Run one row on a cluster of its own, `repeats` times. Never raises for what it finds; leaves nothing but a failed row's logs."""
     outcome, started = Outcome(name), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="perdure-chaos-"))
     keep = False
     try:
         async with asyncio.timeout(deadline_s):
-            await _perform(outcome, body, setup, folder, setup.bots or bots, random.Random(f"{seed}:{name}"), say)
+            await _perform(outcome, body, setup, folder, setup.bots or bots, random.Random(f"{seed}:{name}"), say, repeats)
     except Skipped as why:
         outcome.skipped = str(why)
     except TimeoutError:
@@ -286,6 +296,7 @@ async def perform(
         outcome.fault = outcome.fault or f"{type(error).__name__}: {error}"
     finally:
         outcome.took_s = time.monotonic() - started
+        outcome.runs = 0 if outcome.skipped else max(1, outcome.runs)
         if outcome.fault:
             keep, outcome.logs = True, str(folder)
         if not keep:
@@ -294,9 +305,8 @@ async def perform(
 
 
 async def _perform(
-    outcome: Outcome, body: RowBody, setup: Setup, folder: Path, bots: int, choose: random.Random, say: Callable[[str], None]
+    outcome: Outcome, body: RowBody, setup: Setup, folder: Path, bots: int, choose: random.Random, say: Callable[[str], None], repeats: int
 ) -> None:
-    columns, _, rows = setup.zones.partition("x")
     async with _staged(setup, folder, bots, choose, say) as stage:
         crowd = stage.crowd
         assert crowd is not None
@@ -305,8 +315,11 @@ async def _perform(
         await crowd.start()
         await stage.plays_on()
         try:
-            await body(stage)
-            await stage.plays_on()
+            for number in range(repeats):
+                outcome.runs = number + 1
+                stage.turn_page()
+                await body(stage)
+                await stage.plays_on()
         except Skipped:
             raise
         except Exception as error:  # noqa: BLE001 - what was lost is counted all the same
@@ -329,10 +342,13 @@ async def _perform(
             except Unexpected as error:
                 outcome.fault = str(error)
         outcome.figures |= stage.figures
-        outcome.fault = outcome.fault or _verdict(stage, outcome, int(columns) * int(rows))
+        good = outcome.runs - bool(outcome.fault)  # those before the one that failed, if what is counted in the end holds for all
+        counted = _verdict(stage, outcome)
+        outcome.passed_runs = 0 if counted else good
+        outcome.fault = outcome.fault or counted
 
 
-def _verdict(stage: Stage, outcome: Outcome, zones: int) -> str:
+def _verdict(stage: Stage, outcome: Outcome) -> str:
     """Return what is wrong with the counts, or nothing."""
     assert stage.report is not None and stage.audit is not None
     setup, figures = stage.setup, outcome.figures
