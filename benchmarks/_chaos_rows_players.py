@@ -23,7 +23,7 @@ RECONNECTING = 1000
 BACK_90_S = 10.0
 
 
-def _no_bazaar() -> str:
+def no_bazaar() -> str:
     return "" if BAZAAR.is_file() else "needs the game tests/data/bazaar.py of the repository"
 
 
@@ -32,7 +32,7 @@ def _urls(stage: Stage) -> list[str]:
 
 
 @row("poison-command", "a command on which the rules fail: its zone goes on, its sender is put out (4015), the others see a pause",
-     Setup(game=str(BAZAAR), zones="4x2"), missing=_no_bazaar, repeats=1)  # fmt: skip
+     Setup(game=str(BAZAAR), zones="4x2"), missing=no_bazaar, repeats=1)  # fmt: skip
 async def poison_command(stage: Stage) -> None:
     stage.names.append("poisoner")
     poisoner = Client(_urls(stage), lambda: make_token(stage.cluster.secret, "poisoner"), connect_timeout_s=30.0)
@@ -60,7 +60,7 @@ async def poison_command(stage: Stage) -> None:
 
 
 @row("border-trade-storm", "traders drop and pick up gold all over small zones while three shards die: each coin and relic is there once",
-     Setup(game=str(BAZAAR), zones="4x2"), missing=_no_bazaar)  # fmt: skip
+     Setup(game=str(BAZAAR), zones="4x2"), missing=no_bazaar)  # fmt: skip
 async def border_trade_storm(stage: Stage) -> None:
     for _ in range(3):
         victim, players, number = await stage.victim()

@@ -13,7 +13,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +122,8 @@ class Stage(Playing):
     figures: dict[str, Any] = field(default_factory=dict)
     unmoved: set[str] = field(default_factory=set)
     """Players whose sockets must stay, where those of others may break."""
+    game: str = ""
+    """The build of the game that the zones run in the end, where a row has brought another one."""
     replica: EmbeddedServer | None = None
     """A second server of the ledger, once a row has started one; ended with the row."""
     afterwards: list[Callable[[BotsReport], None]] = field(default_factory=list)
@@ -165,9 +167,10 @@ class Stage(Playing):
         """Between two looks at something that another process does."""
         await asyncio.sleep(0.02)
 
-    async def plays_on(self, ticks: int = 10, deadline_s: float = 40.0) -> None:
-        """Wait until every zone has committed so many more ticks."""
-        before = (await self.until("the ledger answers", lambda _: True, deadline_s)).ticks
+    async def plays_on(self, ticks: int = 10, deadline_s: float = 40.0, but: Container[int] = ()) -> None:
+        """Wait until every zone (but these) has committed so many more ticks."""
+        now = (await self.until("the ledger answers", lambda _: True, deadline_s)).ticks
+        before = {z: t for z, t in now.items() if z not in but}
         await self.until("every zone ticks on", lambda v: all(v.ticks[z] >= t + ticks for z, t in before.items()), deadline_s)
 
     async def off(self, *gone: str) -> ClusterView:
@@ -229,11 +232,13 @@ class Stage(Playing):
 
     # --- measuring --------------------------------------------------------------------------------------------------
     @asynccontextmanager
-    async def blackout(self, names: Iterable[str] | None = None, deadline_s: float = 40.0) -> AsyncIterator[None]:
-        """The fault happens inside; afterwards every zone must tick on. Counts the longest gap of each of these players (or all)."""
+    async def blackout(
+        self, names: Iterable[str] | None = None, deadline_s: float = 40.0, but: Container[int] = ()
+    ) -> AsyncIterator[None]:  # fmt: skip
+        """The fault happens inside; afterwards every zone (but these) must tick on. Counts the longest gap of each of these (or all)."""
         start = time.monotonic()
         yield
-        await self.plays_on(deadline_s=deadline_s)
+        await self.plays_on(deadline_s=deadline_s, but=but)
         await asyncio.sleep(0.3)  # what has been committed is on its way
         self._windows.append((start, time.monotonic(), set(self.names if names is None else names)))
 
@@ -328,7 +333,7 @@ async def _perform(
         stage.report = await crowd.stop()
         await stop_shards(stage.cluster)
         await stage.watch.stop()
-        program = program_of(setup.game)
+        program = program_of(stage.game or setup.game)
         stage.audit = await audit(stage.cluster.ledger, program, stage.names)
         if setup.audited:
             world = await audit_world(stage.cluster.ledger, program)

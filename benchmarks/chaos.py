@@ -27,7 +27,7 @@ from benchmarks._playing import console, percentiles
 from benchmarks._stage import Outcome, perform
 from perdure.cli.bench import BadOption
 
-KINDS = ("shards", "commits", "edge", "ledger", "network", "data", "machine", "players", "forgetting")
+KINDS = ("shards", "commits", "upgrade", "edge", "ledger", "network", "data", "machine", "players", "forgetting")
 
 
 def known_rows() -> dict[str, Row]:

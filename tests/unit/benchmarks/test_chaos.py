@@ -113,4 +113,30 @@ def test_the_shim_moves_wall_clocks_alone_and_while_a_process_runs(tmp_path: Pat
 
     assert 3500 < wall - time.time() < 3700
     assert abs(monotonic - time.monotonic()) < 60
-    assert struct.unpack("<qq", (tmp_path / "it.shim").read_bytes()) == (3600, 0)
+    assert struct.unpack("<qqq", (tmp_path / "it.shim").read_bytes()) == (3600, 0, 0)
+
+
+@pytest.mark.skipif(bool(_shim.missing()), reason=_shim.missing() or "-")
+def test_a_process_under_the_shim_is_refused_memory_while_it_runs_and_gets_it_again(tmp_path: Path) -> None:
+    shim = Shim(tmp_path / "it.shim")
+    script = """
+def tried():
+    try:
+        return len(bytes(10_000_000))
+    except MemoryError:
+        return "none"
+for _ in range(3):
+    input()
+    print(tried(), flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env=shim.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        said = []
+        for refused in (0, 1_000_000, 0):
+            shim.refuse_memory(refused)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            said.append(process.stdout.readline().strip())
+    assert said == ["10000000", "none", "10000000"]
