@@ -102,7 +102,7 @@ class Outcome:
         return {
             "row": self.row, "passed": not self.fault and not self.skipped, **{k: v for k, v in said.items() if v},
             "runs": self.runs, "passed_runs": self.passed_runs, "took_s": round(self.took_s, 1), **blackout,
-            "clients_affected": len(self.blackouts_s), **self.figures, "audit_faults": self.audit_faults[:10],
+            "clients_affected": len(self.blackouts_s), **self.figures, "audit_says": self.audit_faults[:10],
         }  # fmt: skip
 
 
@@ -336,8 +336,8 @@ async def _perform(
         program = program_of(stage.game or setup.game)
         stage.audit = await audit(stage.cluster.ledger, program, stage.names)
         if setup.audited:
-            world = await audit_world(stage.cluster.ledger, program)
-            outcome.audit_faults = world.faults
+            stage.world = await audit_world(stage.cluster.ledger, program)
+            outcome.audit_faults = stage.world.faults
         outcome.blackouts_s = stage.blackouts()
         silent = [bot.name for bot in stage.report.bots if not bot.gaps or bot.gaps[-1][0] < crowd.stopped_s - SILENT_S]
         outcome.figures = {**stage.figures, "bots_silent": len(silent), **stage.verdict()}
@@ -363,9 +363,8 @@ def _verdict(stage: Stage, outcome: Outcome) -> str:
         wrong.append(f"only {figures['bots_entered']} of {figures['bots']} bots came in")
     broken = [bot.name for bot in stage.report.bots if bot.socket_drops and bot.name in stage.unmoved]
     wrong += [f"sockets broke that should not: {', '.join(broken[:5])}"] if broken else []
-    wrong += [f"the auditor: {fault}" for fault in outcome.audit_faults[:3]]
     if wrong:
-        detail = [*stage.audit.replay_mismatches, *stage.watch.faults, *stage.audit.players_lost, *stage.audit.players_duplicated]
+        detail = stage.faults()
         ends = sorted({f"{end.code} {end.reason}" for bot in stage.report.bots for end in bot.socket_drops})
         detail += ends[:3] if "sockets_dropped" not in free else []
         return f"expected all counts 0; seen: {', '.join(wrong)} ({'; '.join(detail[:4])})"
