@@ -49,7 +49,8 @@ def entry(outcome: Outcome, *, seed: int, bots: int, build_id: str) -> dict[str,
     figures = outcome.figures
     return {
         "row": outcome.row, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "build": build_id, "seed": seed, "bots": bots,
-        "runs": outcome.runs, "passed": outcome.passed_runs, "took_s": round(outcome.took_s, 1), "load": round(os.getloadavg()[0], 1),
+        "runs": outcome.runs, "passed": outcome.passed_runs, "took_s": round(outcome.took_s, 1),
+        "phases_s": outcome.phases_s, "load": round(os.getloadavg()[0], 1),
         **({"skipped": outcome.skipped} if outcome.skipped else {}), **({"fault": outcome.fault} if outcome.fault else {}),
         "blackout_ms": sorted(Counter(math.ceil(1000 * gap) for gap in outcome.blackouts_s).items()),
         "lost": sum(int(figures.get(name, 0)) for name in LOST), "duplicated": sum(int(figures.get(name, 0)) for name in DUPLICATED),

@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,8 @@ class Outcome:
     fault: str = ""
     skipped: str = ""
     took_s: float = 0.0
+    phases_s: dict[str, float] = field(default_factory=dict)
+    """Where the time went: start of the cluster, bots entering, the fault and all waiting around it, counting, the end."""
     blackouts_s: list[float] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     audit_faults: list[str] = field(default_factory=list)
@@ -101,7 +103,7 @@ class Outcome:
         said = {"fault": self.fault, "skipped": self.skipped, "logs": self.logs}
         return {
             "row": self.row, "passed": not self.fault and not self.skipped, **{k: v for k, v in said.items() if v},
-            "runs": self.runs, "passed_runs": self.passed_runs, "took_s": round(self.took_s, 1), **blackout,
+            "runs": self.runs, "passed_runs": self.passed_runs, "took_s": round(self.took_s, 1), "phases_s": self.phases_s, **blackout,
             "clients_affected": len(self.blackouts_s), **self.figures, "audit_says": self.audit_faults[:10],
         }  # fmt: skip
 
@@ -283,16 +285,50 @@ class Stage(Playing):
 RowBody = Callable[[Stage], Awaitable[None]]
 
 
+class Staging:
+    """A stage that is to be: `begin` has it set up in the background, `stage` waits for it, `close` leaves nothing of it but logs."""
+
+    def __init__(self, name: str, setup: Setup, *, bots: int, seed: int, say: Callable[[str], None]) -> None:
+        self.setup, self.bots, self.say = setup, setup.bots or bots, say
+        self._choose = random.Random(f"{seed}:{name}")
+        self.folder = Path()
+        self._context: AbstractAsyncContextManager[Stage] | None = None
+        self._task: asyncio.Task[Stage] | None = None
+
+    def begin(self) -> None:
+        if self._task is None:
+            self.folder = Path(tempfile.mkdtemp(prefix="perdure-chaos-"))
+            self._context = _staged(self.setup, self.folder, self.bots, self._choose, lambda what: self.say(what))
+            self._task = asyncio.get_running_loop().create_task(self._context.__aenter__())  # type: ignore[arg-type]
+
+    async def stage(self) -> Stage:
+        self.begin()
+        assert self._task is not None
+        return await self._task
+
+    async def close(self, *, keep_logs: bool = False) -> None:
+        """End all of it, whether it was ready or not."""
+        if self._task is None or self._context is None:
+            return
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if not self._task.cancelled() and self._task.exception() is None:
+            await self._context.__aexit__(None, None, None)
+        if not keep_logs:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
 async def perform(
-    name: str, body: RowBody, setup: Setup, *, bots: int, seed: int, say: Callable[[str], None], deadline_s: float, repeats: int = 1
+    name: str, body: RowBody, staging: Staging, *, deadline_s: float, repeats: int = 1, counting: Callable[[], None] = lambda: None
 ) -> Outcome:
-    """Run one row on a cluster of its own, `repeats` times. Never raises for what it finds; leaves nothing but a failed row's logs."""
+    """Run one row on a stage, `repeats` times. Never raises for what it finds; leaves nothing but a failed row's logs.
+
+    `counting` is called once the bots and shards have ended, and what is left to do is to count.
+    """
     outcome, started = Outcome(name), time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="perdure-chaos-"))
-    keep = False
     try:
         async with asyncio.timeout(deadline_s):
-            await _perform(outcome, body, setup, folder, setup.bots or bots, random.Random(f"{seed}:{name}"), say, repeats)
+            await _perform(outcome, body, staging, repeats, counting)
     except Skipped as why:
         outcome.skipped = str(why)
     except TimeoutError:
@@ -300,57 +336,64 @@ async def perform(
     except Exception as error:  # noqa: BLE001 - one row that fails does not end the run
         outcome.fault = outcome.fault or f"{type(error).__name__}: {error}"
     finally:
+        await staging.close(keep_logs=bool(outcome.fault))
         outcome.took_s = time.monotonic() - started
+        outcome.phases_s["end"] = round(outcome.took_s - sum(outcome.phases_s.values()), 2)
         outcome.runs = 0 if outcome.skipped else max(1, outcome.runs)
-        if outcome.fault:
-            keep, outcome.logs = True, str(folder)
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+        outcome.logs = str(staging.folder) if outcome.fault else ""
     return outcome
 
 
-async def _perform(
-    outcome: Outcome, body: RowBody, setup: Setup, folder: Path, bots: int, choose: random.Random, say: Callable[[str], None], repeats: int
-) -> None:
-    async with _staged(setup, folder, bots, choose, say) as stage:
-        crowd = stage.crowd
-        assert crowd is not None
-        stage.watch.start()
-        say(f"{bots} bots enter")
-        await crowd.start()
-        await stage.plays_on()
+async def _perform(outcome: Outcome, body: RowBody, staging: Staging, repeats: int, counting: Callable[[], None]) -> None:
+    begun, setup, say = time.monotonic(), staging.setup, staging.say
+
+    def over(phase: str) -> None:
+        outcome.phases_s[phase] = round(time.monotonic() - begun - sum(outcome.phases_s.values()), 2)
+
+    stage = await staging.stage()
+    over("start")
+    crowd = stage.crowd
+    assert crowd is not None
+    stage.watch.start()
+    say(f"{staging.bots} bots enter")
+    await crowd.start()
+    await stage.plays_on()
+    over("enter")
+    try:
+        for number in range(repeats):
+            outcome.runs = number + 1
+            stage.turn_page()
+            await body(stage)
+            await stage.plays_on()
+    except Skipped:
+        raise
+    except Exception as error:  # noqa: BLE001 - what was lost is counted all the same
+        outcome.fault = str(error) if isinstance(error, Unexpected) else f"{type(error).__name__}: {error}"
+    over("fault")
+    say("counting: bots, logs, players, gold")
+    stage.report = await crowd.stop()
+    await stop_shards(stage.cluster)
+    counting()
+    await stage.watch.stop()
+    program = program_of(stage.game or setup.game)
+    stage.audit = await audit(stage.cluster.ledger, program, stage.names)
+    if setup.audited:
+        stage.world = await audit_world(stage.cluster.ledger, program)
+        outcome.audit_faults = stage.world.faults
+    outcome.blackouts_s = stage.blackouts()
+    silent = [bot.name for bot in stage.report.bots if not bot.gaps or bot.gaps[-1][0] < crowd.stopped_s - SILENT_S]
+    outcome.figures = {**stage.figures, "bots_silent": len(silent), **stage.verdict()}
+    for check in stage.afterwards if not outcome.fault else ():
         try:
-            for number in range(repeats):
-                outcome.runs = number + 1
-                stage.turn_page()
-                await body(stage)
-                await stage.plays_on()
-        except Skipped:
-            raise
-        except Exception as error:  # noqa: BLE001 - what was lost is counted all the same
-            outcome.fault = str(error) if isinstance(error, Unexpected) else f"{type(error).__name__}: {error}"
-        say("counting: bots, logs, players, gold")
-        stage.report = await crowd.stop()
-        await stop_shards(stage.cluster)
-        await stage.watch.stop()
-        program = program_of(stage.game or setup.game)
-        stage.audit = await audit(stage.cluster.ledger, program, stage.names)
-        if setup.audited:
-            stage.world = await audit_world(stage.cluster.ledger, program)
-            outcome.audit_faults = stage.world.faults
-        outcome.blackouts_s = stage.blackouts()
-        silent = [bot.name for bot in stage.report.bots if not bot.gaps or bot.gaps[-1][0] < crowd.stopped_s - SILENT_S]
-        outcome.figures = {**stage.figures, "bots_silent": len(silent), **stage.verdict()}
-        for check in stage.afterwards if not outcome.fault else ():
-            try:
-                check(stage.report)
-            except Unexpected as error:
-                outcome.fault = str(error)
-        outcome.figures |= stage.figures
-        good = outcome.runs - bool(outcome.fault)  # those before the one that failed, if what is counted in the end holds for all
-        counted = _verdict(stage, outcome)
-        outcome.passed_runs = 0 if counted else good
-        outcome.fault = outcome.fault or counted
+            check(stage.report)
+        except Unexpected as error:
+            outcome.fault = str(error)
+    outcome.figures |= stage.figures
+    good = outcome.runs - bool(outcome.fault)  # those before the one that failed, if what is counted in the end holds for all
+    counted = _verdict(stage, outcome)
+    outcome.passed_runs = 0 if counted else good
+    outcome.fault = outcome.fault or counted
+    over("count")
 
 
 def _verdict(stage: Stage, outcome: Outcome) -> str:

@@ -24,7 +24,7 @@ from benchmarks import _chaos_results
 from benchmarks._chaos_results import DUPLICATED, LOST
 from benchmarks._chaos_row import ROWS, Row
 from benchmarks._playing import console, percentiles
-from benchmarks._stage import Outcome, perform
+from benchmarks._stage import Outcome, Staging, perform
 from perdure.cli.bench import BadOption
 
 KINDS = ("shards", "commits", "upgrade", "edge", "ledger", "network", "data", "machine", "players", "forgetting")
@@ -124,23 +124,38 @@ async def _run(stages: Sequence[Planned], bots: int, seed: int, file: Path | Non
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("chaos", total=len(stages))
-        for number, (row, repeats) in enumerate((stage.row, stage.repeats) for stage in stages):
 
-            def say(what: str, label: str = row.name) -> None:
-                progress.update(task, description=f"{label}: {what}"[:100])
+        def staging_of(number: int) -> Staging:
+            row = stages[number].row
 
-            why, own = row.missing(), seed + number
-            if why:
-                outcome = Outcome(row.name, skipped=why)
-            else:
-                outcome = await perform(
-                    row.name, row.body, row.setup, bots=bots, seed=own, say=say, deadline_s=row.deadline_of(repeats), repeats=repeats
-                )  # fmt: skip
-            outcomes.append(outcome)
-            if file is not None:
-                _chaos_results.append(file, _chaos_results.entry(outcome, seed=own, bots=row.setup.bots or bots, build_id=build))
-            console.print(line(outcome), markup=False, highlight=False, soft_wrap=True)
-            progress.advance(task)
+            def say(what: str) -> None:
+                if number == len(outcomes):
+                    progress.update(task, description=f"{row.name}: {what}"[:100])
+
+            return Staging(row.name, row.setup, bots=bots, seed=seed + number, say=say)
+
+        staging = staging_of(0) if stages else None
+        try:
+            for number, planned in enumerate(stages):
+                row, now = planned.row, staging
+                assert now is not None
+                staging = staging_of(number + 1) if number + 1 < len(stages) else None
+                if why := row.missing():
+                    outcome = Outcome(row.name, skipped=why)
+                else:
+                    # While this row is counted, the next one's cluster starts; rows with networks of their own begin on a clean machine.
+                    ahead = number + 1 < len(stages) and not stages[number + 1].row.missing()
+                    counting = staging.begin if staging is not None and ahead and not staging.setup.apart else lambda: None
+                    deadline_s = row.deadline_of(planned.repeats)
+                    outcome = await perform(row.name, row.body, now, deadline_s=deadline_s, repeats=planned.repeats, counting=counting)
+                outcomes.append(outcome)
+                if file is not None:
+                    _chaos_results.append(file, _chaos_results.entry(outcome, seed=seed + number, bots=now.bots, build_id=build))
+                console.print(line(outcome), markup=False, highlight=False, soft_wrap=True)
+                progress.advance(task)
+        finally:
+            if staging is not None:
+                await staging.close()
     return outcomes
 
 
