@@ -16,7 +16,7 @@ NAME ?=
 # Faults that every run of the tests injects; `make faults` injects all of them.
 QUICK_FAULTS := tests/faults/test_faults.py tests/faults/test_bad_input.py
 
-.PHONY: help setup up test faults sim check format bench chaos compose-test images lock clean
+.PHONY: help setup up test faults sim check format bench chaos chaos-table audit compose-test images lock clean
 
 help: ## list the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,8 +68,17 @@ bench: setup ## run one bench (NAME=failover)
 	@[[ -n "$(NAME)" ]] || { echo "say which: make bench NAME=failover" >&2; $(BIN)/perdure bench --help; exit 2; }
 	@$(BIN)/perdure bench $(NAME) $(ARGS)
 
-chaos: setup ## break real processes in every way there is, and count (ROWS=a,b, ARGS="--rounds 3")
-	@$(BIN)/perdure bench chaos --json $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+chaos: setup ## break real processes in every way there is, and count (ROWS=a,b TIMES=10 RESULTS=chaos-runs.jsonl)
+	@$(BIN)/perdure bench chaos --json $(if $(ROWS),--rows $(ROWS)) $(if $(TIMES)$(RESULTS),--results $(CHAOS_RUNS)) \
+	  $(if $(TIMES),--until-times $(TIMES)) $(ARGS)
+
+chaos-table: setup ## the table over all runs that make chaos TIMES=... has kept
+	@$(BIN)/perdure bench chaos --table $(CHAOS_RUNS)
+
+CHAOS_RUNS = $(or $(RESULTS),chaos-runs.jsonl)
+
+audit: setup ## is everything in the world there, once? also beside a running one (ARGS="--redis-url ... --game ...")
+	@$(BIN)/perdure audit $(ARGS)
 
 compose-test: setup ## run the cluster in containers and break it (needs a container engine)
 	@$(BIN)/python -m pytest -m compose tests/faults/test_compose.py $(ARGS)

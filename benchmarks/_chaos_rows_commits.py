@@ -65,17 +65,19 @@ async def kill_in_transfer(stage: Stage) -> None:
 @row("reply-lost", "replies to commits that took effect are lost, 20 times at each shard: nothing is applied twice, no epoch moves",
      Setup(proxied=SHARDS))  # fmt: skip
 async def reply_lost(stage: Stage) -> None:
-    before = await stage.settled()
+    before, earlier = await stage.settled(), {name: proxy.lost_replies for name, proxy in stage.proxies.items()}
+
+    def lost(name: str) -> int:
+        return stage.proxies[name].lost_replies - earlier[name]
+
     async with stage.blackout():
         for _ in range(20):
             for proxy in stage.proxies.values():
                 proxy.lose_replies(1)
             await asyncio.sleep(0.2)  # so that they are spread over seconds
-        await stage.until_so(
-            "20 replies lost at each shard", lambda: all(proxy.lost_replies >= 20 for proxy in stage.proxies.values())
-        )  # fmt: skip
+        await stage.until_so("20 replies lost at each shard", lambda: all(lost(name) >= 20 for name in earlier))
     after = await stage.view()
-    stage.figures["replies_lost"] = sum(proxy.lost_replies for proxy in stage.proxies.values())
+    stage.figures["replies_lost"] = sum(map(lost, earlier))
     epochs = [{z: r.epoch for z, r in view.zones.items()} for view in (before, after)]
     stage.expect(epochs[0] == epochs[1], "no epoch moves", epochs)
 

@@ -13,7 +13,7 @@ COORDINATORS = ("coordinator-1", "coordinator-2")
 
 
 @row("gateway-kill", "SIGKILL of a gateway: its clients resume at the other one, the other's clients notice nothing, nothing lost",
-     Setup(may_drop=True))  # fmt: skip
+     Setup(may_drop=True), repeats=1)  # fmt: skip
 async def gateway_kill(stage: Stage) -> None:
     name = stage.choose.choice(("gateway-1", "gateway-2"))
     gateway = (await stage.view()).members[name].number

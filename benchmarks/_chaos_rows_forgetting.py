@@ -42,7 +42,7 @@ async def _nobody_taken_back(stage: Stage) -> None:
 
 
 @row("ledger-empty", "Valkey comes back empty while the owners live: they put their zones back under a new generation, nothing lost",
-     Setup(may_drop=True, allowed=FORGOTTEN))  # fmt: skip
+     Setup(may_drop=True, allowed=FORGOTTEN), repeats=1)  # fmt: skip
 async def ledger_empty(stage: Stage) -> None:
     generation = await _generation(stage)
     async with stage.blackout(deadline_s=60.0):
@@ -54,7 +54,7 @@ async def ledger_empty(stage: Stage) -> None:
 
 
 @row("ledger-backup", "Valkey comes back with a backup 5 s older while the owners live: their zones go on where they were, nothing lost",
-     Setup(may_drop=True, allowed=FORGOTTEN))  # fmt: skip
+     Setup(may_drop=True, allowed=FORGOTTEN), repeats=1)  # fmt: skip
 async def ledger_backup(stage: Stage) -> None:
     generation = await _generation(stage)
     data, backup = stage.folder / "data" / "appendonlydir", stage.folder / "backup"
@@ -73,7 +73,7 @@ async def ledger_backup(stage: Stage) -> None:
 
 
 @row("replica-lags", "a replica that lags by a second is promoted while the owners live: their zones go on where they were, nothing lost",
-     Setup(proxied=EVERYBODY, may_drop=True, allowed=FORGOTTEN))  # fmt: skip
+     Setup(proxied=EVERYBODY, may_drop=True, allowed=FORGOTTEN), repeats=1)  # fmt: skip
 async def replica_lags(stage: Stage) -> None:
     generation, server = await _generation(stage), stage.raw()
     port = stage.choose.randrange(20_000, 30_000)
@@ -113,7 +113,7 @@ async def _promote(replica: EmbeddedServer) -> None:
 
 @row("ledger-empty-shard-dead", "Valkey comes back empty and a shard died with it: its zones' loss is told, never silent",
      Setup(may_drop=True, audited=False, allowed=FORGOTTEN | {
-         "players_lost", "gold_delta", "bots_silent", "stale_frames", "bots_entered", "players_duplicated"}))  # fmt: skip
+         "players_lost", "gold_delta", "bots_silent", "stale_frames", "bots_entered", "players_duplicated"}), repeats=1)  # fmt: skip
 async def ledger_empty_shard_dead(stage: Stage) -> None:
     victim, players, _ = await stage.victim()
     lost_zones = sorted(z for z, r in (await stage.view()).zones.items() if r.owner == victim)

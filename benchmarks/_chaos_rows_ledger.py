@@ -103,7 +103,7 @@ async def ledger_maxmemory(stage: Stage) -> None:
 
 
 @row("power-cut", "SIGKILL of every process at once, Valkey too; all started again: clients come back by themselves, nothing lost",
-     Setup(may_drop=True))  # fmt: skip
+     Setup(may_drop=True), repeats=1)  # fmt: skip
 async def power_cut(stage: Stage) -> None:
     async with stage.blackout(deadline_s=60.0):
         await cut_power(stage)

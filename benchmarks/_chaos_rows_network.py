@@ -99,7 +99,7 @@ async def partition_gateway_ledger(stage: Stage) -> None:
 
 
 @row("partition-gateway-lost", "a gateway cut off from Valkey for longer than its lease: taken for lost; its clients play again",
-     Setup(apart=(GATEWAY,), may_drop=True), missing=_network.missing)  # fmt: skip
+     Setup(apart=(GATEWAY,), may_drop=True), missing=_network.missing, repeats=1)  # fmt: skip
 async def partition_gateway_lost(stage: Stage) -> None:
     network, before = _network_of(stage), await stage.view()
     there = before.members[GATEWAY].number

@@ -23,7 +23,7 @@ RECONNECTING = 1000
 BACK_90_S = 10.0
 
 
-def _no_bazaar() -> str:
+def no_bazaar() -> str:
     return "" if BAZAAR.is_file() else "needs the game tests/data/bazaar.py of the repository"
 
 
@@ -32,7 +32,7 @@ def _urls(stage: Stage) -> list[str]:
 
 
 @row("poison-command", "a command on which the rules fail: its zone goes on, its sender is put out (4015), the others see a pause",
-     Setup(game=str(BAZAAR), zones="4x2"), missing=_no_bazaar)  # fmt: skip
+     Setup(game=str(BAZAAR), zones="4x2"), missing=no_bazaar, repeats=1)  # fmt: skip
 async def poison_command(stage: Stage) -> None:
     stage.names.append("poisoner")
     poisoner = Client(_urls(stage), lambda: make_token(stage.cluster.secret, "poisoner"), connect_timeout_s=30.0)
@@ -60,7 +60,7 @@ async def poison_command(stage: Stage) -> None:
 
 
 @row("border-trade-storm", "traders drop and pick up gold all over small zones while three shards die: each coin and relic is there once",
-     Setup(game=str(BAZAAR), zones="4x2"), missing=_no_bazaar)  # fmt: skip
+     Setup(game=str(BAZAAR), zones="4x2"), missing=no_bazaar)  # fmt: skip
 async def border_trade_storm(stage: Stage) -> None:
     for _ in range(3):
         victim, players, number = await stage.victim()
@@ -72,7 +72,7 @@ async def border_trade_storm(stage: Stage) -> None:
 
 
 @row("thousand-reconnect", "1,000 clients lose their sockets at once: 90 % are back within 10 s, nobody else notices",
-     Setup(bots=40, shards=2, zones="4x2", settings={"max_unauthenticated": "2000"}))  # fmt: skip
+     Setup(bots=40, shards=2, zones="4x2", settings={"max_unauthenticated": "2000"}), repeats=1)  # fmt: skip
 async def thousand_reconnect(stage: Stage) -> None:
     herd = Herd(stage.folder, _urls(stage), stage.cluster.secret, RECONNECTING, prefix="light")
     stage.names.extend(herd.names)
@@ -88,7 +88,7 @@ async def thousand_reconnect(stage: Stage) -> None:
 
 
 @row("slow-readers", "20 % of the clients read next to nothing for 12 s: the others' p99 between snapshots stays",
-     Setup(bots=160))  # fmt: skip
+     Setup(bots=160), repeats=1)  # fmt: skip
 async def slow_readers(stage: Stage) -> None:
     herd = Herd(stage.folder, _urls(stage), stage.cluster.secret, 40, prefix="slow", small_buffers=True)
     stage.names.extend(herd.names)

@@ -8,21 +8,18 @@ import signal
 from benchmarks._chaos_row import row
 from benchmarks._stage import Setup, Stage
 
-KILLS = 3
-
 
 @row(
     "shard-kill", "SIGKILL of a shard: its zones run elsewhere; p50 <= 300 ms, p99 <= 700 ms, sockets stay, nothing lost",
     Setup(bar_p50_ms=300, bar_p99_ms=700),
 )  # fmt: skip
 async def shard_kill(stage: Stage) -> None:
-    for _ in range(KILLS):
-        victim, players, number = await stage.victim()
-        async with stage.blackout(players):
-            await stage.cluster.kill(victim)
-            await stage.off(victim)
-        await stage.cluster.start_shard(victim)
-        await stage.back(victim, number)
+    victim, players, number = await stage.victim()
+    async with stage.blackout(players):
+        await stage.cluster.kill(victim)
+        await stage.off(victim)
+    await stage.cluster.start_shard(victim)
+    await stage.back(victim, number)
 
 
 @row("two-shards-kill", "SIGKILL of two shards at once: the others run everything, sockets stay, nothing lost")

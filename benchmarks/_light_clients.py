@@ -8,10 +8,8 @@ Orders: `break` aborts every socket at once, and each client resumes as a client
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
-import os
 import random
 import socket
 import struct
@@ -25,6 +23,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from benchmarks._light_socket import Frames, frame, upgrade_request
 from perdure.cli.children import die_with_parent
 from perdure.client.connection import BACKOFF_FIRST_S, BACKOFF_MOST_S, STAGGER_S
 from perdure.wire.client_messages import encode_hello
@@ -78,8 +77,7 @@ class _Client(asyncio.Protocol):
         self._address = f"127.0.{number // 200}.{number % 200 + 1}"
         self._transport: asyncio.Transport | None = None
         self._resume = ""
-        self._buffer = b""
-        self._upgraded = False
+        self._frames = Frames()
         self.playing = False
         self.tries = self.sockets = self.bytes = 0
         self.stopped = False
@@ -93,7 +91,7 @@ class _Client(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         url = urlsplit(self._herd.urls[(self._number + self.sockets) % len(self._herd.urls)])
         self.sockets += 1
-        self._buffer, self._upgraded = b"", False
+        self._frames = Frames()
         made = socket.socket()
         made.setblocking(False)
         try:
@@ -106,11 +104,7 @@ class _Client(asyncio.Protocol):
             made.close()
             self._again()
             return
-        key = base64.b64encode(os.urandom(16)).decode()
-        transport.write(
-            f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
+        transport.write(upgrade_request(url.geturl()))
 
     def _again(self) -> None:
         """Come again, as the SDK does."""
@@ -134,46 +128,24 @@ class _Client(asyncio.Protocol):
         self.bytes += len(data)
         if self.playing:
             return  # what it shows is for nobody
-        self._buffer += data
-        if not self._upgraded:
-            head, found, rest = self._buffer.partition(b"\r\n\r\n")
-            if not found:
-                return
-            if b" 101 " not in head.split(b"\r\n")[0] + b" ":
-                self.abort()
-                return
-            self._upgraded, self._buffer = True, rest
+        upgraded = self._frames.upgraded
+        try:
+            frames = self._frames.feed(data)
+        except ValueError:
+            self.abort()
+            return
+        if not upgraded and self._frames.upgraded:
             self._hello()
-        while (frame := self._frame()) is not None:
-            self._message(*frame)
+        for opcode, message in frames:
+            self._message(opcode, message)
 
     def _hello(self) -> None:
         if self._resume:
             message = encode_hello(resume=self._resume)
         else:
             message = encode_hello(token=make_token(self._herd.secret, self.name))
-        size = len(message)
-        head = bytes((0x82, 0x80 | size)) if size < 126 else struct.pack(">BBH", 0x82, 0x80 | 126, size)
         assert self._transport is not None
-        self._transport.write(head + bytes(4) + message)  # masked with zeros: RFC 6455 wants a mask, not a secret
-
-    def _frame(self) -> tuple[int, bytes] | None:
-        data = self._buffer
-        if len(data) < 2:
-            return None
-        at, size = 2, data[1] & 0x7F
-        if size == 126:
-            if len(data) < 4:
-                return None
-            at, size = 4, struct.unpack_from(">H", data, 2)[0]
-        elif size == 127:
-            if len(data) < 10:
-                return None
-            at, size = 10, struct.unpack_from(">Q", data, 2)[0]
-        if len(data) < at + size:
-            return None
-        self._buffer = data[at + size :]
-        return data[0] & 0x0F, data[at : at + size]
+        self._transport.write(frame(message))
 
     def _message(self, opcode: int, body: bytes) -> None:
         if opcode == 8:

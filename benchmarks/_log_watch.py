@@ -30,6 +30,7 @@ class LogWatch:
         self.records = 0
         self.unwatched = 0
         self.faults: list[str] = []
+        self.poll_s = POLL_S
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -54,7 +55,7 @@ class LogWatch:
                 pass  # an outage, perhaps a wanted one: what is there now is there later, and `stop` reads to the end
             except LedgerError as error:
                 self.faults.append(f"the log could not be read: {error}")
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(self.poll_s)
 
     async def read(self) -> None:
         """Read every zone's new records."""

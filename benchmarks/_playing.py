@@ -22,6 +22,8 @@ from perdure.client.bots import BotReport, BotsReport, run_bots
 from perdure.game.loading import load_game
 from perdure.ledger.ledger import ClusterView
 from perdure.wire.identifiers import player_key
+from shard.audit import AuditReport
+from shard.audit import audit as audit_world
 from shard.program import compile_program
 
 GAME = "games/arena"
@@ -38,6 +40,8 @@ class Playing:
     names: list[str] = field(default_factory=list)
     report: BotsReport | None = None
     audit: Audit | None = None
+    world: AuditReport | None = None
+    """What `perdure audit` says of the whole world; None where nobody was to ask it."""
 
     async def owners(self) -> tuple[ClusterView, dict[str, str]]:
         """Return the view, and for every player online the shard that runs its zone."""
@@ -76,6 +80,12 @@ class Playing:
             "commands_duplicated": duplicated, "commands_unwatched": unwatched,
         }  # fmt: skip
 
+    def faults(self) -> list[str]:
+        """Return all that was found to be wrong, a line each."""
+        assert self.audit is not None
+        found = [*self.audit.replay_mismatches, *self.watch.faults, *(self.world.faults if self.world is not None else ())]
+        return [*found, *self.audit.players_lost, *self.audit.players_duplicated]
+
     def verdict(self) -> dict[str, Any]:
         """The counts that must all be zero, beside how much was checked."""
         assert self.report is not None and self.audit is not None
@@ -87,12 +97,13 @@ class Playing:
             "stale_frames": sum(b.backward_ticks for b in self.report.bots),
             "gold_delta": self.audit.gold_delta, "gold_minted": self.audit.gold_minted,
             "replay_mismatches": len(self.audit.replay_mismatches), "log_faults": len(self.watch.faults),
+            "audit_faults": len(self.world.faults) if self.world is not None else 0,
             "log_records": self.watch.records, "log_unwatched": self.watch.unwatched,
         }  # fmt: skip
 
 
 ZEROES = ("sockets_dropped", "players_lost", "players_duplicated", "commands_lost", "commands_duplicated", "commands_unwatched",
-          "stale_frames", "gold_delta", "replay_mismatches", "log_faults")  # fmt: skip
+          "stale_frames", "gold_delta", "replay_mismatches", "log_faults", "audit_faults")  # fmt: skip
 
 
 def nothing_lost(figures: dict[str, Any]) -> bool:
@@ -141,8 +152,10 @@ async def playing(bots: int, *, shards: int = 4, zones: str = "4x4", settings: d
         await stop_shards(cluster)
         await run.watch.stop()
         with console.status("replaying every zone, counting players and gold"):
-            run.audit = await audit(cluster.ledger, compile_program(load_game(GAME)), run.names)
-        for fault in [*run.audit.replay_mismatches, *run.watch.faults, *run.audit.players_lost, *run.audit.players_duplicated][:20]:
+            program = compile_program(load_game(GAME))
+            run.audit = await audit(cluster.ledger, program, run.names)
+            run.world = await audit_world(cluster.ledger, program)
+        for fault in run.faults()[:20]:
             print(fault, file=sys.stderr)
     except BaseException:
         cluster.keep_folder()  # its logs tell what happened

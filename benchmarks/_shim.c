@@ -1,7 +1,8 @@
-/* What a process under this shim (LD_PRELOAD) believes of the wall clock, and how long its fsync takes.
- * Both stand in the file that PERDURE_SHIM_FILE names, so they can be changed while it runs. Monotonic clocks are left alone. */
+/* What a process under this shim (LD_PRELOAD) believes of the wall clock, how long its fsync takes, and what memory it is refused.
+ * All stand in the file that PERDURE_SHIM_FILE names, so they can be changed while it runs. Monotonic clocks are left alone. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 struct control {
   volatile int64_t clock_offset_s;
   volatile int64_t fsync_delay_us;
+  volatile int64_t refused_bytes; /* allocations of so many bytes and more fail; 0: none */
 };
 
 static struct control none;
@@ -65,4 +67,29 @@ int fsync(int file) {
 int fdatasync(int file) {
   if (control->fsync_delay_us) usleep((useconds_t)control->fsync_delay_us);
   return real_fdatasync(file);
+}
+
+/* Memory. The C library's own functions are called by the names that it exports for this, since dlsym itself allocates. */
+extern void *__libc_malloc(size_t);
+extern void *__libc_calloc(size_t, size_t);
+extern void *__libc_realloc(void *, size_t);
+
+static int refused(size_t size) {
+  int64_t limit = control->refused_bytes;
+  if (!limit || size < (size_t)limit) return 0;
+  errno = ENOMEM;
+  return 1;
+}
+
+void *malloc(size_t size) { return refused(size) ? NULL : __libc_malloc(size); }
+
+void *calloc(size_t count, size_t size) { return refused(count * size) ? NULL : __libc_calloc(count, size); }
+
+void *realloc(void *old, size_t size) { return refused(size) ? NULL : __libc_realloc(old, size); }
+
+void *mmap(void *at, size_t size, int protection, int flags, int file, off_t offset) {
+  static void *(*real_mmap)(void *, size_t, int, int, int, off_t);
+  if (!real_mmap) real_mmap = dlsym(RTLD_NEXT, "mmap");
+  if ((flags & MAP_ANONYMOUS) && refused(size)) return MAP_FAILED;
+  return real_mmap(at, size, protection, flags, file, offset);
 }

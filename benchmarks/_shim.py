@@ -1,10 +1,11 @@
-"""The shim of clocks and fsync (_shim.c), built on demand with the C compiler of the machine, beside the control file of its process.
+"""The shim of clocks, fsync and memory (_shim.c), built on demand with the machine's C compiler, beside the control file of its process.
 
 Owns one control file and the library beside it; both go with the folder that they are in. `missing` says why there is none here.
 """
 
 from __future__ import annotations
 
+import platform
 import shutil
 import struct
 import subprocess
@@ -13,14 +14,14 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("_shim.c")
 LIBRARY = "shim.so"
-_CONTROL = struct.Struct("<qq")
+_CONTROL = struct.Struct("<qqq")
 
 
 def missing() -> str:
     """Return why there can be no shim here, in one line; empty where there can."""
-    if sys.platform != "linux":
-        return "the shim of clocks and fsync needs Linux (LD_PRELOAD)"
-    return "" if shutil.which("gcc") or shutil.which("cc") else "the shim of clocks and fsync needs a C compiler (gcc)"
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return "the shim of clocks, fsync and memory needs Linux with glibc (LD_PRELOAD)"
+    return "" if shutil.which("gcc") or shutil.which("cc") else "the shim of clocks, fsync and memory needs a C compiler (gcc)"
 
 
 class Shim:
@@ -28,7 +29,7 @@ class Shim:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._values = [0, 0]
+        self._values = [0, 0, 0]
         self._write()
         self._library = file.with_name(LIBRARY)
         if not self._library.exists():
@@ -50,6 +51,11 @@ class Shim:
     def slow_disk(self, delay_ms: float) -> None:
         """Have each of its fsyncs take so much longer."""
         self._values[1] = round(delay_ms * 1000)
+        self._write()
+
+    def refuse_memory(self, of_bytes: int) -> None:
+        """Have every allocation of so many bytes and more fail; 0 gives it memory again."""
+        self._values[2] = of_bytes
         self._write()
 
     def _write(self) -> None:

@@ -13,8 +13,8 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,9 +86,13 @@ class Outcome:
     """What one run of a row gave. `fault` is empty where all was as expected."""
 
     row: str
+    runs: int = 0
+    passed_runs: int = 0
     fault: str = ""
     skipped: str = ""
     took_s: float = 0.0
+    phases_s: dict[str, float] = field(default_factory=dict)
+    """Where the time went: start of the cluster, bots entering, the fault and all waiting around it, counting, the end."""
     blackouts_s: list[float] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     audit_faults: list[str] = field(default_factory=list)
@@ -99,8 +103,8 @@ class Outcome:
         said = {"fault": self.fault, "skipped": self.skipped, "logs": self.logs}
         return {
             "row": self.row, "passed": not self.fault and not self.skipped, **{k: v for k, v in said.items() if v},
-            "took_s": round(self.took_s, 1), **blackout, "clients_affected": len(self.blackouts_s), **self.figures,
-            "audit_faults": self.audit_faults[:10],
+            "runs": self.runs, "passed_runs": self.passed_runs, "took_s": round(self.took_s, 1), "phases_s": self.phases_s, **blackout,
+            "clients_affected": len(self.blackouts_s), **self.figures, "audit_says": self.audit_faults[:10],
         }  # fmt: skip
 
 
@@ -120,11 +124,14 @@ class Stage(Playing):
     figures: dict[str, Any] = field(default_factory=dict)
     unmoved: set[str] = field(default_factory=set)
     """Players whose sockets must stay, where those of others may break."""
+    game: str = ""
+    """The build of the game that the zones run in the end, where a row has brought another one."""
     replica: EmbeddedServer | None = None
     """A second server of the ledger, once a row has started one; ended with the row."""
     afterwards: list[Callable[[BotsReport], None]] = field(default_factory=list)
     """What is to be checked once the bots have said what they saw; raises Unexpected."""
     _windows: list[tuple[float, float, set[str]]] = field(default_factory=list)
+    _pages: dict[Path, int] = field(default_factory=dict)
 
     # --- looking ----------------------------------------------------------------------------------------------------
     def expect(self, holds: bool, expected: str, seen: object) -> None:
@@ -162,9 +169,10 @@ class Stage(Playing):
         """Between two looks at something that another process does."""
         await asyncio.sleep(0.02)
 
-    async def plays_on(self, ticks: int = 10, deadline_s: float = 40.0) -> None:
-        """Wait until every zone has committed so many more ticks."""
-        before = (await self.until("the ledger answers", lambda _: True, deadline_s)).ticks
+    async def plays_on(self, ticks: int = 10, deadline_s: float = 40.0, but: Container[int] = ()) -> None:
+        """Wait until every zone (but these) has committed so many more ticks."""
+        now = (await self.until("the ledger answers", lambda _: True, deadline_s)).ticks
+        before = {z: t for z, t in now.items() if z not in but}
         await self.until("every zone ticks on", lambda v: all(v.ticks[z] >= t + ticks for z, t in before.items()), deadline_s)
 
     async def off(self, *gone: str) -> ClusterView:
@@ -204,12 +212,19 @@ class Stage(Playing):
                 raise Unexpected(f"within {deadline_s:g} s every client is back", f"{len(missing)} of {len(self.names)} are not")
             await asyncio.sleep(0.05)
 
+    def turn_page(self) -> None:
+        """From now on the logs are what comes from now on: a run of a row on a stage that has seen others."""
+        self._pages = {path: path.stat().st_size for path in self.folder.glob("*.log")}
+
     def log(self, name: str) -> str:
-        path = self.cluster.log_of(name)
-        return path.read_text(errors="replace") if path.exists() else ""
+        """Return what a process has said in this run."""
+        return self._read(self.cluster.log_of(name))
 
     def logs(self, prefix: str = "shard") -> str:
-        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob(f"{prefix}*.log")))
+        return "".join(map(self._read, sorted(self.folder.glob(f"{prefix}*.log"))))
+
+    def _read(self, path: Path) -> str:
+        return path.read_bytes()[self._pages.get(path, 0) :].decode(errors="replace") if path.exists() else ""
 
     async def victim(self) -> tuple[str, set[str], int]:
         """Choose a shard that runs zones; return its name, the players there, and its incarnation."""
@@ -219,11 +234,13 @@ class Stage(Playing):
 
     # --- measuring --------------------------------------------------------------------------------------------------
     @asynccontextmanager
-    async def blackout(self, names: Iterable[str] | None = None, deadline_s: float = 40.0) -> AsyncIterator[None]:
-        """The fault happens inside; afterwards every zone must tick on. Counts the longest gap of each of these players (or all)."""
+    async def blackout(
+        self, names: Iterable[str] | None = None, deadline_s: float = 40.0, but: Container[int] = ()
+    ) -> AsyncIterator[None]:  # fmt: skip
+        """The fault happens inside; afterwards every zone (but these) must tick on. Counts the longest gap of each of these (or all)."""
         start = time.monotonic()
         yield
-        await self.plays_on(deadline_s=deadline_s)
+        await self.plays_on(deadline_s=deadline_s, but=but)
         await asyncio.sleep(0.3)  # what has been committed is on its way
         self._windows.append((start, time.monotonic(), set(self.names if names is None else names)))
 
@@ -268,16 +285,50 @@ class Stage(Playing):
 RowBody = Callable[[Stage], Awaitable[None]]
 
 
+class Staging:
+    """A stage that is to be: `begin` has it set up in the background, `stage` waits for it, `close` leaves nothing of it but logs."""
+
+    def __init__(self, name: str, setup: Setup, *, bots: int, seed: int, say: Callable[[str], None]) -> None:
+        self.setup, self.bots, self.say = setup, setup.bots or bots, say
+        self._choose = random.Random(f"{seed}:{name}")
+        self.folder = Path()
+        self._context: AbstractAsyncContextManager[Stage] | None = None
+        self._task: asyncio.Task[Stage] | None = None
+
+    def begin(self) -> None:
+        if self._task is None:
+            self.folder = Path(tempfile.mkdtemp(prefix="perdure-chaos-"))
+            self._context = _staged(self.setup, self.folder, self.bots, self._choose, lambda what: self.say(what))
+            self._task = asyncio.get_running_loop().create_task(self._context.__aenter__())  # type: ignore[arg-type]
+
+    async def stage(self) -> Stage:
+        self.begin()
+        assert self._task is not None
+        return await self._task
+
+    async def close(self, *, keep_logs: bool = False) -> None:
+        """End all of it, whether it was ready or not."""
+        if self._task is None or self._context is None:
+            return
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if not self._task.cancelled() and self._task.exception() is None:
+            await self._context.__aexit__(None, None, None)
+        if not keep_logs:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
 async def perform(
-    name: str, body: RowBody, setup: Setup, *, bots: int, seed: int, say: Callable[[str], None], deadline_s: float
+    name: str, body: RowBody, staging: Staging, *, deadline_s: float, repeats: int = 1, counting: Callable[[], None] = lambda: None
 ) -> Outcome:
-    """Run one row once, on a cluster of its own. Never raises for what the row finds; leaves nothing but a failed row's logs."""
+    """Run one row on a stage, `repeats` times. Never raises for what it finds; leaves nothing but a failed row's logs.
+
+    `counting` is called once the bots and shards have ended, and what is left to do is to count.
+    """
     outcome, started = Outcome(name), time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="perdure-chaos-"))
-    keep = False
     try:
         async with asyncio.timeout(deadline_s):
-            await _perform(outcome, body, setup, folder, setup.bots or bots, random.Random(f"{seed}:{name}"), say)
+            await _perform(outcome, body, staging, repeats, counting)
     except Skipped as why:
         outcome.skipped = str(why)
     except TimeoutError:
@@ -285,54 +336,67 @@ async def perform(
     except Exception as error:  # noqa: BLE001 - one row that fails does not end the run
         outcome.fault = outcome.fault or f"{type(error).__name__}: {error}"
     finally:
+        await staging.close(keep_logs=bool(outcome.fault))
         outcome.took_s = time.monotonic() - started
-        if outcome.fault:
-            keep, outcome.logs = True, str(folder)
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+        outcome.phases_s["end"] = round(outcome.took_s - sum(outcome.phases_s.values()), 2)
+        outcome.runs = 0 if outcome.skipped else max(1, outcome.runs)
+        outcome.logs = str(staging.folder) if outcome.fault else ""
     return outcome
 
 
-async def _perform(
-    outcome: Outcome, body: RowBody, setup: Setup, folder: Path, bots: int, choose: random.Random, say: Callable[[str], None]
-) -> None:
-    columns, _, rows = setup.zones.partition("x")
-    async with _staged(setup, folder, bots, choose, say) as stage:
-        crowd = stage.crowd
-        assert crowd is not None
-        stage.watch.start()
-        say(f"{bots} bots enter")
-        await crowd.start()
-        await stage.plays_on()
-        try:
+async def _perform(outcome: Outcome, body: RowBody, staging: Staging, repeats: int, counting: Callable[[], None]) -> None:
+    begun, setup, say = time.monotonic(), staging.setup, staging.say
+
+    def over(phase: str) -> None:
+        outcome.phases_s[phase] = round(time.monotonic() - begun - sum(outcome.phases_s.values()), 2)
+
+    stage = await staging.stage()
+    over("start")
+    crowd = stage.crowd
+    assert crowd is not None
+    stage.watch.start()
+    say(f"{staging.bots} bots enter")
+    await crowd.start()
+    await stage.plays_on()
+    over("enter")
+    try:
+        for number in range(repeats):
+            outcome.runs = number + 1
+            stage.turn_page()
             await body(stage)
             await stage.plays_on()
-        except Skipped:
-            raise
-        except Exception as error:  # noqa: BLE001 - what was lost is counted all the same
-            outcome.fault = str(error) if isinstance(error, Unexpected) else f"{type(error).__name__}: {error}"
-        say("counting: bots, logs, players, gold")
-        stage.report = await crowd.stop()
-        await stop_shards(stage.cluster)
-        await stage.watch.stop()
-        program = program_of(setup.game)
-        stage.audit = await audit(stage.cluster.ledger, program, stage.names)
-        if setup.audited:
-            world = await audit_world(stage.cluster.ledger, program)
-            outcome.audit_faults = world.faults
-        outcome.blackouts_s = stage.blackouts()
-        silent = [bot.name for bot in stage.report.bots if not bot.gaps or bot.gaps[-1][0] < crowd.stopped_s - SILENT_S]
-        outcome.figures = {**stage.figures, "bots_silent": len(silent), **stage.verdict()}
-        for check in stage.afterwards if not outcome.fault else ():
-            try:
-                check(stage.report)
-            except Unexpected as error:
-                outcome.fault = str(error)
-        outcome.figures |= stage.figures
-        outcome.fault = outcome.fault or _verdict(stage, outcome, int(columns) * int(rows))
+    except Skipped:
+        raise
+    except Exception as error:  # noqa: BLE001 - what was lost is counted all the same
+        outcome.fault = str(error) if isinstance(error, Unexpected) else f"{type(error).__name__}: {error}"
+    over("fault")
+    say("counting: bots, logs, players, gold")
+    stage.report = await crowd.stop()
+    await stop_shards(stage.cluster)
+    counting()
+    await stage.watch.stop()
+    program = program_of(stage.game or setup.game)
+    stage.audit = await audit(stage.cluster.ledger, program, stage.names)
+    if setup.audited:
+        stage.world = await audit_world(stage.cluster.ledger, program)
+        outcome.audit_faults = stage.world.faults
+    outcome.blackouts_s = stage.blackouts()
+    silent = [bot.name for bot in stage.report.bots if not bot.gaps or bot.gaps[-1][0] < crowd.stopped_s - SILENT_S]
+    outcome.figures = {**stage.figures, "bots_silent": len(silent), **stage.verdict()}
+    for check in stage.afterwards if not outcome.fault else ():
+        try:
+            check(stage.report)
+        except Unexpected as error:
+            outcome.fault = str(error)
+    outcome.figures |= stage.figures
+    good = outcome.runs - bool(outcome.fault)  # those before the one that failed, if what is counted in the end holds for all
+    counted = _verdict(stage, outcome)
+    outcome.passed_runs = 0 if counted else good
+    outcome.fault = outcome.fault or counted
+    over("count")
 
 
-def _verdict(stage: Stage, outcome: Outcome, zones: int) -> str:
+def _verdict(stage: Stage, outcome: Outcome) -> str:
     """Return what is wrong with the counts, or nothing."""
     assert stage.report is not None and stage.audit is not None
     setup, figures = stage.setup, outcome.figures
@@ -342,9 +406,8 @@ def _verdict(stage: Stage, outcome: Outcome, zones: int) -> str:
         wrong.append(f"only {figures['bots_entered']} of {figures['bots']} bots came in")
     broken = [bot.name for bot in stage.report.bots if bot.socket_drops and bot.name in stage.unmoved]
     wrong += [f"sockets broke that should not: {', '.join(broken[:5])}"] if broken else []
-    wrong += [f"the auditor: {fault}" for fault in outcome.audit_faults[:3]]
     if wrong:
-        detail = [*stage.audit.replay_mismatches, *stage.watch.faults, *stage.audit.players_lost, *stage.audit.players_duplicated]
+        detail = stage.faults()
         ends = sorted({f"{end.code} {end.reason}" for bot in stage.report.bots for end in bot.socket_drops})
         detail += ends[:3] if "sockets_dropped" not in free else []
         return f"expected all counts 0; seen: {', '.join(wrong)} ({'; '.join(detail[:4])})"

@@ -30,6 +30,9 @@ def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("chaos", "--rounds", "0"), "--rounds and --bots are 1 or more"),
         (("chaos", "--rounds", "many"), "--rounds is a whole number"),
         (("chaos", "--rows"), "--rows stands alone"),
+        (("chaos", "--until-times", "10"), "name it with --results FILE"),
+        (("chaos", "--table", "/nowhere/runs.jsonl"), "there is no file /nowhere/runs.jsonl"),
+        (("chaos", "--table", __file__), "line 1, is no run of a row"),
         (("chaos", "--lines", "3"), "it has no option --lines"),
         (("nothing",), "there is no benchmark 'nothing'"),
     ],
@@ -63,8 +66,8 @@ def test_modules_of_rows_are_no_benches() -> None:
 def _outcomes() -> list[Outcome]:
     chaos.known_rows()
     return [
-        Outcome("shard-kill", took_s=9.0, blackouts_s=[0.2, 0.3], figures=dict(COUNTS)),
-        Outcome("shard-kill", took_s=9.0, blackouts_s=[0.4], figures={**COUNTS, "commands_lost": 2}, fault="expected x; seen: y"),
+        Outcome("shard-kill", runs=3, passed_runs=3, took_s=9.0, blackouts_s=[0.2, 0.3], figures=dict(COUNTS)),
+        Outcome("shard-kill", runs=1, took_s=9.0, blackouts_s=[0.4], figures={**COUNTS, "commands_lost": 2}, fault="expected x; seen: y"),
         Outcome("clocks", skipped="no compiler"),
     ]
 
@@ -81,16 +84,17 @@ def test_a_run_that_only_skipped_has_not_passed() -> None:
     assert not chaos.summary([Outcome("clocks", skipped="no compiler")], seed=1, rounds=1, bots=1)["passed"]
 
 
-def test_the_table_has_one_line_a_row_with_the_worst_of_its_rounds() -> None:
+def test_the_table_has_one_line_a_row_over_all_its_runs() -> None:
     table = chaos.report(chaos.summary(_outcomes(), seed=7, rounds=2, bots=200)).splitlines()
-    assert table[2] == "| shard-kill | 2 | 400 / 400 / 400 | 2 | 0 | failed 1 |"
-    assert table[3] == "| clocks | 0 | | | | skipped: no compiler |"
-    assert "seed 7, 200 bots; 200 acknowledged commands checked" in table[-1]
+    assert table[2].startswith("| shard-kill | 4 | 3 of 4 | 300 / 400 / 400 | 2 | 0 | 20")
+    assert table[3] == "| clocks | 0 | | | | | skipped: no compiler |"
+    assert "200 bots. 3 of 4 runs passed; 200 acknowledged commands checked" in table[5]
+    assert table[-1] == "- `shard-kill`, 1 times: expected x; seen: y"
 
 
 def test_what_is_said_of_a_row() -> None:
     good, bad, skipped = (chaos.line(outcome) for outcome in _outcomes())
-    assert good.startswith("ok   shard-kill (9 s): blackout p50 250")
+    assert good.startswith("ok   shard-kill (9 s, 3 times): blackout p50 250")
     assert bad.startswith("FAIL shard-kill (9 s): expected x; seen: y")
     assert skipped == "SKIP clocks: no compiler"
 
@@ -109,4 +113,30 @@ def test_the_shim_moves_wall_clocks_alone_and_while_a_process_runs(tmp_path: Pat
 
     assert 3500 < wall - time.time() < 3700
     assert abs(monotonic - time.monotonic()) < 60
-    assert struct.unpack("<qq", (tmp_path / "it.shim").read_bytes()) == (3600, 0)
+    assert struct.unpack("<qqq", (tmp_path / "it.shim").read_bytes()) == (3600, 0, 0)
+
+
+@pytest.mark.skipif(bool(_shim.missing()), reason=_shim.missing() or "-")
+def test_a_process_under_the_shim_is_refused_memory_while_it_runs_and_gets_it_again(tmp_path: Path) -> None:
+    shim = Shim(tmp_path / "it.shim")
+    script = """
+def tried():
+    try:
+        return len(bytes(10_000_000))
+    except MemoryError:
+        return "none"
+for _ in range(3):
+    input()
+    print(tried(), flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env=shim.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        said = []
+        for refused in (0, 1_000_000, 0):
+            shim.refuse_memory(refused)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            said.append(process.stdout.readline().strip())
+    assert said == ["10000000", "none", "10000000"]
