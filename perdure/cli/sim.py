@@ -42,7 +42,9 @@ def main(arguments: list[str]) -> int:
         print(f"perdure sim: {error}", file=sys.stderr)
         return 2
     if options.mutants:
-        from tests.simulation import mutants
+        from tests.simulation import mutants, mutants_forgetting
+
+        assert mutants_forgetting.FORGETS  # its mutants are among those of mutants
 
         found = mutants.search(options.seeds, options.first, options.jobs)
         missed = sorted(name for name, (count, _) in found.items() if not count)
