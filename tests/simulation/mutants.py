@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -350,3 +351,6 @@ def _search_one(work: tuple[str, int, int]) -> tuple[str, int, str]:
     name, first, seeds = work
     outcome = find(name, range(first, first + seeds))
     return (name, outcome.seed - first + 1, outcome.violations[0]) if outcome is not None else (name, 0, "")
+
+
+import_module("tests.simulation.mutants_forgetting")  # which adds its own to MUTANTS

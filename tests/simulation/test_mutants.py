@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation import mutants_forgetting
 from tests.simulation.mutants import KINDS, MUTANTS, find
 
 pytestmark = pytest.mark.timeout(600)
 MOST_SEEDS = 200
-assert mutants_forgetting.FORGETS, "its mutants are among MUTANTS"
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))
