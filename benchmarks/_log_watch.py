@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import msgpack
 import numpy as np
 
+from perdure.game.portable import unpack_rows
 from perdure.ledger.ledger import CHECKPOINTS_KEPT, Ledger, LedgerError, LedgerUnavailable
 from perdure.ledger.record import chain_digest, unpack_record
 from perdure.wire.link import command_dtype
+from shard.kernels import layout
+from shard.zone import CHECKPOINT_MAGIC
 
 POLL_S = 0.2
 
@@ -19,6 +23,7 @@ class LogWatch:
 
     `unwatched`: records that were trimmed before this process came to read them, on a machine too busy to keep up. They
     are no fault of the log's, yet nothing can be said about the commands in them: a run with any proves less.
+    `restored[player key]`: the last command that a zone's image had applied which an owner put back into a ledger that forgot.
     """
 
     def __init__(self, ledger: Ledger, zones: int) -> None:
@@ -27,6 +32,7 @@ class LogWatch:
         self._digest: dict[int, str] = dict.fromkeys(range(zones), "")
         self._epoch: dict[int, tuple[int, int]] = dict.fromkeys(range(zones), (0, 0))
         self.applied: dict[int, Counter[int]] = {}
+        self.restored: dict[int, int] = {}
         self.records = 0
         self.unwatched = 0
         self.faults: list[str] = []
@@ -62,12 +68,26 @@ class LogWatch:
         for zone in self._next:
             while True:
                 records = await self._ledger.read_log(zone, self._next[zone], 500)
+                if records and unpack_record(records[0].record).generation > self._epoch[zone][0] > 0:
+                    await self._take_image(zone, records[0].tick)
                 if records and records[0].tick > self._next[zone]:
                     await self._skip_trimmed(zone, records[0].tick)
                 for logged in records:
                     self._take(zone, logged.tick, logged.digest, logged.record)
                 if len(records) < 500:
                     break
+
+    async def _take_image(self, zone: int, first: int) -> None:
+        """The zone goes on under a new generation: where its log begins anew with an image, what the log held before is in that image."""
+        for tick, _ in (await self._ledger.zone_head(zone)).checkpoints:
+            blob = await self._ledger.read_checkpoint(zone, tick) if tick == first - 1 else None
+            if blob is None:
+                continue
+            image = msgpack.unpackb(blob[len(CHECKPOINT_MAGIC) + 4 :])
+            players = unpack_rows(image["sections"]["players"], layout.PLAYER)
+            for player, last in zip(players["key"].tolist(), players["last_seq"].tolist(), strict=True):
+                self.restored[player] = max(self.restored.get(player, 0), last)
+            self._next[zone], self._digest[zone] = first, image["digest"]
 
     async def _skip_trimmed(self, zone: int, first: int) -> None:
         """Go on at `first` if the log was trimmed up to it, which two kept checkpoints say; otherwise the log has a hole."""

@@ -63,8 +63,8 @@ class Playing:
     def commands(self) -> dict[str, int]:
         """Compare what bots were told is applied with what the logs held.
 
-        A command that no watched record holds is lost; where records went unwatched, it counts as unwatched
-        instead, and the run does not pass: it proves too little, and says so.
+        A command that no watched record holds, nor an image that an owner put back into a ledger that forgot, is lost; where
+        records went unwatched, it counts as unwatched instead, and the run does not pass: it proves too little, and says so.
         """
         assert self.report is not None
         lost = missing = duplicated = acknowledged = 0
@@ -72,7 +72,8 @@ class Playing:
             applied = self.watch.applied.get(player_key(bot.name), {})
             acknowledged += len(bot.acknowledged)
             lost += bot.acknowledged_lost
-            missing += sum(seq not in applied for seq in bot.acknowledged)
+            restored = self.watch.restored.get(player_key(bot.name), 0)
+            missing += sum(seq not in applied and seq > restored for seq in bot.acknowledged)
             duplicated += sum(count > 1 for count in applied.values())
         unwatched = missing if self.watch.unwatched else 0
         return {
