@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import _shim, chaos
+from benchmarks import _disk, _shim, chaos
+from benchmarks._disk import SmallDisk
 from benchmarks._shim import Shim
 from benchmarks._stage import Outcome
 from perdure.cli import bench
@@ -140,3 +141,17 @@ for _ in range(3):
             process.stdin.flush()
             said.append(process.stdout.readline().strip())
     assert said == ["10000000", "none", "10000000"]
+
+
+@pytest.mark.skipif(bool(_disk.missing()), reason=_disk.missing() or "-")
+def test_a_small_disk_is_filled_but_for_some_bytes_and_freed(tmp_path: Path) -> None:
+    disk = SmallDisk(tmp_path / "data")
+    try:
+        for _ in range(2):
+            before = disk._room()
+            disk.fill(200_000)
+            assert 0 <= disk._room() <= 200_000 + 4096
+            disk.free()
+            assert disk._room() == before
+    finally:
+        disk.close()
