@@ -78,7 +78,8 @@ async def thousand_reconnect(stage: Stage) -> None:
     stage.names.extend(herd.names)
     try:
         stage.say(f"{RECONNECTING} clients enter")
-        await herd.start(90.0)
+        entered = await herd.start(90.0)
+        stage.expect("away" not in entered, "all of them come in", entered)
         async with stage.blackout():
             found = await herd.ask("break", 60.0)
     finally:

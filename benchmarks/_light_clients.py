@@ -31,6 +31,7 @@ from perdure.wire.opcodes import ServerOp
 from perdure.wire.tokens import make_token
 
 SMALL_BUFFER = 4096
+ENTER_DEADLINE_S = 75.0
 BACK_DEADLINE_S = 45.0
 """After a break, whoever is not back by then is told of."""
 
@@ -202,11 +203,22 @@ class _Clients:
         return time.monotonic() - began
 
     async def enter(self, at_once: int) -> dict[str, Any]:
-        for at in range(0, len(self.clients), at_once):
-            for client in self.clients[at : at + at_once]:
-                client.dial()
-            await self.until_playing(min(1.0, (at + at_once) / len(self.clients)))
-        return {"in": sum(client.playing for client in self.clients)}
+        """Have all of them log in, so many at a time; return how many are in, and where the others are if that takes too long."""
+        try:
+            async with asyncio.timeout(ENTER_DEADLINE_S):
+                for at in range(0, len(self.clients), at_once):
+                    for client in self.clients[at : at + at_once]:
+                        client.dial()
+                    await self.until_playing(min(1.0, (at + at_once) / len(self.clients)))
+        except TimeoutError:
+            return self.away()
+        return {"in": len(self.clients)}
+
+    def away(self) -> dict[str, Any]:
+        """Say who has begun and is not in the world: on an open socket that shows nothing (mute), or still on the way."""
+        away = [client for client in self.clients if client.sockets and not client.playing]
+        mute = sum(client.mute for client in away)
+        return {"in": self.count()["playing"], "away": len(away), "mute": mute, "names": [client.name for client in away[:5]]}
 
     async def break_all(self) -> dict[str, Any]:
         self.closes.clear()
@@ -221,9 +233,7 @@ class _Clients:
                     await self.until_playing(share)
                     found[name] = round(time.monotonic() - began, 2)
         except TimeoutError:
-            # Where they are: on an open socket that shows them nothing, or still on their way.
-            away = [client for client in self.clients if not client.playing]
-            found |= {"away": len(away), "mute": sum(client.mute for client in away), "names": [client.name for client in away[:5]]}
+            found |= self.away()
         return {**found, "closes": self.closes[:20]}
 
     def slow(self) -> dict[str, Any]:
