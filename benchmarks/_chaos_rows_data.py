@@ -63,6 +63,7 @@ async def _log_damaged(stage: Stage, damage: Callable[[list[bytes]], list[bytes]
     log = keys.key(WORLD, "LOG", zone)
     tick, _ = await _new_checkpoint(stage, zone)
     await stage.until("some ticks behind it", lambda v: v.ticks[zone] > tick + 5)
+    await stage.until_so("who watches the log has read it too", lambda: stage.watch.seen(zone) > tick + 3)
     server: Any = stage.raw()
     struck = time.monotonic()
     try:

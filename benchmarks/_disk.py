@@ -17,6 +17,7 @@ from perdure.cli.children import die_with_parent
 
 SIZE_MB = 256
 _DEADLINE_S = 10.0
+_STEP_BYTES = 1 << 20
 
 
 def missing() -> str:
@@ -55,9 +56,15 @@ class SmallDisk:
 
     def fill(self, leave_bytes: int) -> None:
         """Take all room but so many bytes."""
-        room = os.statvfs(self._inside)
         with open(self._inside / "ballast", "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, room.f_bavail * room.f_frsize - leave_bytes))
+            size = 0
+            while (more := min(self._room() - leave_bytes, _STEP_BYTES)) > 0:  # in steps: others write meanwhile
+                os.posix_fallocate(file.fileno(), size, more)
+                size += more
+
+    def _room(self) -> int:
+        room = os.statvfs(self._inside)
+        return room.f_bavail * room.f_frsize
 
     def free(self) -> None:
         (self._inside / "ballast").unlink(missing_ok=True)

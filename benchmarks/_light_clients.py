@@ -31,6 +31,9 @@ from perdure.wire.opcodes import ServerOp
 from perdure.wire.tokens import make_token
 
 SMALL_BUFFER = 4096
+ENTER_DEADLINE_S = 75.0
+BACK_DEADLINE_S = 45.0
+"""After a break, whoever is not back by then is told of."""
 
 
 class Herd:
@@ -56,8 +59,12 @@ class Herd:
         child = self._child
         assert child is not None and child.stdin is not None and child.stdout is not None
         child.stdin.write(order.encode() + b"\n")
-        async with asyncio.timeout(deadline_s):
-            line = await child.stdout.readline()
+        try:
+            async with asyncio.timeout(deadline_s):
+                line = await child.stdout.readline()
+        except TimeoutError:
+            what = order if order.isalpha() else "enter"
+            raise TimeoutError(f"the light clients were to {what}, and {deadline_s:g} s later not all had; see {self._log}") from None
         if not line:
             raise RuntimeError(f"the light clients ended; see {self._log}")
         return json.loads(line)
@@ -161,6 +168,11 @@ class _Client(asyncio.Protocol):
                 self.playing, self.tries = True, 0
                 self._herd.plays()
 
+    @property
+    def mute(self) -> bool:
+        """Whether it has an open socket, has said hello, and has been shown nothing."""
+        return self._transport is not None and self._frames.upgraded and not self.playing
+
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
@@ -191,19 +203,38 @@ class _Clients:
         return time.monotonic() - began
 
     async def enter(self, at_once: int) -> dict[str, Any]:
-        for at in range(0, len(self.clients), at_once):
-            for client in self.clients[at : at + at_once]:
-                client.dial()
-            await self.until_playing(min(1.0, (at + at_once) / len(self.clients)))
-        return {"in": sum(client.playing for client in self.clients)}
+        """Have all of them log in, so many at a time; return how many are in, and where the others are if that takes too long."""
+        try:
+            async with asyncio.timeout(ENTER_DEADLINE_S):
+                for at in range(0, len(self.clients), at_once):
+                    for client in self.clients[at : at + at_once]:
+                        client.dial()
+                    await self.until_playing(min(1.0, (at + at_once) / len(self.clients)))
+        except TimeoutError:
+            return self.away()
+        return {"in": len(self.clients)}
+
+    def away(self) -> dict[str, Any]:
+        """Say who has begun and is not in the world: on an open socket that shows nothing (mute), or still on the way."""
+        away = [client for client in self.clients if client.sockets and not client.playing]
+        mute = sum(client.mute for client in away)
+        return {"in": self.count()["playing"], "away": len(away), "mute": mute, "names": [client.name for client in away[:5]]}
 
     async def break_all(self) -> dict[str, Any]:
         self.closes.clear()
         for client in self.clients:
             client.playing = False
             client.abort()
-        most = await self.until_playing(0.9)
-        return {"back_90_s": round(most, 2), "back_all_s": round(most + await self.until_playing(1.0), 2), "closes": self.closes[:20]}
+        began = time.monotonic()
+        found: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(BACK_DEADLINE_S):
+                for name, share in (("back_90_s", 0.9), ("back_all_s", 1.0)):
+                    await self.until_playing(share)
+                    found[name] = round(time.monotonic() - began, 2)
+        except TimeoutError:
+            found |= self.away()
+        return {**found, "closes": self.closes[:20]}
 
     def slow(self) -> dict[str, Any]:
         for client in self.clients:

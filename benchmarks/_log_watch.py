@@ -46,6 +46,10 @@ class LogWatch:
         """Read from another ledger from now on."""
         self._ledger = ledger
 
+    def seen(self, zone: int) -> int:
+        """Return the last tick of a zone that was read."""
+        return self._next[zone] - 1
+
     async def stop(self) -> None:
         """Stop following, and read what is left."""
         if self._task is not None:

@@ -70,8 +70,9 @@ def run(
         order = random.Random(seed)
         stages = [Planned(row, 1) for _ in range(rounds) for row in order.sample(chosen, len(chosen))]
     console.print(f"seed {seed} (again by --seed {seed}), {len(stages)} stages, {sum(stage.repeats for stage in stages)} runs")
-    outcomes = asyncio.run(_run(stages, bots, seed, file))
-    return summary(outcomes, seed=seed, rounds=rounds, bots=bots)
+    build = _chaos_results.build()
+    outcomes = asyncio.run(_run(stages, bots, seed, file, build))
+    return summary(outcomes, seed=seed, rounds=rounds, bots=bots, build=build)
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,8 @@ def _tabled(file: Path, order: Sequence[str]) -> dict[str, Any]:
     return {"table": _chaos_results.table(lines, order, f"perdure bench chaos --results {file}"), "rows": rows}
 
 
-async def _run(stages: Sequence[Planned], bots: int, seed: int, file: Path | None) -> list[Outcome]:
+async def _run(stages: Sequence[Planned], bots: int, seed: int, file: Path | None, build: str) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    build = _chaos_results.build() if file is not None else ""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("chaos", total=len(stages))
@@ -170,14 +170,14 @@ def line(outcome: Outcome) -> str:
     return f"ok   {outcome.row} ({outcome.took_s:.0f} s{often}): blackout p50 {blackout['p50']:g}, p99 {blackout['p99']:g} ms"
 
 
-def summary(outcomes: list[Outcome], *, seed: int, rounds: int, bots: int) -> dict[str, Any]:
+def summary(outcomes: list[Outcome], *, seed: int, rounds: int, bots: int, build: str) -> dict[str, Any]:
     """Return the figures of a run: one object a row and round, the counts in all, the auditor's verdict."""
     done = [outcome for outcome in outcomes if not outcome.skipped]
     totals = {name: sum(int(o.figures.get(name, 0)) for o in done)
               for name in (*LOST, *DUPLICATED, "gold_delta", "replay_mismatches", "commands_acknowledged")}  # fmt: skip
     audit_faults = sum(len(o.audit_faults) for o in done)
     failed = sorted({outcome.row for outcome in done if outcome.fault})
-    entries = [_chaos_results.entry(o, seed=seed, bots=bots, build_id=_chaos_results.build()) for o in outcomes]
+    entries = [_chaos_results.entry(o, seed=seed, bots=bots, build_id=build) for o in outcomes]
     return {
         "seed": seed, "rounds": rounds, "bots": bots, "rows_run": len(done), "runs": sum(o.runs for o in done), "rows_failed": failed,
         "rows_skipped": sorted({outcome.row for outcome in outcomes if outcome.skipped}), **totals,

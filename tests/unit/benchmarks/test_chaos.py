@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import _shim, chaos
+from benchmarks import _disk, _shim, chaos
+from benchmarks._disk import SmallDisk
 from benchmarks._shim import Shim
 from benchmarks._stage import Outcome
 from perdure.cli import bench
@@ -73,7 +74,7 @@ def _outcomes() -> list[Outcome]:
 
 
 def test_a_summary_adds_up_and_says_what_failed() -> None:
-    found = chaos.summary(_outcomes(), seed=7, rounds=2, bots=200)
+    found = chaos.summary(_outcomes(), seed=7, rounds=2, bots=200, build="abc")
     assert (found["rows_run"], found["rows_failed"], found["rows_skipped"]) == (2, ["shard-kill"], ["clocks"])
     assert (found["commands_lost"], found["commands_acknowledged"], found["passed"]) == (2, 200, False)
     assert found["rows"][1]["fault"] == "expected x; seen: y"
@@ -81,11 +82,11 @@ def test_a_summary_adds_up_and_says_what_failed() -> None:
 
 
 def test_a_run_that_only_skipped_has_not_passed() -> None:
-    assert not chaos.summary([Outcome("clocks", skipped="no compiler")], seed=1, rounds=1, bots=1)["passed"]
+    assert not chaos.summary([Outcome("clocks", skipped="no compiler")], seed=1, rounds=1, bots=1, build="abc")["passed"]
 
 
 def test_the_table_has_one_line_a_row_over_all_its_runs() -> None:
-    table = chaos.report(chaos.summary(_outcomes(), seed=7, rounds=2, bots=200)).splitlines()
+    table = chaos.report(chaos.summary(_outcomes(), seed=7, rounds=2, bots=200, build="abc")).splitlines()
     assert table[2].startswith("| shard-kill | 4 | 3 of 4 | 300 / 400 / 400 | 2 | 0 | 20")
     assert table[3] == "| clocks | 0 | | | | | skipped: no compiler |"
     assert "200 bots. 3 of 4 runs passed; 200 acknowledged commands checked" in table[5]
@@ -140,3 +141,17 @@ for _ in range(3):
             process.stdin.flush()
             said.append(process.stdout.readline().strip())
     assert said == ["10000000", "none", "10000000"]
+
+
+@pytest.mark.skipif(bool(_disk.missing()), reason=_disk.missing() or "-")
+def test_a_small_disk_is_filled_but_for_some_bytes_and_freed(tmp_path: Path) -> None:
+    disk = SmallDisk(tmp_path / "data")
+    try:
+        for _ in range(2):
+            before = disk._room()
+            disk.fill(200_000)
+            assert 0 <= disk._room() <= 200_000 + 4096
+            disk.free()
+            assert disk._room() == before
+    finally:
+        disk.close()

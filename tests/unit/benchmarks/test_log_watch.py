@@ -74,3 +74,10 @@ async def test_a_broken_chain_and_an_epoch_that_goes_back_are_faults() -> None:
     watch = _watch(ledger)
     await watch.read()
     assert any("epoch 0 after (1, 1)" in fault for fault in watch.faults)
+
+
+async def test_it_says_how_far_it_has_read() -> None:
+    watch = _watch(OneZone(12))
+    assert watch.seen(0) == 0
+    await watch.read()
+    assert watch.seen(0) == 12
