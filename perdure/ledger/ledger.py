@@ -340,7 +340,7 @@ class Ledger(ABC):
 
     @abstractmethod
     async def reseed(self, zone: int, generation: int, epoch: int, tick: int, digest: str, blob: bytes, blob_digest: str) -> ZoneHead:
-        """A live owner restores a zone that the ledger forgot (hazard 9).
+        """A live owner restores a zone that the ledger forgot.
 
         Accepted where the ledger's (generation, epoch, tick) of the zone is not above the caller's; the zone then stands at
         `tick` with `digest`, the blob as its only checkpoint, an empty log, generation + 1 and an epoch of max(both) +

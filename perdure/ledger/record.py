@@ -22,7 +22,6 @@ GENESIS_DIGEST = ""
 
 class RecordKind(IntEnum):
     TICK = 1
-    SKIP = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,7 +310,7 @@ class RedisLedger(Ledger):
         await self._call("put_checkpoint", zone, tick, epoch, blob)
 
     async def flip_checkpoint(self, zone: int, generation: int, epoch: int, tick: int, digest: str) -> CommitStatus:
-        # The log is trimmed by the flip, so the blob is read back and its hash compared before (hazard 15).
+        # The log is trimmed by the flip, so the blob is read back and its hash compared before.
         blob = await self._run("GET", keys.key(self._world, "BLOB", zone, tick, epoch))
         found = "" if blob is None else await _digest(blob)
         status = await self._call("flip_checkpoint", zone, generation, epoch, tick, digest, int(found == digest))

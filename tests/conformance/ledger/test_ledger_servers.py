@@ -1,6 +1,6 @@
 """The server itself: functions that were lost, servers that refuse or are too old, and the embedded one that perdure starts.
 
-Hazard 3 of the design. The twin in memory has no server, and no part in this file.
+The twin in memory has no server, and no part in this file.
 """
 
 from __future__ import annotations
