@@ -235,7 +235,12 @@ class RedisLedger(Ledger):
             self._new_connection = False
             server = cast(dict[str, Any], await self._ask("INFO", lambda: self._client.info("server")))
             replication = cast(dict[str, Any], await self._ask("INFO", lambda: self._client.info("replication")))
-            self._run_id = f"{server['run_id']}/{replication['master_replid']}"
+            run_id = f"{server['run_id']}/{replication['master_replid']}"
+            if self._run_id not in ("", run_id):
+                # Another server, or this one with an older copy of its data: it may have older functions, or none.
+                self._new_connection = True
+                await self._load()
+            self._run_id = run_id
         return self._run_id
 
     # --- world ----------------------------------------------------------------------------------------------------
