@@ -28,6 +28,7 @@ from coordinator.readable import logged_json, world_commands, world_json
 from coordinator.settings import CoordinatorSettings
 from coordinator.steering import Steering
 from perdure.ledger.ledger import ClusterView, Ledger, Member, Presence, WorldSettings
+from perdure.ledger.steering_checks import Objection, Refusal, drain_fault, migration_fault
 from perdure.placement.presence import PresenceChange
 from perdure.wire.identifiers import name_fault, player_key
 
@@ -40,6 +41,14 @@ MAX_TICK = 1 << 53
 
 class _MigrateBody(msgspec.Struct, forbid_unknown_fields=True):
     shard: str
+
+
+STATUS_OF = {Objection.UNKNOWN: 404, Objection.NOT_SO: 409, Objection.NOBODY: 503, Objection.BUSY: 429}
+
+
+def _object(fault: Refusal | None) -> None:
+    if fault is not None:
+        raise AdminError(STATUS_OF[fault.kind], fault.error, fault.mend)
 
 
 class AdminApi:
@@ -202,27 +211,9 @@ class AdminApi:
         except msgspec.MsgspecError as error:
             raise AdminError(400, f"the body is not the wanted JSON: {error}", 'send {"shard": "<name of a shard>"}') from error
         view = await self._ledger.view()
-        self._check_migration(view, zone, body.shard)
+        _object(migration_fault(view, zone, body.shard))
         await self._ledger.intend(view.term, zone, body.shard)
         return answer({"zone": zone, "from": view.zones[zone].owner, "to": body.shard, "state": "prefetching"}, 202)
-
-    def _check_migration(self, view: ClusterView, zone: int, shard: str) -> None:
-        member, route = view.members.get(shard), view.zones.get(zone)
-        if member is None or member.kind != "shard":
-            raise AdminError(404, f"no shard is called {shard!r}", "GET /status lists the shards")
-        if member.info.get("state") != "ready" or shard in view.draining:
-            raise AdminError(409, f"{shard} is not ready for zones, or is draining", "choose another shard, or undrain it")
-        if not view.leader:
-            raise AdminError(503, "no coordinator leads at the moment", "ask again in a second")
-        if route is None or route.owner not in view.members:
-            raise AdminError(409, f"zone {zone} is run by nobody: there is nothing to migrate", "wait until it is assigned")
-        if route.owner == shard:
-            raise AdminError(409, f"zone {zone} is run by {shard} already", "nothing is to be done")
-        if route.successor:
-            raise AdminError(409, f"zone {zone} is on its way to {route.successor}", "wait for it; see /status")
-        moving = sum(1 for other in view.zones.values() if other.successor)
-        if moving >= self._settings.max_migrations:
-            raise AdminError(429, f"{moving} zones are on their way already", "wait for them, or raise max_migrations")
 
     async def kick(self, request: Request) -> Response:
         name = _player_name(request)
@@ -239,16 +230,18 @@ class AdminApi:
         return await self._order(request, f"pause {_integer(request, 'ms', 1000, 1, MAX_PAUSE_MS)}")
 
     async def drain(self, request: Request) -> Response:
-        """Let a member leave: a shard gives its zones away live and goes when it has none; the others close and go.
+        """Let a member leave: a shard gives its zones away live and goes when it has none; a gateway closes its sockets and goes.
 
         A shard finds the mark in its view; it is not ordered too, since one that is told twice leaves at once.
         """
-        member = await self._member(request, "shard", "gateway", "coordinator")
-        if member.kind == "shard":
-            await self._ledger.set_draining(member.name, True)
+        name = request.path_params["name"]
+        view = await self._ledger.view()
+        _object(drain_fault(view, name))
+        if view.members[name].kind == "shard":
+            await self._ledger.set_draining(name, True)
         else:
-            await self._ledger.order(member.name, "drain")
-        return answer({"member": member.name, "state": "draining"}, 202)
+            await self._ledger.order(name, "drain")
+        return answer({"member": name, "state": "draining"}, 202)
 
     async def undrain(self, request: Request) -> Response:
         """Take the mark back. A shard that has seen it (its state is "draining") leaves all the same."""

@@ -159,7 +159,7 @@ class CoordinatorService:
 
     def _info(self) -> dict[str, object]:
         info: dict[str, object] = {"state": "ready", "pid": os.getpid(), "host": socket.gethostname(), "admin": self._admin_url}
-        return info | {"leading": self.steering.leading}
+        return info | {"leading": self.steering.leading, "max_migrations": self._settings.max_migrations}
 
     async def _evicted(self) -> None:
         # The next heartbeat registers anew. Leading does not hang on membership: the term fences it.

@@ -398,7 +398,7 @@ class Session:
 
     def shard_died(self, link: object) -> None:
         """It is known that the shard behind `link` died. A session that had the same command as its next in flight at too many
-        such deaths on end is put out, since that command may be what kills (hazard 13). One applied in between speaks for it."""
+        such deaths on end is put out, since that command may be what kills. One applied in between speaks for it."""
         if self._lost_link is not link or self.state is SessionState.CLOSED:
             return
         self._lost_link = None

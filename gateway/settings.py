@@ -12,7 +12,7 @@ class GatewaySettings(CommonSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(7700, ge=0, le=65535, description="port to listen on; 0 for any free one")
-    public_url: str = Field("", description="websocket URL that clients are told; empty: made of advertise (or host) and port")
+    public_url: str = Field("", description="websocket URL of this gateway as status shows it; empty: made of advertise (or host) and port")
     health_port: int = Field(-1, ge=-1, le=65_535, description="HTTP port of /healthz /readyz /metrics; 0: any free one, -1: none")
     health_host: str = Field("127.0.0.1", description="address that the health port is bound to")
     origins: list[str] = Field(

@@ -83,8 +83,7 @@ class ShardService:
         self.links = LinkServer(settings.secret.encode(), self.name, row_bytes)
         self.ticks = TickLoop(
             ledger, self.links, self.metrics, tick_hz=program.game.tick_hz, threads=settings.threads or min(os.cpu_count() or 1, 4),
-            checkpoint_s=settings.checkpoint_s, paused_after_s=settings.paused_after_ms / 1000, stopped=lambda: self._wake.set(),
-            owner=self.name,
+            checkpoint_s=settings.checkpoint_s, paused_after_s=settings.paused_after_ms / 1000, owner=self.name,
         )  # fmt: skip
         self.state = "starting"
         self.failed: dict[int, str] = {}

@@ -1,45 +1,60 @@
-"""Whose command makes a zone's rules fail? Pure; called by shard.tick_loop.
+"""Whose command makes a zone's rules fail? Pure; called by shard.mending.
 
-A tick that fails never happened: its zone is rebuilt from the log, and the gateways send its commands again, poison and all.
-So whoever had a command in every failed tick on end is suspect, and whoever had one in a tick that was committed is not.
+A tick that fails never happened, so it may be tried again with fewer commands, as often as it takes. What fails with a player's command
+and not without it is proven; nobody is put out for having been there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
-FAILURES_FOR_ONE = 2
-FAILURES_FOR_SEVERAL = 3
+TOGETHER_TIMES = 3
+"""At so many failures that took several players' commands together, who had a part in all of them is put out."""
+
+
+def culprits(players: Sequence[int], fails: Callable[[Sequence[int]], bool]) -> list[int] | None:
+    """Return players whose commands make the tick fail together, and without any one of whom they do not; None where there are none.
+
+    `fails` tells whether a tick with the commands of some players fails; it does with all `players`, and does not with none. One player is
+    found in log2(n) + 1 tries: in the order given, there is a first one with whom the tick fails. If it takes others of those before
+    him, they are found in the same way, with him always there.
+    """
+    found: list[int] = []
+    left = list(players)
+    while not (found and fails(found)):
+        passing, failing = 0, len(left)  # with found + left[:passing] the tick does not fail, with found + left[:failing] it does
+        while failing - passing > 1:
+            middle = (passing + failing) // 2
+            if fails([*left[:middle], *found]):
+                failing = middle
+            else:
+                passing = middle
+        if failing == 0:
+            return None  # the rules do not fail in the same way each time
+        found.insert(0, left[failing - 1])
+        left = left[: failing - 1]
+    return found
 
 
 class Suspects:
-    """Suspects of each zone (players' keys), and how many failures on end they were seen at."""
+    """Counts, for each zone, at how many failures that took several a player had a part."""
 
     def __init__(self) -> None:
-        self._of: dict[int, tuple[frozenset[int], int]] = {}
+        self._of: dict[int, Counter[int]] = {}
 
-    def failed(self, zone: int, players: Iterable[int]) -> frozenset[int]:
-        """A tick with commands of `players` failed. Return who must be put out: one at the second failure, several at the third."""
-        present = frozenset(players)
-        known, failures = self._of.get(zone, (present, 0))
-        left = known & present
-        if not left:  # nobody was at both: another cause, or the rules fail without any command
-            left, failures = present, 0
-        failures += 1
-        if left and failures >= (FAILURES_FOR_ONE if len(left) == 1 else FAILURES_FOR_SEVERAL):
-            self._of.pop(zone, None)
-            return left
-        self._of[zone] = left, failures
-        return frozenset()
+    def proven(self, zone: int, found: Sequence[int]) -> frozenset[int]:
+        """A tick failed on the commands of these together. Return who must be put out: one alone at once, several when they do it again
+        and again, since each of them alone may mean no harm."""
+        if len(found) == 1:
+            return frozenset(found)
+        counts = self._of.setdefault(zone, Counter())
+        counts.update(found)
+        guilty = frozenset(player for player in found if counts[player] >= TOGETHER_TIMES)
+        for player in guilty:
+            del counts[player]
+        return guilty
 
-    def __contains__(self, zone: int) -> bool:
-        return zone in self._of
-
-    def passed(self, zone: int, players: Iterable[int]) -> None:
-        """A tick with commands of `players` was committed: it was none of these."""
-        left, failures = self._of[zone]
-        left -= frozenset(players)
-        if left:
-            self._of[zone] = left, failures
-        else:
-            del self._of[zone]
+    def forget(self, zone: int) -> None:
+        """The zone does not run here any more."""
+        self._of.pop(zone, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,14 +19,13 @@ import structlog
 
 from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Reseed
 from perdure.ledger.record import blob_digest
-from perdure.wire.identifiers import key_hex
 from perdure.wire.link import pack_zone_notice
 from perdure.wire.opcodes import Notice
 from shard.handover import Handovers
 from shard.link_server import LinkServer
+from shard.mending import RULES_RAISE, Mending
 from shard.metrics import ShardMetrics
-from shard.suspects import Suspects
-from shard.zone import Phase, Zone, ZoneError
+from shard.zone import Phase, Zone
 
 log = structlog.get_logger("shard.tick")
 
@@ -50,7 +49,6 @@ class TickLoop:
         threads: int,
         checkpoint_s: float,
         paused_after_s: float,
-        stopped: Callable[[], None] = lambda: None,
         owner: str = "",
     ) -> None:
         self._ledger, self._links, self._metrics = ledger, links, metrics
@@ -59,10 +57,9 @@ class TickLoop:
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="zones")
         self._checkpoint_ticks = max(1, round(checkpoint_s * tick_hz))
         self._paused_after_s = paused_after_s
-        self._stopped = stopped
         self._owner = owner
         self._sent_ticks = round(RESEND_SENT_S * tick_hz)
-        self._suspects = Suspects()
+        self.mending = Mending(ledger, self.executor, self._replace, self._give_up)
         self.handovers = Handovers(self._last_checkpoint)
         self.zones: dict[int, Zone] = {}
         self._incoming: list[tuple[int, npt.NDArray[np.uint8]]] = []
@@ -101,9 +98,11 @@ class TickLoop:
         incoming, self._incoming, self._incoming_bytes = self._incoming, [], 0
         for number, rows in incoming:
             zone = self.zones.get(number)
-            if zone is not None and not zone.add_commands(rows):
+            if zone is not None and not zone.add_commands(self.mending.let_in(number, rows)):
                 log.error("commands_overflow", zone=number, mend="the zone has more players' commands than it can hold; links are renewed")
                 self._links.end_all(f"zone {number} holds all the commands it can")
+        for number, rows in self.mending.held_back(self.zones):
+            self.zones[number].add_commands(self.mending.let_in(number, rows))
         for number, players in self._keyframes:
             zone = self.zones.get(number)
             if zone is not None:
@@ -126,6 +125,7 @@ class TickLoop:
     def remove(self, number: int) -> None:
         """Stop running a zone: it belongs to another owner. In the middle of a tick it is left to its thread; nothing of it is released."""
         self.handovers.withdraw(number)
+        self.mending.forget(number)
         zone = self.zones.pop(number, None)
         if zone is not None and not self._ticking and zone.phase is not Phase.DROPPED:
             zone.drop()
@@ -212,28 +212,26 @@ class TickLoop:
     def _sound(self, zone: Zone, commit: Commit | None, fault: Exception | None) -> bool:
         if commit is not None:
             return True
-        players = zone.commanding()
-        log.error("zone_stopped", zone=zone.zone, tick=zone.tick, why=str(fault), commands=len(players),
-                  mend="the rules failed: the zone begins anew from its log; mend the game")  # fmt: skip
+        log.error("zone_stopped", zone=zone.zone, tick=zone.tick, why=str(fault), commands=len(zone.commanding()),
+                  mend="the rules failed: the tick is tried without the command that they fail on; mend the game")  # fmt: skip
         if self.zones.get(zone.zone) is zone:
-            self.remove(zone.zone)
-            guilty = self._suspects.failed(zone.zone, players)
-            if guilty:
-                self._start(zone, self._put_out(zone.zone, guilty))
-            # What waited here, and what was in the tick that never happened, must come again: gateways send it with new links.
-            self._links.end_all(f"zone {zone.zone} begins anew")
-            if players:
-                self._stopped()  # without commands it would fail again at once: then it is the next poll that tries
+            self.mending.begin(zone)
         return False
 
-    async def _put_out(self, zone: int, players: Iterable[int]) -> None:
-        """End the stay of players whose commands make the rules fail."""
-        for player in players:
-            log.error("player_put_out", zone=zone, player=key_hex(player), why="the rules fail on its commands")
-            try:
-                await self._ledger.leave(player, -1, kick=True)
-            except LedgerError as error:
-                log.warning("player_not_put_out", player=key_hex(player), why=str(error))
+    def _replace(self, old: Zone, new: Zone) -> bool:
+        """Go on with a zone that was mended, unless it was taken away meanwhile."""
+        if self.zones.get(old.zone) is not old:
+            return False
+        self.add(new)
+        return True
+
+    def _give_up(self, zone: Zone) -> None:
+        """A zone that cannot be mended begins anew at the next poll of the routes: at once it would only fail again."""
+        if self.zones.get(zone.zone) is not zone:
+            return
+        self.remove(zone.zone)
+        # What waited here, and what was in the tick that never happened, must come again: gateways send it with new links.
+        self._links.end_all(f"zone {zone.zone} begins anew")
 
     # --- commit and release ---------------------------------------------------------------------------------------
     async def _commit(self, commits: list[Commit]) -> list[CommitAnswer]:
@@ -273,8 +271,6 @@ class TickLoop:
         zone.committed(answer)
         if answer.status is CommitStatus.OK:
             self._metrics.ticks.inc()
-            if zone.zone in self._suspects:
-                self._suspects.passed(zone.zone, zone.commanding())
             for gateway, frame in frames:
                 if self._links.send(gateway, frame):
                     self._metrics.released.inc(len(frame))
@@ -352,6 +348,7 @@ class TickLoop:
     async def close(self) -> None:
         self.stopping = True
         await self.handovers.close()
+        await self.mending.close()
         for task in list(self._side_tasks.values()):
             task.cancel()
         self.executor.shutdown(wait=False, cancel_futures=True)
@@ -364,7 +361,7 @@ def _each(function: Callable[[Zone], Any], zones: list[Zone]) -> list[Any]:
 def _step(zone: Zone) -> tuple[Commit | None, Exception | None]:
     try:
         return zone.step(), None
-    except (ArithmeticError, ValueError, IndexError, ZoneError) as error:  # what compiled rules can raise
+    except RULES_RAISE as error:
         return None, error
 
 

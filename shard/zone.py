@@ -177,6 +177,10 @@ class Zone:
         self._pending_count = count
         return True
 
+    def queued(self) -> npt.NDArray[np.uint8]:
+        """Return the rows that wait for a tick."""
+        return self._pending[: self._pending_count]
+
     def force_keyframe(self, players: Sequence[int]) -> None:
         """Send these players (by key) a full snapshot next."""
         wanted = np.isin(self.players["key"], np.array(players, np.int64))
@@ -206,6 +210,18 @@ class Zone:
         self.passages.leave(self.tick, sent)
         self._sent = self._owed + sent
         return Commit(self.zone, self.generation, self.epoch, self.tick, previous, self.digest, record, self._sent)
+
+    def try_tick(self, rows: npt.NDArray[np.uint8]) -> None:
+        """Run the next tick with these commands, and keep nothing of it; the caller puts `arrays` back. Raises what the rules raise."""
+        self._must_be(Phase.READY, "try a tick")
+        kept = self.page, self.state_hash, self._entries, self.bad_entries
+        try:
+            self.arrays.commands[: len(rows)] = rows
+            self.arrays.meta[layout.META_COMMANDS] = len(rows)
+            self._run()
+            self._transfers()
+        finally:
+            self.page, self.state_hash, self._entries, self.bad_entries = kept
 
     def committed(self, answer: CommitAnswer) -> None:
         """Take the ledger's answer to the last `step`."""

@@ -11,7 +11,9 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from perdure.cli.roles import ledger_password_in
 from perdure.ledger.ledger import LedgerError
 from perdure.ledger.redis_ledger import RedisLedger
 
@@ -54,10 +56,25 @@ def read_state() -> ClusterAddress | None:
         return None
 
 
+class _LedgerUrl(argparse.Action):
+    """Takes the URL of the ledger from the command line, unless it holds a password."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        fault = ledger_password_in(["--redis-url", str(values)])
+        if fault:
+            print(f"{parser.prog}: {fault}", file=sys.stderr)
+            raise SystemExit(2)
+        setattr(namespace, self.dest, values)
+
+
 def parser(verb: str, description: str) -> argparse.ArgumentParser:
     """Return a parser with the options by which every verb finds its cluster."""
     made = argparse.ArgumentParser(prog=f"perdure {verb}", description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    made.add_argument("--redis-url", default=os.environ.get("PERDURE_REDIS_URL", ""), help="ledger; empty: the cluster of `perdure up`")
+    made.add_argument(
+        "--redis-url", action=_LedgerUrl, default=os.environ.get("PERDURE_REDIS_URL", ""), help="ledger; empty: the cluster of `perdure up`"
+    )
     made.add_argument("--world", default=os.environ.get("PERDURE_WORLD", ""), help="name of the world; empty: main")
     return made
 

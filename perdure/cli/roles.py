@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from perdure.runtime.settings import has_password
+
 
 def main(arguments: list[str]) -> int:
     """Parse a role's settings and run it."""
@@ -75,4 +77,14 @@ def secret_in_arguments(cls: Any, arguments: list[str]) -> str:
         if f"{name}_file" in cls.model_fields and option in given:
             variable = f"PERDURE_{name.upper()}"
             return f"{option} is not taken from the command line, which others can read: set {variable} or {variable}_FILE"
+    return ledger_password_in(arguments)
+
+
+def ledger_password_in(arguments: list[str]) -> str:
+    """Return why the URL of the ledger in these arguments is refused, or "": it may hold a password."""
+    for at, argument in enumerate(arguments):
+        option, given, value = argument.partition("=")
+        meant = len(option) > 3 and "--redis-url".startswith(option.lower().replace("_", "-"))
+        if meant and has_password(value if given else "".join(arguments[at + 1 : at + 2])):
+            return "--redis-url with a password is not taken from the command line, which others can read: set PERDURE_REDIS_URL"
     return ""

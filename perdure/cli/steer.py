@@ -12,6 +12,7 @@ import time
 
 from perdure.cli.cluster_access import ClusterAddress, parser, with_ledger
 from perdure.ledger.ledger import Ledger, LedgerRefused
+from perdure.ledger.steering_checks import drain_fault, migration_fault
 from perdure.wire.identifiers import player_key
 
 MIGRATE_DEADLINE_S = 15.0
@@ -19,7 +20,7 @@ POLL_S = 0.05
 _TEXT = {
     "kill": "End a member's process at once, by SIGKILL (development mode only).",
     "pause": "Stop a member's process for a while, by SIGSTOP (development mode only).",
-    "drain": "Move a shard's zones to the others, live, or send a gateway's players to another one; then it leaves and exits 0.",
+    "drain": "Let a member leave with exit code 0: a shard once its zones have moved, a gateway once its sockets are closed.",
     "migrate": "Move a zone to another shard, live.",
     "kick": "Put a player out.",
 }
@@ -56,13 +57,11 @@ async def _steer(verb: str, options: argparse.Namespace, ledger: Ledger) -> str:
     view = await ledger.view()
     if verb == "migrate":
         return await _migrate(options, ledger)
-    if options.name not in view.members:
-        return f"no member is called {options.name}; there are {', '.join(sorted(view.members)) or 'none'}"
+    fault = drain_fault(view, options.name)  # no member may be killed or paused either where it is not there
+    if fault is not None:
+        return str(fault)
     try:
-        kind = view.members[options.name].kind
-        if verb == "drain" and kind == "coordinator":
-            return f"{options.name} is a coordinator, which has nothing to drain: end its process, and a standby leads"
-        if verb == "drain" and kind == "shard":
+        if verb == "drain" and view.members[options.name].kind == "shard":
             await ledger.set_draining(options.name, True)
         elif verb == "drain":
             await ledger.order(options.name, "drain")
@@ -76,16 +75,10 @@ async def _steer(verb: str, options: argparse.Namespace, ledger: Ledger) -> str:
 
 async def _migrate(options: argparse.Namespace, ledger: Ledger) -> str:
     view = await ledger.view()
-    route, shard = view.zones.get(options.zone), view.members.get(options.shard)
-    if route is None:
-        return f"there is no zone {options.zone}; the world has zones 0 to {len(view.zones) - 1}"
-    if shard is None or shard.kind != "shard":
-        shards = sorted(m.name for m in view.members.values() if m.kind == "shard")
-        return f"no shard is called {options.shard}; there are {', '.join(shards) or 'none'}"
-    if route.owner == options.shard:
-        return f"zone {options.zone} runs on {options.shard} already"
-    if shard.info.get("state") != "ready" or shard.name in view.draining:
-        return f"{options.shard} is not ready for zones, or is draining"
+    fault = migration_fault(view, options.zone, options.shard)
+    if fault is not None:
+        return str(fault)
+    route = view.zones[options.zone]
     await ledger.intend(view.term, options.zone, options.shard)
     print(f"zone {options.zone}: {route.owner or 'nobody'} -> {options.shard}, once that has caught up", flush=True)
     return await _moved(ledger, options.zone, options.shard)

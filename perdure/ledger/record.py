@@ -2,7 +2,7 @@
 
 A record holds the commands that the tick applied, the hash of the state after it and the build that ran it. The
 inbox entries that the tick applied are in the log entry of the tick before (the commit that returned them put them
-there). Layout: RECORD_STRUCT, then the command rows. A SKIP record has no effect but the passing of the tick.
+there). Layout: RECORD_STRUCT, then the command rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ GENESIS_DIGEST = ""
 
 class RecordKind(IntEnum):
     TICK = 1
-    SKIP = 2
 
 
 @dataclass(frozen=True, slots=True)

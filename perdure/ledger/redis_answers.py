@@ -53,6 +53,11 @@ def zone_head_of(zone: int, answer: Sequence[Any]) -> ZoneHead:
     )
 
 
+def run_id_of(answer: Sequence[Any]) -> str:
+    """Return which server answered a reading of the view; "" where older functions did."""
+    return answer[10].decode() if len(answer) > 10 else ""
+
+
 def view_of(answer: Sequence[Any]) -> ClusterView:
     version, term, generation, leader, owners, heads, successors, members, suspects, draining, run_id, opened = answer
     asked = pairs_of(successors)

@@ -49,7 +49,7 @@ from perdure.ledger.ledger import (
     ZoneHead,
 )
 from perdure.ledger.record import blob_digest
-from perdure.ledger.redis_answers import decoding, pairs_of, presence_of, view_of, world_of, zone_head_of
+from perdure.ledger.redis_answers import decoding, pairs_of, presence_of, run_id_of, view_of, world_of, zone_head_of
 from perdure.ledger.redis_commit import CommitConnection
 from perdure.ledger.redis_errors import UNAVAILABLE, code_of, explain, unknown_function
 from perdure.ledger.redis_functions import LIBRARY_NAME, LibraryAwaited, ensure_library
@@ -89,6 +89,7 @@ class RedisLedger(Ledger):
         self._world = world
         self._base = keys.base(world)
         self._call_deadline_s = call_deadline_s
+        self._run_id = ""
         self._closed = False
         self._reload = asyncio.Lock()
         # What is the same in every commit is encoded once: FCALL, its function, the number of keys, the key.
@@ -295,7 +296,7 @@ class RedisLedger(Ledger):
         await self._call("put_checkpoint", zone, tick, epoch, blob)
 
     async def flip_checkpoint(self, zone: int, generation: int, epoch: int, tick: int, digest: str) -> CommitStatus:
-        # The log is trimmed by the flip, so the blob is read back and its hash compared before (hazard 15).
+        # The log is trimmed by the flip, so the blob is read back and its hash compared before.
         blob = await self._run("GET", keys.key(self._world, "BLOB", zone, tick, epoch))
         found = "" if blob is None else await _digest(blob)
         status = await self._call("flip_checkpoint", zone, generation, epoch, tick, digest, int(found == digest))
@@ -387,6 +388,11 @@ class RedisLedger(Ledger):
 
     async def view(self) -> ClusterView:
         answer = await self._call("view", read=True)
+        if self._run_id not in ("", run_id_of(answer)):
+            # Another server, or this one with an older copy of its data: it may have older functions.
+            await self._load()
+            answer = await self._call("view", read=True)
+        self._run_id = run_id_of(answer)
         with decoding("the view"):
             return view_of(answer)
 

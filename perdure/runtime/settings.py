@@ -12,7 +12,7 @@ import socket
 import tomllib
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, CliSuppress, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -102,6 +102,15 @@ def own_address(redis_url: str) -> str:
             return str(probe.getsockname()[0])
     except (OSError, ValueError):
         return socket.gethostname()
+
+
+def has_password(redis_url: str) -> bool:
+    """Return whether the URL of a ledger holds a password, wherever it stands in it."""
+    try:
+        url = urlsplit(redis_url)
+        return bool(url.password) or "password" in parse_qs(url.query)
+    except ValueError:
+        return "@" in redis_url  # it is no URL: what is wrong with it is told later, and it may hold one
 
 
 def read_secret_file(setting: str, path: str) -> str:

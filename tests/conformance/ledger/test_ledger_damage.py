@@ -1,6 +1,6 @@
 """Keys of a wrong type and damaged content: a call refuses them before it writes anything.
 
-Hazard 2 of the design. The twin in memory cannot be damaged so, and has no part in this file.
+The twin in memory cannot be damaged so, and has no part in this file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What goes wrong with a real server while it is used: lost answers, a server that stands still, kill -9, an outage.
 
-Hazards 1, 6 and 7 of the design. The twin in memory cannot fail so, and has no part in this file.
+The twin in memory cannot fail so, and has no part in this file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ async def until(condition: Callable[[], bool]) -> None:
     await eventually(holds)
 
 
-# --- lost answers (hazard 1) ------------------------------------------------------------------------------------------
+# --- lost answers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["silent", "cut"])
@@ -116,7 +116,7 @@ async def test_a_server_that_stands_still_looks_like_no_answer_and_then_all_goes
         assert len(await lab.ledger.read_log(0, 0)) == 2
 
 
-# --- kill -9 (hazards 6 and 7) ----------------------------------------------------------------------------------------
+# --- kill -9 ----------------------------------------------------------------------------------------------------------
 
 
 async def test_acknowledged_commits_outlive_kill_9_of_the_server(own_server: EmbeddedServer) -> None:

@@ -1,6 +1,6 @@
 """The server itself: functions that were lost, servers that refuse or are too old, and the embedded one that perdure starts.
 
-Hazard 3 of the design. The twin in memory has no server, and no part in this file.
+The twin in memory has no server, and no part in this file.
 """
 
 from __future__ import annotations
@@ -49,6 +49,23 @@ async def test_an_older_library_is_replaced_and_a_later_one_left_alone(own_serve
             answer: Any = await raw.execute_command("FCALL_RO", f"{LIBRARY_NAME}_build", 0)
             assert answer.decode() == expected
     await raw.aclose()
+
+
+async def test_a_server_that_comes_back_with_older_functions_is_given_ours_by_the_next_reading(own_server: EmbeddedServer) -> None:
+    async with own_lab(own_server) as lab:
+        assert lab.raw is not None
+        await lab.zones(0)
+        build = library_build()
+        await lab.raw.execute_command("FUNCTION", "LOAD", "REPLACE", library_source().replace(build, "0:ab"))
+        own_server.kill()
+        own_server.start()
+        for _ in range(100):
+            with contextlib.suppress(LedgerUnavailable):
+                await lab.ledger.view()
+                break
+        answer: Any = await lab.raw.execute_command("FCALL_RO", f"{LIBRARY_NAME}_build", 0)
+        assert answer.decode() == build
+        assert (await lab.commit(0)).status is CommitStatus.OK
 
 
 async def test_each_function_is_documented_and_registered(redis_lab: Lab) -> None:

@@ -149,3 +149,26 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("verb", ["gateway", "shard", "coordinator", "status"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--redis-url", "redis://shard:a-password@127.0.0.1/0"],
+        ["--redis-url=redis://:a-password@127.0.0.1/0"],
+        ["--redis-url=unix:///nowhere.sock?password=a-password"],
+    ],
+)
+def test_a_password_of_the_ledger_is_not_taken_from_the_command_line(
+    verb: str, given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main([verb, *given])
+    except SystemExit as end:
+        code = end.code
+    said = capsys.readouterr().err
+    assert code == 2
+    assert said == (
+        f"perdure {verb}: --redis-url with a password is not taken from the command line, which others can read: set PERDURE_REDIS_URL\n"
+    )

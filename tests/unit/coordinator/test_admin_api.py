@@ -297,8 +297,9 @@ async def test_migrate_asks_for_what_can_be_done_and_says_why_not() -> None:
 
 
 async def test_migrations_by_hand_are_bounded_too_and_need_a_leader() -> None:
-    bench = AdminBench(max_migrations=1)
+    bench = AdminBench()
     await bench.start("s0", "s1")
+    await bench.ledger.heartbeat(Member("c0", "coordinator", 1, "http://c0", 1, {"max_migrations": 1}))
     view = await bench.ledger.view()
     first, second = (zone for zone, route in view.zones.items() if route.owner == "s0")
     async with bench.client() as client:

@@ -30,7 +30,6 @@ from perdure.wire.link import (
 from perdure.wire.opcodes import Notice, SnapshotFlag
 from shard.link_server import LinkServer
 from shard.metrics import ShardMetrics
-from shard.recovery import Follower, take_over
 from shard.tick_loop import TickLoop
 from shard.zone import Phase, Zone
 from tests.unit.shard.zone_lab import command_row, warm_program
@@ -429,40 +428,83 @@ async def test_checkpoints_are_made_while_it_runs(tmp_path: Path) -> None:
         assert len(head.checkpoints) == 2
 
 
-async def test_whose_commands_make_the_rules_fail_is_put_out_and_links_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_player_on_whose_command_the_rules_fail_is_put_out_and_nobody_else_notices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with shard_in(tmp_path) as shard_1:
         gateway, key = await playing(shard_1)
-        step = Zone.step
-
-        def fail_on_66(zone: Zone) -> Commit:
-            commit = step(zone)
-            if 66 in zone.arrays.commands[: len(zone.commanding()), 16:]:
-                raise ValueError("the rules fail")
-            return commit
-
-        monkeypatch.setattr(Zone, "step", fail_on_66)
-        for _ in range(2):
-            gateway.send(pack_commands(0, command_row(shard_1.program, key, 1, "add", n=66).view(np.void)))
-            await until(lambda: not shard_1.ticks.zones)
-            await until(lambda g=gateway: g.ended)  # what else was on its way comes again by the new one
-            head = await shard_1.ledger.zone_head(0)
-            follower = Follower(shard_1.ledger, shard_1.program, 0, shard_1.grid, 3)
-            shard_1.ticks.add(await take_over(follower, head.generation, head.epoch))
-            gateway = await shard_1.gateway()
+        others = [await shard_1.join(f"player-{n}") for n in range(2)]
+        zone = shard_1.ticks.zones[0]
+        await until(lambda: zone.player_count() == 3)
+        fail_on(monkeypatch, lambda sent: 66 in sent)
+        monkeypatch.setattr(shard_1.ledger, "leave", refused_once(shard_1.ledger.leave))
+        rows = [command_row(shard_1.program, other, 1, "add", n=n + 1, session=1) for n, other in enumerate(others)]
+        poison = command_row(shard_1.program, key, 1, "add", n=66, session=1)
+        gateway.send(pack_commands(0, np.concatenate([rows[0], poison, rows[1]]).view(np.void)))
+        await until(lambda: shard_1.ticks.zones[0] is not zone)
+        gateway.send(pack_commands(0, poison.view(np.void)))  # as gateways do, until they hear that it is gone
         await until(lambda: shard_1.ledger.store.data.players[key].place == LOBBY)
-        assert shard_1.ticks.zones[0].player_count() == 0
-        tick = shard_1.ticks.zones[0].tick
-        await until(lambda: shard_1.ticks.zones[0].tick > tick + 3)
+        mended = shard_1.ticks.zones[0]
+        await until(lambda: mended.player_count() == 2)
+        await until(lambda: len(mended.rows("man")) == 2)
+        assert {row["log"] for row in mended.rows("man")} == {1, 2}, "each of the others' commands was applied, once"
+        assert shard_1.ticks.zones[0] is mended and not gateway.ended
+        assert all(shard_1.ledger.store.data.players[other].place == 0 for other in others)
+
+
+async def test_two_whose_commands_fail_only_together_are_both_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        gateway, key = await playing(shard_1)
+        other = await shard_1.join("other")
+        zone = shard_1.ticks.zones[0]
+        await until(lambda: zone.player_count() == 2)
+        fail_on(monkeypatch, lambda sent: {7, 8} <= sent)
+        pair = [command_row(shard_1.program, who, 1, "add", n=n, session=1) for who, n in ((key, 7), (other, 8))]
+        gateway.send(pack_commands(0, np.concatenate(pair).view(np.void)))
+        await until(lambda: shard_1.ticks.zones[0] is not zone)
+        await until(lambda: {row["log"] for row in shard_1.ticks.zones[0].rows("man")} == {7, 8})
+        assert {shard_1.ledger.store.data.players[who].place for who in (key, other)} == {0}
+        assert not gateway.ended
+
+
+def fail_on(monkeypatch: pytest.MonkeyPatch, bad: Callable[[set[int]], bool]) -> None:
+    """Let the rules fail on what is added in one tick."""
+    run = Zone._run
+
+    def failing(zone: Zone) -> None:
+        rows = zone.arrays.commands[: len(zone.commanding()), 16:]
+        run(zone)
+        if bad(set(rows.ravel().tolist())):
+            raise ValueError("the rules fail")
+
+    monkeypatch.setattr(Zone, "_run", failing)
+
+
+def refused_once(real: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a ledger's method that finds no answer at first."""
+    tries: list[int] = []
+
+    async def call(*arguments: Any, **named: Any) -> Any:
+        tries.append(1)
+        if len(tries) == 1:
+            raise LedgerUnavailable("away")
+        return await real(*arguments, **named)
+
+    return call
 
 
 async def test_a_zone_whose_rules_fail_stops_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with shard_in(tmp_path) as shard_1:
         await playing(shard_1, 0, 1)
 
-        def fail() -> Commit:
-            raise ZeroDivisionError("the rules divide by zero")
+        run = Zone._run
 
-        monkeypatch.setattr(shard_1.ticks.zones[1], "step", fail)
+        def fail(zone: Zone) -> None:
+            if zone.zone == 1 and zone.phase is not Phase.RECOVERING:
+                raise ZeroDivisionError("the rules divide by zero")
+            run(zone)
+
+        monkeypatch.setattr(Zone, "_run", fail)
         await until(lambda: list(shard_1.ticks.zones) == [0])
         tick = shard_1.ticks.zones[0].tick
         await until(lambda: shard_1.ticks.zones[0].tick > tick + 3)
