@@ -140,6 +140,8 @@ class Checks:
 
     def _new_stays(self, zone: Zone) -> None:
         """Who comes in from the lobby counts commands from the start again."""
+        if not zone.page:
+            return
         here = set(zone.players["key"][zone.players["departed"] == 0].tolist())
         for data in zone.page:
             entry = unpack_entry(data)
