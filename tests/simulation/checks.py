@@ -136,10 +136,14 @@ class Checks:
     def log_mended(self, number: int, shards: Mapping[str, Any]) -> None:
         """A damaged record is put back: who could not start the zone because of it has said at which tick."""
         tick = self.damages.pop(number)
+        head = self.server.store.data.zones[number].head
+        epoch = head.epoch if head is not None else 0
+        if epoch <= self.zones[number].stamp[1]:
+            return  # nobody has been given it since
         for name, service in sorted(shards.items()):
             why = service.failed.get(number, "")
-            if not why:
-                continue
+            if not why.startswith(f"{epoch}:"):
+                continue  # nothing, or what it said of an earlier assignment
             said = [int(word) for word in re.findall(r"ticks? (\d+)|to (\d+)", why) for word in word if word]
             if f"zone {number}" not in why or not any(abs(one - tick) <= 1 for one in said):
                 self.fail(f"damaged log: {name} cannot run zone {number} because of tick {tick}, but says: {why}")
