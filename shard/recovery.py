@@ -13,8 +13,8 @@ from concurrent.futures import Executor
 
 import structlog
 
-from perdure.ledger.ledger import Ledger, LoggedRecord
-from perdure.ledger.record import blob_digest
+from perdure.ledger.ledger import Ledger, LoggedRecord, ZoneHead
+from perdure.ledger.record import blob_digest, chain_digest
 from perdure.wire.identifiers import WorldGrid
 from shard.program import Program
 from shard.zone import Zone, ZoneError
@@ -55,6 +55,10 @@ class Follower:
         self.zone = zone
         return zone
 
+    async def head(self) -> ZoneHead:
+        """Return where the ledger says that the zone stands."""
+        return await self._ledger.zone_head(self.number)
+
     async def catch_up(self) -> Zone:
         """Replay every record that the log holds beyond the zone's tick."""
         zone = self.zone if self.zone is not None else await self.load()
@@ -62,14 +66,23 @@ class Follower:
             records = await self._ledger.read_log(self.number, zone.tick + 1, RECORDS_PER_READ)
             if not records:
                 return zone
-            await self._in_thread(self._replay, zone, records)
+            try:
+                await self._in_thread(self._replay, zone, records)
+            except ZoneError:
+                self.zone = None  # it may have come half way through a record: whoever tries again begins at the checkpoint
+                raise
             self.replayed += len(records)
 
     def _replay(self, zone: Zone, records: list[LoggedRecord]) -> None:
         for record in records:
-            zone.replay(record.record, record.page)
-            if zone.digest != record.digest:
+            if record.tick != zone.tick + 1:
+                raise ZoneError(
+                    f"zone {zone.zone}: the log goes from tick {zone.tick} to {record.tick}; records are missing: "
+                    "restore the ledger from a backup"
+                )
+            if chain_digest(zone.digest, record.record) != record.digest:  # before any rule runs on damaged bytes
                 raise ZoneError(f"zone {zone.zone} tick {record.tick}: the log's chain is broken here; restore the ledger from a backup")
+            zone.replay(record.record, record.page)
 
     async def _in_thread(self, function: object, *arguments: object) -> None:
         """Run `function` in a thread. If cancelled, wait for it to end: whoever goes on with the zone must have it to himself."""
@@ -84,5 +97,11 @@ class Follower:
 async def take_over(follower: Follower, generation: int, epoch: int) -> Zone:
     """Finish a follower whose zone is now assigned to this shard: the log can no longer grow under another owner."""
     zone = await follower.catch_up()
+    head = await follower.head()
+    if (head.generation, head.epoch) == (generation, epoch) and (head.tick, head.digest) != (zone.tick, zone.digest):
+        raise ZoneError(
+            f"zone {zone.zone}: its log ends at tick {zone.tick}, but tick {head.tick} was committed; records are missing: "
+            "restore the ledger from a backup"
+        )
     zone.recovered(generation, epoch)
     return zone

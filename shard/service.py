@@ -36,6 +36,8 @@ from shard.zone import Phase, ZoneError
 log = structlog.get_logger("shard")
 
 FOLLOW_EVERY_S = 0.05
+RETRY_S = 5.0
+"""How long after a zone could not be started it is tried again: a damaged log may have been mended meanwhile."""
 LAST_TICK_S = 3.0
 """How long a shard that leaves waits for the commit of its last tick, where the ledger does not answer."""
 EXIT_OK, EXIT_FAULT = 0, 2
@@ -87,6 +89,7 @@ class ShardService:
         )  # fmt: skip
         self.state = "starting"
         self.failed: dict[int, str] = {}
+        self._retry_at: dict[int, float] = {}
         self._membership: Membership | None = None
         self._grid: WorldGrid | None = None
         self._world: WorldSettings | None = None
@@ -307,7 +310,7 @@ class ShardService:
             return
         if going is not None:
             going[1].cancel()
-        if self.failed.get(route.zone, "").startswith(f"{route.epoch}:"):
+        if self.failed.get(route.zone, "").startswith(f"{route.epoch}:") and time.monotonic() < self._retry_at.get(route.zone, 0.0):
             return
         task = asyncio.get_running_loop().create_task(self._take_over(route, time.monotonic()))
         self._takeovers[route.zone] = (route.epoch, task)
@@ -337,6 +340,7 @@ class ShardService:
             self._wake.set()
         except (ZoneError, ValueError) as error:
             self.failed[route.zone] = f"{route.epoch}: {error}"
+            self._retry_at[route.zone] = time.monotonic() + RETRY_S
             log.error("zone_cannot_run", zone=route.zone, epoch=route.epoch, why=str(error))
         finally:
             if self._takeovers.get(route.zone, (0, None))[0] == route.epoch:

@@ -6,7 +6,9 @@ as it is committed, so that "replay equals live" is not a test of its own, and k
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +63,9 @@ class Checks:
         self._dtype = command_dtype(program.schema.command_payload_bytes)
         self._tag_at = {c.kind: (c.payload.fields or {})["tag"][1] for c in program.schema.commands}
         self.refused: dict[int, Commit] = {}
-        self.reseeds = 0
+        self.reseeds = self.damages_told = 0
+        self.damages: dict[int, int] = {}
+        """zone -> tick of the record that is damaged now, behind which nobody can come who has not read it before."""
         server.on_commit.append(self.committed)
         server.on_reseed.append(self.reseeded)
 
@@ -77,6 +81,8 @@ class Checks:
             self.refused[commit.zone] = commit
         if answer.status is not CommitStatus.OK:
             return
+        if commit.zone in self.damages and process.alive:
+            self.fail(f"damaged log: {process.name} runs zone {commit.zone}, whose record of tick {self.damages[commit.zone]} is damaged")
         truth = self.zones[commit.zone]
         zone = truth.replica
         if commit.tick == zone.tick and commit.digest == zone.digest:
@@ -127,6 +133,22 @@ class Checks:
         if (image.state_hash, image.digest) != (zone.state_hash, zone.digest):
             self.fail(f"reseed: what {process.name} restored of zone {seed.zone} is not what its log gives at tick {seed.tick}")
 
+    def log_mended(self, number: int, shards: Mapping[str, Any]) -> None:
+        """A damaged record is put back: who could not start the zone because of it has said at which tick."""
+        tick = self.damages.pop(number)
+        head = self.server.store.data.zones[number].head
+        epoch = head.epoch if head is not None else 0
+        if epoch <= self.zones[number].stamp[1]:
+            return  # nobody has been given it since
+        for name, service in sorted(shards.items()):
+            why = service.failed.get(number, "")
+            if not why.startswith(f"{epoch}:"):
+                continue  # nothing, or what it said of an earlier assignment
+            said = [int(word) for word in re.findall(r"ticks? (\d+)|to (\d+)", why) for word in word if word]
+            if f"zone {number}" not in why or not any(abs(one - tick) <= 1 for one in said):
+                self.fail(f"damaged log: {name} cannot run zone {number} because of tick {tick}, but says: {why}")
+            self.damages_told += 1
+
     def _of_build(self, truth: ZoneTruth, build: int) -> Zone:
         """Return the replica as the build has it that wrote the next record: a checkpoint of the last tick carries it over."""
         zone, program = truth.replica, self.programs.get(build)
@@ -140,6 +162,8 @@ class Checks:
 
     def _new_stays(self, zone: Zone) -> None:
         """Who comes in from the lobby counts commands from the start again."""
+        if not zone.page:
+            return
         here = set(zone.players["key"][zone.players["departed"] == 0].tolist())
         for data in zone.page:
             entry = unpack_entry(data)

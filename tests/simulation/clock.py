@@ -32,6 +32,19 @@ Patch = tuple[Any, str, Any]
 """(where, name, value): what stands there for a while."""
 
 
+class SimulatedHandle(asyncio.TimerHandle):
+    """A handle as asyncio wants it, without what it costs to make one: some hundred thousand are made in a run."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...], loop: Any, context: contextvars.Context) -> None:
+        self._context, self._callback, self._args, self._loop = context, callback, args, loop
+        self._cancelled, self._repr, self._source_traceback = False, None, None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+
 class Machines:
     """The scheduler: `now` is virtual seconds since the start."""
 
@@ -44,8 +57,8 @@ class Machines:
         """What no process should have let through: (time, process, asyncio's context)."""
         self.steps = 0
         self._order = 0
-        self._timers: list[tuple[float, int, asyncio.Handle, Process | None]] = []
-        self._ready: deque[tuple[asyncio.Handle, Process | None]] = deque()
+        self._timers: list[tuple[float, int, SimulatedHandle, Process | None]] = []
+        self._ready: deque[tuple[SimulatedHandle, Process | None]] = deque()
         self._graves: list[Process] = []
         self._outside = SimulatedLoop(self, None)
 
@@ -63,54 +76,57 @@ class Machines:
 
     # --- the queue ------------------------------------------------------------------------------------------------
 
-    def soon(self, handle: asyncio.Handle, process: Process | None) -> None:
+    def soon(self, handle: SimulatedHandle, process: Process | None) -> None:
         self._ready.append((handle, process))
 
-    def at(self, when: float, handle: asyncio.Handle, process: Process | None) -> None:
+    def at(self, when: float, handle: SimulatedHandle, process: Process | None) -> None:
         self._order += 1
-        heapq.heappush(self._timers, (max(when, self.now), self._order, handle, process))
+        heapq.heappush(self._timers, (when if when > self.now else self.now, self._order, handle, process))
 
     def later(self, delay_s: float, callback: Callable[..., Any], *args: Any, process: Process | None = None) -> asyncio.Handle:
         """Call something outside of all processes (a network, a server, a fault), or inside `process` if it still lives then."""
         loop = process.loop if process is not None else self._outside
-        handle = asyncio.Handle(callback, args, cast(asyncio.AbstractEventLoop, loop))
-        self.at(self.now + delay_s, handle, process)
+        handle = SimulatedHandle(callback, args, loop, loop.context)
+        self._order += 1
+        heapq.heappush(self._timers, (self.now + delay_s, self._order, handle, process))
         return handle
 
     def run(self, until: float) -> None:
         """Run everything that is due before `until`."""
-        timers, ready = self._timers, self._ready
-        while True:
-            while ready:
-                handle, process = ready.popleft()
-                if not handle._cancelled:
-                    self._step(handle, process)
-            while timers and timers[0][2]._cancelled:
-                heapq.heappop(timers)
-            if not timers or timers[0][0] > until:
-                self.now = until
-                return
-            when, _, handle, process = heapq.heappop(timers)
-            self.now = when
-            ready.append((handle, process))
-
-    def _step(self, handle: asyncio.Handle, process: Process | None) -> None:
-        if process is None:
-            handle._run()
-            return
-        if not process.alive:
-            return
-        if process.stopped:
-            process.backlog.append(handle)
-            return
-        self.steps += 1
-        self.running = process
-        events._set_running_loop(cast(asyncio.AbstractEventLoop, process.loop))
+        timers, ready, heappop = self._timers, self._ready, heapq.heappop
+        set_running = cast(Callable[[Any], None], events._set_running_loop)
         try:
-            handle._run()
+            while True:
+                while ready:
+                    handle, process = ready.popleft()
+                    if handle._cancelled:
+                        continue
+                    if process is not self.running:
+                        self.running = process
+                        set_running(None if process is None else process.loop)
+                    if process is not None:
+                        if not process.alive:
+                            continue
+                        if process.stopped:
+                            process.backlog.append(handle)
+                            continue
+                        self.steps += 1
+                    try:
+                        handle._context.run(handle._callback, *handle._args)
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:
+                        handle._loop.call_exception_handler({"message": f"in {handle._callback!r}", "exception": error})
+                while timers and timers[0][2]._cancelled:
+                    heappop(timers)
+                if not timers or timers[0][0] > until:
+                    self.now = until
+                    return
+                self.now, _, handle, process = heappop(timers)
+                ready.append((handle, process))
         finally:
-            events._set_running_loop(None)
             self.running = None
+            set_running(None)
 
     def close(self) -> None:
         """Forget all processes without a word: what they would do at their end must not happen."""
@@ -147,7 +163,7 @@ class Process:
         self.machines, self.name, self.host = machines, name, host
         self.loop = SimulatedLoop(machines, self)
         self.alive, self.stopped = True, False
-        self.backlog: list[asyncio.Handle] = []
+        self.backlog: list[SimulatedHandle] = []
         self.wall_skew_s = 0.0
         self.at_end: list[Callable[[], None]] = []
         """Called when it ends, however it ends: what the kernel does for a process (its sockets are reset)."""
@@ -203,6 +219,8 @@ class SimulatedLoop:
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.signals: dict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
         self.network: Any = None
+        self.context = contextvars.copy_context()
+        """What `Machines.later` runs in: such calls are never made in one another."""
         self._factory: Any = None
 
     # time and handles
@@ -210,22 +228,19 @@ class SimulatedLoop:
         return self.machines.now
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, cast(asyncio.AbstractEventLoop, self), context)
-        self.machines.soon(handle, self.process)
+        handle = SimulatedHandle(callback, args, self, contextvars.copy_context() if context is None else context)
+        self.machines._ready.append((handle, self.process))
         return handle
 
     call_soon_threadsafe = call_soon
 
     def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, cast(asyncio.AbstractEventLoop, self), context)
+        handle = SimulatedHandle(callback, args, self, contextvars.copy_context() if context is None else context)
         self.machines.at(when, handle, self.process)
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.TimerHandle:
         return self.call_at(self.machines.now + delay, callback, *args, context=context)
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """asyncio tells when a timer is cancelled; the queue drops it when its time comes."""
 
     # tasks and futures
     def create_future(self) -> asyncio.Future[Any]:

@@ -143,6 +143,10 @@ class Cluster:
     def alive(self, kind: str) -> list[str]:
         return sorted(name for name in self.machines.processes if name.startswith(kind + "-"))
 
+    def shards_alive(self) -> dict[str, shard.service.ShardService]:
+        """Return the services of the shard processes that live."""
+        return {name: self.shards[name] for name in self.alive("shard") if name in self.shards}
+
     def zones_run(self) -> bool:
         """Is every zone run by a living process, the one that the ledger names?"""
         for number, zone in self.server.store.data.zones.items():

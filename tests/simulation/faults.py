@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+from perdure.ledger.ledger import LoggedRecord
 from perdure.ledger.memory_store import StoredData
 from perdure.ledger.record import blob_digest
 from tests.simulation.cluster import Cluster, next_program, program
@@ -340,6 +342,45 @@ class Faults:
         server.lost_replies = self.random.choice((0.02, 0.2))
         self._say("lost replies", f"{server.lost_replies:.0%} for {for_s:.2f} s")
         self._then(for_s, lambda: setattr(server, "lost_replies", 0.0))
+
+    def _damage_log(self, kind: str, damaged: Callable[[LoggedRecord], LoggedRecord | None]) -> None:
+        """A record that the next owner needs is damaged as the owner dies; an operator puts it back after a while."""
+        cluster, server = self.cluster, self.cluster.server
+        damages = cluster.checks.damages
+        for number, zone in sorted(server.store.data.zones.items()):
+            first = zone.checkpoints[0].tick if zone.checkpoints else 0
+            ticks = [tick for tick in sorted(zone.log) if tick > first]
+            owner = cluster.machines.processes.get(zone.owner or "")
+            if not ticks or owner is None or zone.successor or number in damages or not server.up:
+                continue
+            if number not in cluster.shards[owner.name].ticks.zones:
+                continue  # it has not begun: another may have the zone in hand
+            tick, for_s = self.random.choice(ticks), self._for(5.0)
+            whole = zone.log.pop(tick)
+            changed = damaged(whole)
+            if changed is not None:
+                zone.log[tick] = changed
+            self._say(kind, f"tick {tick} of zone {number} for {for_s:.2f} s; {owner.name} dies")
+            damages[number] = tick
+            owner.kill()
+            self._then(for_s, lambda number=number, whole=whole: self._mend_log(number, whole))
+            self._then(min(2.0, for_s), lambda name=owner.name: cluster.start_if_gone(name))
+            return
+
+    def _mend_log(self, number: int, whole: LoggedRecord) -> None:
+        self.cluster.checks.log_mended(number, self.cluster.shards_alive())
+        self.cluster.server.store.data.zones[number].log[whole.tick] = whole
+
+    def _do_log_bit_flip(self) -> None:
+        def flipped(whole: LoggedRecord) -> LoggedRecord:
+            data = bytearray(whole.record)
+            data[self.random.randrange(len(data))] ^= 1 << self.random.randrange(8)
+            return dataclasses.replace(whole, record=bytes(data))
+
+        self._damage_log("log bit flip", flipped)
+
+    def _do_log_gap(self) -> None:
+        self._damage_log("log gap", lambda whole: None)
 
     def _do_corrupt_checkpoint(self) -> None:
         """Bytes of a zone's newest checkpoint change, where the older one is whole (two bad ones are more than is promised)."""

@@ -176,11 +176,7 @@ class RemoteLedger(Ledger):
         answered: asyncio.Future[Any] = process.loop.create_future()
 
         def reply(value: Any, error: Exception | None) -> None:
-            network.when_reachable(
-                HOST,
-                process.host,
-                lambda: machines.later(network.delay_s(HOST, process.host), deliver, value, error, process=process) and None,
-            )
+            network.send(HOST, process.host, deliver, value, error, process=process)
 
         def deliver(value: Any, error: Exception | None) -> None:
             if answered.done():
@@ -196,15 +192,17 @@ class RemoteLedger(Ledger):
                 return
             server.handle(self, name, arguments, reply)
 
-        network.when_reachable(process.host, HOST, lambda: machines.later(network.delay_s(process.host, HOST), arrive) and None)
+        def expire() -> None:
+            deliver(None, LedgerUnavailable(f"no answer to {name} within {deadline_s:g} s"))
+
+        network.send(process.host, HOST, arrive)
         deadline_s = self.commit_deadline_s if name == "commit" else CALL_DEADLINE_S
         self._calls[answered] = None
+        timer = machines.later(deadline_s, expire, process=process)
         try:
-            async with asyncio.timeout(deadline_s):
-                return await answered
-        except TimeoutError:
-            raise LedgerUnavailable(f"no answer to {name} within {deadline_s:g} s") from None
+            return await answered
         finally:
+            timer.cancel()
             self._calls.pop(answered, None)
 
     async def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:

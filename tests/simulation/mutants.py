@@ -241,6 +241,33 @@ def damaged_checkpoints_are_taken() -> list[Patch]:
     return [(shard.recovery.Follower, "load", load)]
 
 
+@mutant("log_bit_flip")
+def chain_not_checked_at_replay() -> list[Patch]:
+    """A record is run whether or not it is the one that was committed: only the state that it gives is compared."""
+
+    def replay(self: Any, zone: Zone, records: list[LoggedRecord]) -> None:
+        for logged in records:
+            zone.replay(logged.record, logged.page)
+            zone.digest = logged.digest
+
+    return [(shard.recovery.Follower, "_replay", replay)]
+
+
+@mutant("log_gap")
+def missing_records_not_noticed() -> list[Patch]:
+    """A new owner takes the zone where its log ends, whatever was committed behind; what is missing in the middle ends it too."""
+
+    async def take_over(follower: Any, generation: int, epoch: int) -> Zone:
+        try:
+            zone = await follower.catch_up()
+        except ZoneError:
+            zone = await follower.load()
+        zone.recovered(generation, epoch)
+        return zone
+
+    return [(shard.recovery, "take_over", take_over), (shard.service, "take_over", take_over)]
+
+
 @mutant("second_device", "slow_host")
 def commands_of_any_session() -> list[Patch]:
     """A zone applies what an older session of the player has sent."""

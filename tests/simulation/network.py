@@ -87,7 +87,7 @@ class Network:
         def arrive() -> None:
             listener = self.listeners.get((host, port))
             if listener is None or not listener.process.alive:
-                self._send(host, process.host, refused)
+                self.send(host, process.host, refused)
                 return
             if done.done():
                 return
@@ -125,12 +125,15 @@ class Network:
             near.open(protocol)
             done.set_result((near, protocol))
 
-        self._send(process.host, host, arrive)
+        self.send(process.host, host, arrive)
         return await done
 
-    def _send(self, source: str, target: str, go: Callable[[], None]) -> None:
+    def send(self, source: str, target: str, go: Callable[..., None], *args: Any, process: Process | None = None) -> None:
         """Call `go` when a packet would have come from one host to another."""
-        self.when_reachable(source, target, lambda: self.machines.later(self.delay_s(source, target), go) and None)
+        if (source, target) in self._cuts:
+            self._waiting.append((source, target, lambda: self.send(source, target, go, *args, process=process)))
+        else:
+            self.machines.later(self.delay_s(source, target), go, *args, process=process)
 
 
 class Listener:
@@ -260,14 +263,16 @@ class Pipe(asyncio.Transport):
     def _post(self, data: bytes | None) -> None:
         """Send bytes, or (None) the end, in order behind what is on its way."""
         network, source, target = self.network, self.process.host, self.peer.process.host
+        if (source, target) in network._cuts:
+            network._waiting.append((source, target, lambda: self._dispatch(data)))
+        else:
+            self._dispatch(data)
 
-        def go() -> None:
-            machines = network.machines
-            when = max(self.last_arrival, machines.now + network.delay_s(source, target))
-            self.last_arrival = when
-            machines.later(when - machines.now, self._arrived, data)
-
-        network.when_reachable(source, target, go)
+    def _dispatch(self, data: bytes | None) -> None:
+        network, machines = self.network, self.network.machines
+        when = max(self.last_arrival, machines.now + network.delay_s(self.process.host, self.peer.process.host))
+        self.last_arrival = when
+        machines.later(when - machines.now, self._arrived, data)
 
     def _arrived(self, data: bytes | None) -> None:
         peer = self.peer
@@ -315,9 +320,7 @@ class Pipe(asyncio.Transport):
         machines = self.network.machines
         machines.later(0, self._lose, error, process=self.process)
         peer = self.peer
-        self.network._send(
-            self.process.host, peer.process.host, lambda: machines.later(0, peer._lose, error, process=peer.process) and None
-        )
+        self.network.send(self.process.host, peer.process.host, lambda: machines.later(0, peer._lose, error, process=peer.process) and None)
 
     def reset_by_kernel(self) -> None:
         """This end's process is gone."""
@@ -327,6 +330,4 @@ class Pipe(asyncio.Transport):
         self.network.pipes.pop(self, None)
         peer, machines = self.peer, self.network.machines
         error = ConnectionResetError("the process at the other end is gone")
-        self.network._send(
-            self.process.host, peer.process.host, lambda: machines.later(0, peer._lose, error, process=peer.process) and None
-        )
+        self.network.send(self.process.host, peer.process.host, lambda: machines.later(0, peer._lose, error, process=peer.process) and None)

@@ -220,6 +220,42 @@ async def test_a_broken_chain_is_noticed() -> None:
         await Follower(world.ledger, world.program, 0, world.grid, world.seed).catch_up()
 
 
+async def test_a_damaged_record_is_not_run_and_the_zone_goes_on_once_it_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, rng = World(program(str(SMALL))), random.Random(4)
+    play(world, rng, 8)
+    log, replay, ran = world.store.data.zones[0].log, Zone.replay, []
+
+    def told(zone: Zone, data: bytes, page: tuple[bytes, ...]) -> None:
+        ran.append(zone.tick + 1)
+        replay(zone, data, page)
+
+    monkeypatch.setattr(Zone, "replay", told)
+    whole = log[5]
+    log[5] = dataclasses.replace(whole, record=change(whole, len(whole.record) - 1, 1))
+    follower = Follower(world.ledger, world.program, 0, world.grid, world.seed)
+    with pytest.raises(ZoneError, match="zone 0 tick 5: the log's chain is broken here"):
+        await follower.catch_up()
+    assert ran == [1, 2, 3, 4]
+    log[5] = whole
+    assert (await follower.catch_up()).state_hash == world.zones[0].state_hash
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"), [((5,), "the log goes from tick 4 to 6; records are missing"), ((7, 8), "its log ends at tick 6, but tick 8 was")]
+)
+async def test_missing_records_are_noticed(missing: tuple[int, ...], words: str) -> None:
+    world, rng = World(program(str(SMALL))), random.Random(4)
+    play(world, rng, 8)
+    log = world.store.data.zones[0].log
+    kept = {tick: log.pop(tick) for tick in missing}
+    epoch = await world.ledger.assign(world.term, 0, "other", 1)
+    follower = Follower(world.ledger, world.program, 0, world.grid, world.seed)
+    with pytest.raises(ZoneError, match=f"zone 0: {words}"):
+        await take_over(follower, 1, epoch)
+    log.update(kept)
+    assert (await take_over(follower, 1, epoch)).tick == 8
+
+
 def test_a_page_that_was_lost_changes_the_state() -> None:
     world = World(program(str(SMALL)))
     world.join("one")

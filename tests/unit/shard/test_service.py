@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+import shard.service
 from perdure.game.contract import GameError
 from perdure.ledger.ledger import CommitAnswer, WorldSettings
 from perdure.ledger.memory_ledger import MemoryLedger
 from shard.service import ShardService
 from shard.settings import ShardSettings
+from shard.zone import ZoneError
 from tests.unit.shard.zone_lab import program, warm_program
 
 SMALL = str(Path(__file__).resolve().parents[2] / "data" / "small_game.py")
@@ -75,6 +77,38 @@ async def test_a_shard_that_leaves_in_the_middle_of_a_commit_checkpoints_that_ti
     for zone in (0, 1):
         head = await ledger.zone_head(zone)
         assert head.checkpoints[0][0] == head.tick
+
+
+async def test_a_zone_that_could_not_start_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("freeze", "disable"):
+        monkeypatch.setattr(gc, name, lambda: None)
+    monkeypatch.setattr(shard.service, "RETRY_S", 0.05)
+    take_over, damaged, tries = shard.service.take_over, True, 0
+
+    async def from_a_damaged_log(follower: Any, generation: int, epoch: int) -> Any:
+        nonlocal tries
+        tries += 1
+        if damaged:
+            raise ZoneError("zone 0 tick 5: the log's chain is broken here")
+        return await take_over(follower, generation, epoch)
+
+    monkeypatch.setattr(shard.service, "take_over", from_a_damaged_log)
+    ledger = MemoryLedger()
+    under_test = ShardService(settings(tmp_path), warm_program(SMALL), ledger)
+    serving = asyncio.ensure_future(under_test.serve())
+    async with asyncio.timeout(30):
+        while under_test.state != "ready":
+            await asyncio.sleep(0.005)
+        await ledger.assign((await ledger.elect("test", 100_000)).term, 0, "shard-1", 0)
+        while tries < 2:
+            await asyncio.sleep(0.005)
+        assert "tick 5" in under_test.failed[0]
+        damaged = False
+        while 0 not in under_test.ticks.zones:
+            await asyncio.sleep(0.005)
+        assert under_test.failed == {}
+        signal.raise_signal(signal.SIGTERM)
+        assert await serving == 0
 
 
 async def test_a_shard_whose_rules_do_not_compile_leaves_the_cluster_before_it_says_so(
