@@ -325,8 +325,16 @@ class ShardService:
             if not follower.follows:
                 follower = None  # it was a trial: the owner has written a newer checkpoint since
         try:
-            follower = follower or self._follower(route.zone)
-            zone = await take_over(follower, route.generation, route.epoch)
+            zone = None
+            if follower is not None:
+                try:
+                    zone = await take_over(follower, route.generation, route.epoch)
+                except (ZoneError, ValueError) as error:  # the log may have begun anew since it was read (a reseed)
+                    log.warning("prefetch_useless", zone=route.zone, why=str(error))
+            if zone is None:
+                follower = self._follower(route.zone)
+                zone = await take_over(follower, route.generation, route.epoch)
+            assert follower is not None
             self.ticks.add(zone)
             self.failed.pop(route.zone, None)
             self.metrics.recoveries.inc()

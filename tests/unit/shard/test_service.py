@@ -13,11 +13,13 @@ import pytest
 
 import shard.service
 from perdure.game.contract import GameError
-from perdure.ledger.ledger import CommitAnswer, WorldSettings
+from perdure.ledger.ledger import CommitAnswer, CommitStatus, Reseed, WorldSettings
 from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.record import blob_digest
+from perdure.wire.identifiers import WorldGrid
 from shard.service import ShardService
 from shard.settings import ShardSettings
-from shard.zone import ZoneError
+from shard.zone import Zone, ZoneError
 from tests.unit.shard.zone_lab import program, warm_program
 
 SMALL = str(Path(__file__).resolve().parents[2] / "data" / "small_game.py")
@@ -157,5 +159,40 @@ async def test_an_owner_keeps_its_zone_whatever_an_older_copy_of_the_ledger_says
             await asyncio.sleep(0.005)
         assert shard.ticks.zones == running
         assert {zone: (await ledger.zone_head(zone)).owner for zone in (0, 1)} == {0: "shard-1", 1: "shard-1"}
+        signal.raise_signal(signal.SIGTERM)
+        assert await serving == 0
+
+
+async def test_a_zone_that_was_put_back_anew_since_it_was_prefetched_is_loaded_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("freeze", "disable"):
+        monkeypatch.setattr(gc, name, lambda: None)
+    ledger, game = MemoryLedger(), warm_program(SMALL)
+    shard = ShardService(settings(tmp_path), game, ledger)
+    serving = asyncio.ensure_future(shard.serve())
+    async with asyncio.timeout(30):
+        while shard.state != "ready":
+            await asyncio.sleep(0.005)
+        term = (await ledger.elect("test")).term
+        await ledger.assign(term, 0, "shard-9", 0)
+        zone = Zone(game, 0, WorldGrid(*game.game.world_size, 2, 1), shard._seed)
+        zone.recovered(1, 1)
+        for _ in range(5):
+            (answer,) = await ledger.commit([zone.step()])
+            zone.encode()
+            zone.committed(answer)
+        await ledger.intend(term, 0, "shard-1")
+        while not (await ledger.view()).zones[0].ready:
+            await asyncio.sleep(0.005)
+        zone.step()
+        zone.encode()
+        zone.committed(CommitAnswer(CommitStatus.GAP))
+        blob = zone.checkpoint()
+        head = await ledger.reseed(Reseed(0, "shard-9", 1, 1, zone.tick, zone.digest, blob, blob_digest(blob)))
+        await ledger.assign(term, 0, "shard-1", head.epoch)
+        while 0 not in shard.ticks.zones:
+            await asyncio.sleep(0.005)
+        assert shard.ticks.zones[0].tick >= 6 and not shard.failed
         signal.raise_signal(signal.SIGTERM)
         assert await serving == 0
