@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int:
     made.add_argument("--jobs", type=int, default=0, help="processes; 0: one a core")
     made.add_argument("--faults", default="", help="kinds of faults, by commas, instead of the seed's choice")
     made.add_argument("--lines", type=int, default=80, help="lines of the trace to print; 0: all")
+    made.add_argument("--results", default="", help="file that each seed's outcome is added to; seeds that are in it are not run again")
     made.add_argument("--mutants", action="store_true", help="look for every planted bug instead, in up to --seeds seeds each")
     made.add_argument("--traces", default=str(Path(tempfile.gettempdir()) / "perdure-sim"), help="folder for the traces of seeds that fail")
     options = made.parse_args(arguments[1:])
@@ -52,4 +53,5 @@ def main(arguments: list[str]) -> int:
         return 1 if missed else 0
     if options.seed is not None:
         return campaign.main_one(options.seed, options.seconds, kinds, options.lines)
-    return campaign.main_many(options.first, options.seeds, options.seconds, options.jobs, kinds, Path(options.traces))
+    return campaign.main_many(options.first, options.seeds, options.seconds, options.jobs, kinds, Path(options.traces),
+                              Path(options.results) if options.results else None)  # fmt: skip

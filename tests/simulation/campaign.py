@@ -5,13 +5,15 @@ A seed that fails is told with its violations and the command that runs it again
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.progress import Progress
@@ -22,8 +24,14 @@ from tests.simulation.run import Outcome, simulate
 SHOWN_TRACE = 80
 
 
-def run_seeds(seeds: Iterable[int], simulated_s: float = 60.0, jobs: int = 0, kinds: tuple[str, ...] = ()) -> list[Outcome]:
-    """Run every seed in a process of a pool; return the outcomes, traces only of those that failed."""
+def run_seeds(
+    seeds: Iterable[int],
+    simulated_s: float = 60.0,
+    jobs: int = 0,
+    kinds: tuple[str, ...] = (),
+    keep: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Run every seed in a process of a pool; return the outcomes, traces only of those that failed. `keep` gets each when it is there."""
     wanted = list(seeds)
     program()
     next_program()  # compiled once, before the pool is forked
@@ -33,6 +41,7 @@ def run_seeds(seeds: Iterable[int], simulated_s: float = 60.0, jobs: int = 0, ki
         task = progress.add_task("seeds", total=len(wanted))
         for outcome in pool.imap_unordered(_one, ((seed, simulated_s, kinds) for seed in wanted)):
             found.append(outcome)
+            keep(outcome)
             progress.update(task, advance=1)
             if outcome.violations:
                 progress.console.print(f"seed {outcome.seed}: {outcome.violations[0]}", markup=False)
@@ -84,8 +93,40 @@ def main_one(seed: int, simulated_s: float, kinds: tuple[str, ...], lines: int =
     return 1 if outcome.violations else 0
 
 
-def main_many(first: int, count: int, simulated_s: float, jobs: int, kinds: tuple[str, ...], folder: Path) -> int:
+def main_many(
+    first: int, count: int, simulated_s: float, jobs: int, kinds: tuple[str, ...], folder: Path, results: Path | None = None
+) -> int:
+    """Run seeds and print what they came to. With `results`, a file of JSON lines, seeds that are in it are not run again, each seed
+    that ends is added, and what is printed is of all that it holds: a long campaign may be run in parts."""
     started = time.perf_counter()
-    outcomes = run_seeds(range(first, first + count), simulated_s, jobs, kinds)
-    print(report(outcomes, time.perf_counter() - started, folder))
-    return 1 if any(outcome.violations for outcome in outcomes) else 0
+    seeds, earlier, took_s = range(first, first + count), [], 0.0
+    if results is None:
+        outcomes = run_seeds(seeds, simulated_s, jobs, kinds)
+    else:
+        earlier, took_s = read_results(results)
+        done = {outcome.seed for outcome in earlier}
+        with results.open("a") as file:
+            outcomes = run_seeds([seed for seed in seeds if seed not in done], simulated_s, jobs, kinds, lambda o: _keep(file, o))
+    took_s = took_s + sum(outcome.took_s for outcome in outcomes) if earlier else time.perf_counter() - started
+    print(report([*earlier, *outcomes], took_s, folder))
+    return 1 if any(outcome.violations for outcome in (*earlier, *outcomes)) else 0
+
+
+def _keep(file: IO[str], outcome: Outcome) -> None:
+    row = {"seed": outcome.seed, "simulated_s": outcome.simulated_s, "took_s": round(outcome.took_s, 2), "faults": outcome.faults,
+           "violations": outcome.violations}  # fmt: skip
+    file.write(json.dumps(row) + "\n")
+    file.flush()
+
+
+def read_results(path: Path) -> tuple[list[Outcome], float]:
+    """Return the outcomes that a file of results holds, and the seconds of one core that they took. Half a line at its end is dropped."""
+    found: list[Outcome] = []
+    text = path.read_text() if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole)
+    for line in whole.splitlines():
+        row = json.loads(line)
+        found.append(Outcome(row["seed"], row["simulated_s"], row["violations"], Counter(row["faults"]), {}, [], row["took_s"]))
+    return found, sum(outcome.took_s for outcome in found)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation import campaign
 from tests.simulation.faults import Faults, kinds_of
 from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.run import simulate
@@ -71,3 +72,15 @@ def test_a_run_that_fails_says_where_and_when() -> None:
     assert outcome.violations
     assert "release:" in outcome.violations[0]
     assert any("FAULT" in line for line in outcome.trace)
+
+
+def test_a_campaign_is_run_in_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "campaign.jsonl"
+    kept.write_text('{"seed": 1, "simulated_s": 60.0, "took_s": 3.0, "faults": {"partition": 7}, "violations": []}\n{"seed": 2, "simu')
+    assert campaign.main_many(1, 2, 20.0, 1, (), tmp_path, kept) == 0
+    seeds, faults = capsys.readouterr().out.splitlines()
+    assert seeds.startswith("2 seeds, 0.02 simulated hours") and seeds.endswith("0 seeds failed")
+    assert "partition" in faults
+    assert [outcome.seed for outcome in campaign.read_results(kept)[0]] == [1, 2]
+    assert campaign.main_many(1, 2, 20.0, 1, (), tmp_path, kept) == 0
+    assert len(kept.read_text().splitlines()) == 2, "nothing was run again"
