@@ -25,7 +25,7 @@ import msgspec
 
 from benchmarks._light_socket import Frames, frame, upgrade_request
 from perdure.cli.children import die_with_parent
-from perdure.client.connection import BACKOFF_FIRST_S, BACKOFF_MOST_S, STAGGER_S
+from perdure.client.reconnect import BACKOFF_FIRST_S, BACKOFF_MOST_S, STAGGER_S
 from perdure.wire.client_messages import encode_hello
 from perdure.wire.opcodes import ServerOp
 from perdure.wire.tokens import make_token

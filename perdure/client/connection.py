@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -26,14 +25,12 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.protocol import State
 
 from perdure.client.protocol import ClientProtocol, NoticeReceived, NotReady, Pong, ProtocolError, Received, Refused, Welcome
+from perdure.client.reconnect import Reconnecting
 from perdure.client.world_view import Event, Snapshot, SnapshotError, WorldView
-from perdure.wire.opcodes import CLOSE_REASONS, Close
+from perdure.wire.opcodes import Close
 
 MAX_SERVER_MESSAGE = 1 << 20
 QUEUE_LENGTH = 256
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MOST_S = 5.0
-STAGGER_S = 0.05
 
 TokenSource = str | Callable[[], str | Awaitable[str]]
 
@@ -121,7 +118,7 @@ class Client:
         self._last_snapshot_s = 0.0
         self._ping_count = 0
         self._pings: dict[int, tuple[float, asyncio.Future[float]]] = {}
-        self._tries = 0
+        self._reconnecting = Reconnecting(self.protocol, may_log_in=token is not None and reconnect)
         self._leaving = False
         self._new_socket = False
 
@@ -269,7 +266,7 @@ class Client:
             self._snapshot(received)
         elif isinstance(received, Welcome):
             self.welcome = received
-            self._tries = 0
+            self._reconnecting.welcomed()
         elif isinstance(received, NoticeReceived):
             self.notices.append(received)
         elif isinstance(received, Refused):
@@ -331,23 +328,12 @@ class Client:
             if final is not None:
                 self._end(final)
                 return
-            await asyncio.sleep(self._backoff_s())
-
-    def _backoff_s(self) -> float:
-        """The first reconnect comes almost at once (staggered, since a gateway's clients all come together)."""
-        self._tries += 1
-        if self._tries == 1:
-            return random.uniform(0, STAGGER_S)
-        return random.uniform(0.5, 1.0) * min(BACKOFF_FIRST_S * 2 ** (self._tries - 2), BACKOFF_MOST_S)
+            await asyncio.sleep(self._reconnecting.backoff_s())
 
     def _final(self, end: SocketEnd) -> ClientClosed | None:
         """Return why there is nothing left to try, or None to connect again."""
         code = end.code
-        if code == Close.BAD_RESUME and self._token is not None and self._reconnect:
-            self.protocol.resume = ""
-            return None
-        known = code is not None and code in CLOSE_REASONS
-        if known and not CLOSE_REASONS[Close(code)].resumable:
+        if self._reconnecting.is_final(code):
             return ClientClosed(code, end.reason)
         if self._leaving or not self._reconnect:
             return ClientClosed(code, end.reason or "the socket broke")
