@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import random
 import time as real_time
@@ -39,9 +40,19 @@ class Outcome:
 
 def simulate(seed: int, simulated_s: float = 60.0, players: int = 6, faults: bool = True, kinds: tuple[str, ...] = ()) -> Outcome:
     """Run seed `seed` for so many virtual seconds, faults stopping in time for everybody to be well again at the end."""
-    started = PERF()
     program()
     next_program()
+    collects = gc.isenabled()
+    gc.disable()  # what a run leaves behind is small, and the compiler's objects are many
+    try:
+        return _simulate(seed, simulated_s, players, faults, kinds)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: tuple[str, ...]) -> Outcome:
+    started = PERF()
     machines = Machines(seed)
     lines: deque[tuple[float, str, str, dict[str, Any]]] = deque(maxlen=TRACE_LINES)
     with simulated_time(machines, seed), production_in_one_process(), traced(machines, lines):
