@@ -169,6 +169,8 @@ class Process:
         """Called when it ends, however it ends: what the kernel does for a process (its sockets are reset)."""
         self.ended_by_itself = False
         self.main: asyncio.Task[Any] | None = None
+        self.service: Any = None
+        """The production object that runs in it, where it told."""
 
     def begin(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         self.main = self.loop.create_task(main())
