@@ -8,6 +8,7 @@ wall clock of its own. All order comes from one queue, so a run is a function of
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import contextvars
 import datetime as dt
@@ -339,7 +340,7 @@ def simulated_time(machines: Machines, seed: int) -> Iterator[None]:
         (jwt.api_jwt, "datetime", WallClock),
         (secrets, "token_bytes", lambda n=32: chance.randbytes(n)),
         (secrets, "token_hex", lambda n=32: chance.randbytes(n).hex()),
-        (secrets, "token_urlsafe", lambda n=32: chance.randbytes(n).hex()),
+        (secrets, "token_urlsafe", lambda n=32: base64.urlsafe_b64encode(chance.randbytes(n)).rstrip(b"=").decode()),
         (secrets, "randbelow", chance.randrange),
     ]
     state = random.getstate()

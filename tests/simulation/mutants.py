@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
@@ -23,6 +24,7 @@ import perdure.ledger.memory_ledger
 import shard.recovery
 import shard.service
 from coordinator.allocation import Survey
+from coordinator.steering import Steering
 from gateway.fanout import Fanout
 from gateway.routing import Route
 from gateway.session import Session
@@ -364,6 +366,32 @@ def handover_without_checkpoint() -> list[Patch]:
                 zone.digest, zone.page = logged.digest, logged.page
 
     return [(Survey, "crosses", lambda self, route: False), (shard.recovery.Follower, "_replay", replay)]
+
+
+@mutant("slow_host", "kill_shard")
+def acknowledged_before_applied() -> list[Patch]:
+    """Frames acknowledge what waits for the next tick."""
+    real = Zone.encode
+
+    def encode(self: Zone) -> list[tuple[int, bytes]]:
+        players, queued = self.players, self.queued()
+        kept = players["last_seq"].copy()
+        for row in queued:
+            seq, key = int.from_bytes(row[8:12].tobytes(), "little"), int.from_bytes(row[:8].tobytes(), "little", signed=True)
+            at = players["key"] == key
+            players["last_seq"][at] = np.maximum(players["last_seq"][at], seq)
+        try:
+            return real(self)
+        finally:
+            players["last_seq"] = kept
+
+    return [(Zone, "encode", encode)]
+
+
+@mutant("clock_jump")
+def lease_by_wall_clock() -> list[Patch]:
+    """The coordinator counts the silence of members by a clock that people set."""
+    return [(Steering, "now_ms", lambda self: time.time() * 1000.0)]
 
 
 # --- the gateway and the client -----------------------------------------------------------------------------------
