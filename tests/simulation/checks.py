@@ -132,6 +132,12 @@ class Checks:
         image.restore(seed.blob)
         if (image.state_hash, image.digest) != (zone.state_hash, zone.digest):
             self.fail(f"reseed: what {process.name} restored of zone {seed.zone} is not what its log gives at tick {seed.tick}")
+        if image.page != zone.page:
+            if image.page:
+                self.fail(
+                    f"reseed: {process.name} restored zone {seed.zone} with a page that the commit of tick {seed.tick} did not return"
+                )
+            zone.page = ()  # the commit's answer was lost with the server: its owner never had the page, and nobody else has it now
 
     def log_mended(self, number: int, shards: Mapping[str, Any]) -> None:
         """A damaged record is put back: who could not start the zone because of it has said at which tick."""
