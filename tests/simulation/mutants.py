@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
@@ -23,14 +24,25 @@ import perdure.ledger.memory_ledger
 import shard.recovery
 import shard.service
 from coordinator.allocation import Survey
+from coordinator.steering import Steering
 from gateway.fanout import Fanout
 from gateway.routing import Route
 from gateway.session import Session
 from perdure.client.protocol import ClientProtocol
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, LedgerRefused, LedgerUnavailable, LoggedRecord
+from perdure.ledger.ledger import (
+    Commit,
+    CommitAnswer,
+    CommitStatus,
+    EnterAnswer,
+    EnterRequest,
+    LedgerRefused,
+    LedgerUnavailable,
+    LoggedRecord,
+)
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import chain_digest
+from perdure.wire.identifiers import LOBBY
 from shard.tick_loop import TickLoop
 from shard.zone import Zone, ZoneError
 from tests.simulation.clock import Patch, patched
@@ -139,6 +151,64 @@ def log_trimmed_to_the_newest_checkpoint() -> list[Patch]:
         return status
 
     return [(MemoryLedger, "flip_checkpoint", flip_checkpoint)]
+
+
+@mutant("ledger_slow", "kill_shard")
+def trimmed_before_the_checkpoint_is_verified() -> list[Patch]:
+    """The log is cut as soon as an image is put, before anyone has compared it with its digest and named it a checkpoint."""
+    real = MemoryLedger.put_checkpoint
+
+    async def put_checkpoint(self: MemoryLedger, zone: int, tick: int, epoch: int, blob: bytes) -> None:
+        await real(self, zone, tick, epoch, blob)
+        log = self.store.data.zone(zone).log
+        for trimmed in [logged for logged in log if logged <= tick]:
+            del log[trimmed]
+
+    return [(MemoryLedger, "put_checkpoint", put_checkpoint)]
+
+
+@mutant("drain_shard")
+def log_never_trimmed() -> list[Patch]:
+    """A queue without a bound: records that no checkpoint needs stay in the log."""
+    real = MemoryLedger.flip_checkpoint
+
+    async def flip_checkpoint(self: MemoryLedger, zone: int, generation: int, epoch: int, tick: int, digest: str) -> CommitStatus:
+        found = self.store.data.zones.get(zone)
+        kept = dict(found.log) if found is not None else {}
+        status = await real(self, zone, generation, epoch, tick, digest)
+        if found is not None:
+            found.log.update(kept)
+        return status
+
+    return [(MemoryLedger, "flip_checkpoint", flip_checkpoint)]
+
+
+@mutant("reconnect_storm", "second_device")
+def two_joins() -> list[Patch]:
+    """A login sends a player into the world who is in it already."""
+    real = MemoryLedger.enter
+
+    async def enter(self: MemoryLedger, request: EnterRequest) -> EnterAnswer:
+        record = self.store.data.players.get(request.player)
+        if record is not None and record.place != LOBBY and not request.resume_presented:
+            record.place = LOBBY
+        return await real(self, request)
+
+    return [(MemoryLedger, "enter", enter)]
+
+
+@mutant("reconnect_storm", "second_device", "drain_shard")
+def presence_stays_behind() -> list[Patch]:
+    """A player who crosses a border is still told to be in the zone that it left."""
+    real = model._move
+
+    def move(store: MemoryStore, mover: Any, zone: int) -> None:
+        place = mover.record.place
+        real(store, mover, zone)
+        if mover.transfer.target != LOBBY:
+            mover.record.place = place
+
+    return [(model, "_move", move)]
 
 
 # --- the shard ----------------------------------------------------------------------------------------------------
@@ -296,6 +366,32 @@ def handover_without_checkpoint() -> list[Patch]:
                 zone.digest, zone.page = logged.digest, logged.page
 
     return [(Survey, "crosses", lambda self, route: False), (shard.recovery.Follower, "_replay", replay)]
+
+
+@mutant("slow_host", "kill_shard")
+def acknowledged_before_applied() -> list[Patch]:
+    """Frames acknowledge what waits for the next tick."""
+    real = Zone.encode
+
+    def encode(self: Zone) -> list[tuple[int, bytes]]:
+        players, queued = self.players, self.queued()
+        kept = players["last_seq"].copy()
+        for row in queued:
+            seq, key = int.from_bytes(row[8:12].tobytes(), "little"), int.from_bytes(row[:8].tobytes(), "little", signed=True)
+            at = players["key"] == key
+            players["last_seq"][at] = np.maximum(players["last_seq"][at], seq)
+        try:
+            return real(self)
+        finally:
+            players["last_seq"] = kept
+
+    return [(Zone, "encode", encode)]
+
+
+@mutant("clock_jump")
+def lease_by_wall_clock() -> list[Patch]:
+    """The coordinator counts the silence of members by a clock that people set."""
+    return [(Steering, "now_ms", lambda self: time.time() * 1000.0)]
 
 
 # --- the gateway and the client -----------------------------------------------------------------------------------
