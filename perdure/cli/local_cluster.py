@@ -134,9 +134,10 @@ class LocalCluster:
         try:
             self.progress("starting Valkey")
             nursing = asyncio.ensure_future(self._start_nursery())
+            is_new = not self.server.has_data()
             await asyncio.get_running_loop().run_in_executor(None, self.server.start)
             for index in range(self.coordinators):
-                self.start_coordinator(f"coordinator-{index + 1}")
+                self.start_coordinator(f"coordinator-{index + 1}", ledger_is_new=is_new)
             for index in range(self.gateways):
                 self.start_gateway(f"gateway-{index + 1}", self.port + index if self.port else 0)
             self._ledger = await RedisLedger.connect(self.redis_url, self.world)
@@ -223,9 +224,9 @@ class LocalCluster:
         """Start a gateway; its URL is known when it is ready (`wait_ready`)."""
         self._spawn("gateway", name, {"port": str(port)})
 
-    def start_coordinator(self, name: str) -> None:
+    def start_coordinator(self, name: str, ledger_is_new: bool = False) -> None:
         """Start a coordinator; it leads, or stands by."""
-        self._spawn("coordinator", name, {"expected_shards": str(self.shards)})
+        self._spawn("coordinator", name, {"expected_shards": str(self.shards), "ledger_is_new": str(int(ledger_is_new))})
 
     def _spawn(self, role: str, name: str, settings: dict[str, str]) -> None:
         launch = self._launch(name)
