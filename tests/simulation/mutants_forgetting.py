@@ -34,7 +34,7 @@ def reseed_without_players() -> list[Patch]:
     return _reseed_without(players=())
 
 
-@mutant(*FORGETS)
+@mutant(*FORGETS, seed=7)
 def reseed_without_what_was_sent() -> list[Patch]:
     """An owner puts its zone back, and does not say whom it has sent away lately."""
     return _reseed_without(sent=())
@@ -83,7 +83,7 @@ def an_older_view_takes_zones_away() -> list[Patch]:
     return [(ShardService, "_follow", follow)]
 
 
-@mutant("ledger_empty")
+@mutant("ledger_empty", seed=7)
 def gateways_say_nothing_again() -> list[Patch]:
     """A gateway does not tell a ledger that forgot which sessions it has."""
 
