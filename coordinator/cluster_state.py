@@ -46,7 +46,7 @@ class ClusterSettings:
     `settle_ms`: at a start, wait so long after the first shard is ready, so that those who start together share evenly.
     `expected_shards`, if above 0, is waited for instead when the world never ran, for at most `expected_wait_ms`.
     `reseed_wait_ms`: after the ledger's server changed, hands off, so that live owners can restore what it forgot; `reseed_most_ms`,
-    where an owner lives and has not restored its zone yet.
+    where an owner lives and has not restored its zone yet. `ledger_is_new`: nobody can have run anything on the first server seen.
     `idle_zone_ms`: a zone that its living owner, by its own word, does not run for so long is given anew.
     """
 
@@ -55,6 +55,7 @@ class ClusterSettings:
     expected_wait_ms: float = 15_000.0
     reseed_wait_ms: float = 1000.0
     reseed_most_ms: float = 5000.0
+    ledger_is_new: bool = False
     idle_zone_ms: float = 5000.0
     liveness: LivenessSettings = field(default_factory=LivenessSettings)
     migration: MigrationSettings = field(default_factory=MigrationSettings)
@@ -71,7 +72,7 @@ class ClusterState:
         self._strategy = strategy
         self._zones = 0
         self._term: int | None = None
-        self._openings = Openings(settings.reseed_wait_ms, settings.reseed_most_ms)
+        self._openings = Openings(settings.reseed_wait_ms, settings.reseed_most_ms, settings.ledger_is_new)
         self._hands_off_run = ""
         self._ready_since_ms: dict[Incarnation, float] = {}
         self._holders = Holders(settings.idle_zone_ms)

@@ -17,10 +17,13 @@ NEVER: Stand = (0, 0, 0)
 
 
 class Openings:
-    """`wait_ms`: how long owners have, from the first view of a server on; `most_ms`, where one of them lives and is not through."""
+    """`wait_ms`: how long owners have, from the first view of a server on; `most_ms`, where one of them lives and is not through.
 
-    def __init__(self, wait_ms: float, most_ms: float) -> None:
-        self._wait_ms, self._most_ms = wait_ms, most_ms
+    `new`: the first server that is seen is known to be new, with nothing in it that anybody could have run: it need not wait.
+    """
+
+    def __init__(self, wait_ms: float, most_ms: float, new: bool = False) -> None:
+        self._wait_ms, self._most_ms, self._new = wait_ms, most_ms, new
         self._run_id: str | None = None
         self._since_ms = 0.0
         self._seen: dict[int, Stand] = {}
@@ -34,7 +37,7 @@ class Openings:
         if view.opened:
             self._seen = {zone: _stand(view, zone) for zone in view.zones}
             self._generation = max(view.generation, *(stand[0] for stand in self._seen.values()), 0)
-        return another and not (first and view.opened)
+        return another and not (first and (view.opened or (self._new and not view.zones)))
 
     def is_hands_off(self, now_ms: float, view: ClusterView) -> bool:
         """Is it too early to open the world, or to decide anything by this view?"""

@@ -30,6 +30,9 @@ class CoordinatorSettings(CommonSettings):
     settle_ms: int = Field(300, ge=0, le=60_000, description="at a start, wait so long after the first shard is ready")
     expected_shards: int = Field(0, ge=0, le=4096, description="at the very first start, wait for so many shards instead; 0: do not")
     expected_wait_ms: int = Field(15_000, ge=0, le=600_000, description="longest wait for the expected shards")
+    ledger_is_new: bool = Field(
+        False, description="the ledger was made for this start: open the world at once, no shard can have anything to put back"
+    )
     idle_zone_ms: int = Field(5000, ge=500, le=600_000, description="time after which a zone that its owner does not run is given anew")
     gateway_lease_ms: int = Field(3000, ge=100, le=600_000, description="silence after which a gateway's players are detached")
     outage_grace_ms: int = Field(1000, ge=0, le=60_000, description="time that members get beyond their lease after the ledger was away")
@@ -66,6 +69,7 @@ class CoordinatorSettings(CommonSettings):
             expected_wait_ms=self.expected_wait_ms,
             reseed_wait_ms=self.lease_ms,
             reseed_most_ms=5 * self.lease_ms,
+            ledger_is_new=self.ledger_is_new,
             idle_zone_ms=self.idle_zone_ms,
             liveness=LivenessSettings(self.lease_ms, self.gateway_lease_ms, self.outage_grace_ms),
             migration=MigrationSettings(

@@ -50,7 +50,8 @@ class LocalCluster:
     """What to run, and once started, what runs. `settings`: extra settings of every role, by PERDURE_ name without the prefix.
 
     `launches`: what is started in another way, by its name; `nursery` (all shards but those that are named) and `valkey` too. A shard
-    that is named with a prefix or an environment is a process of its own, not a fork.
+    that is named with a prefix or an environment is a process of its own, not a fork. `standby_later`: coordinators beyond the first are
+    started once players can come, and not waited for.
     """
 
     shards: int = 4
@@ -66,6 +67,7 @@ class LocalCluster:
     valkey_options: tuple[str, ...] = ()
     folder: Path | None = None
     progress: Progress = lambda _: None
+    standby_later: bool = False
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     admin_token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
@@ -134,9 +136,12 @@ class LocalCluster:
         try:
             self.progress("starting Valkey")
             nursing = asyncio.ensure_future(self._start_nursery())
+            is_new = not self.server.has_data()
             await asyncio.get_running_loop().run_in_executor(None, self.server.start)
-            for index in range(self.coordinators):
-                self.start_coordinator(f"coordinator-{index + 1}")
+            coordinators = [f"coordinator-{index + 1}" for index in range(self.coordinators)]
+            later = coordinators[1:] if self.standby_later else []
+            for name in coordinators[: self.coordinators - len(later)]:
+                self.start_coordinator(name, ledger_is_new=is_new)
             for index in range(self.gateways):
                 self.start_gateway(f"gateway-{index + 1}", self.port + index if self.port else 0)
             self._ledger = await RedisLedger.connect(self.redis_url, self.world)
@@ -147,6 +152,8 @@ class LocalCluster:
             self._made = self.shards
             self.progress("waiting for zones")
             await self.wait_ready(self.shards, self.gateways, READY_DEADLINE_S)
+            for name in later:
+                self.start_coordinator(name)
             self.progress(f"up after {time.monotonic() - started:.1f} s")
         except BaseException:
             await self.stop()
@@ -223,9 +230,9 @@ class LocalCluster:
         """Start a gateway; its URL is known when it is ready (`wait_ready`)."""
         self._spawn("gateway", name, {"port": str(port)})
 
-    def start_coordinator(self, name: str) -> None:
+    def start_coordinator(self, name: str, ledger_is_new: bool = False) -> None:
         """Start a coordinator; it leads, or stands by."""
-        self._spawn("coordinator", name, {"expected_shards": str(self.shards)})
+        self._spawn("coordinator", name, {"expected_shards": str(self.shards), "ledger_is_new": str(int(ledger_is_new))})
 
     def _spawn(self, role: str, name: str, settings: dict[str, str]) -> None:
         launch = self._launch(name)

@@ -85,7 +85,7 @@ class _Up:
         with self.console.status("starting") as status:
             cluster = LocalCluster(
                 shards=options.shards, gateways=options.gateways, zones=options.zones, game=options.game, port=port, seed=options.seed,
-                folder=Path(options.data).absolute() if options.data else None, progress=status.update,
+                folder=Path(options.data).absolute() if options.data else None, progress=status.update, standby_later=True,
             )  # fmt: skip
             starting = asyncio.ensure_future(cluster.start())
             stopping = asyncio.ensure_future(self.stop.wait())

@@ -155,7 +155,8 @@ class Client:
     async def leave(self, timeout_s: float = 10.0) -> None:
         """Log out, and return once the server says that the player has left the world."""
         self._leaving = True
-        self._write(self.protocol.leave())
+        if self.connected:
+            self._write(self.protocol.leave())  # else with the next socket's first snapshot
         async with asyncio.timeout(timeout_s):
             while self._ended is None:
                 await self._changed.wait()
@@ -300,6 +301,8 @@ class Client:
             if self.protocol.renumbered:
                 new = self.protocol.renumbered
                 self._acknowledgements = {new.get(seq, seq): future for seq, future in self._acknowledgements.items()}
+            if self._leaving:
+                self._write(self.protocol.leave())
         if self._acknowledgements:
             for seq in [seq for seq in self._acknowledgements if seq <= snapshot.ack]:
                 future = self._acknowledgements.pop(seq)

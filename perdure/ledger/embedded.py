@@ -79,6 +79,10 @@ class EmbeddedServer:
     def log_path(self) -> Path:
         return self.data_dir / "server.log"
 
+    def has_data(self) -> bool:
+        """Whether a server has ever run on this data folder."""
+        return self.data_dir.is_dir() and any(self.data_dir.iterdir())
+
     def start(self, deadline_s: float = START_DEADLINE_S) -> None:
         """Start the server and return once it answers PING; raises LedgerError with the end of its log where it does not."""
         if self.pid is not None:

@@ -8,6 +8,7 @@ wall clock of its own. All order comes from one queue, so a run is a function of
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import contextvars
 import datetime as dt
@@ -169,6 +170,8 @@ class Process:
         """Called when it ends, however it ends: what the kernel does for a process (its sockets are reset)."""
         self.ended_by_itself = False
         self.main: asyncio.Task[Any] | None = None
+        self.service: Any = None
+        """The production object that runs in it, where it told."""
 
     def begin(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         self.main = self.loop.create_task(main())
@@ -337,7 +340,7 @@ def simulated_time(machines: Machines, seed: int) -> Iterator[None]:
         (jwt.api_jwt, "datetime", WallClock),
         (secrets, "token_bytes", lambda n=32: chance.randbytes(n)),
         (secrets, "token_hex", lambda n=32: chance.randbytes(n).hex()),
-        (secrets, "token_urlsafe", lambda n=32: chance.randbytes(n).hex()),
+        (secrets, "token_urlsafe", lambda n=32: base64.urlsafe_b64encode(chance.randbytes(n)).rstrip(b"=").decode()),
         (secrets, "randbelow", chance.randrange),
     ]
     state = random.getstate()

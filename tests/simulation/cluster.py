@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import signal
@@ -69,8 +70,6 @@ class _NoAdminServer:
         self._stopped: Any = None
 
     async def run(self) -> None:
-        import asyncio
-
         self._stopped = asyncio.Event()
         await self._stopped.wait()
 
@@ -98,12 +97,22 @@ class _NoCollector:
         return
 
 
+class _ToldGateway(gateway.service.GatewayService):
+    """A gateway's service that its process knows."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        process: Process = asyncio.get_running_loop().process  # type: ignore[attr-defined]
+        process.service = self
+
+
 @contextmanager
 def production_in_one_process() -> Iterator[None]:
     """What production code takes for granted and one process cannot give to many."""
     places: list[Patch] = [
         (coordinator.service, "AdminServer", _NoAdminServer),
         (shard.service, "gc", _NoCollector()), (shard.tick_loop, "gc", _NoCollector()), (gateway.service, "gc", _NoCollector()),
+        (gateway.service, "GatewayService", _ToldGateway),
         (shard.service, "warm", lambda program: 0.0),
     ]  # fmt: skip
     with patched(places):

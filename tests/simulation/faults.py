@@ -7,10 +7,12 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from perdure.ledger.ledger import LoggedRecord
 from perdure.ledger.memory_store import StoredData
 from perdure.ledger.record import blob_digest
+from tests.simulation.clock import Process
 from tests.simulation.cluster import Cluster, next_program, program
 from tests.simulation.ledger_server import HOST
 from tests.simulation.players import Player
@@ -28,6 +30,10 @@ def kinds_of(text: str) -> tuple[str, ...]:
 
 BENIGN = ("reconnect_storm", "second_device", "clock_jump", "lost_replies")
 """Faults that no process dies of, and that cut none off."""
+MIGRATION_STEPS = ("intend", "successor_ready", "view", "assign")
+"""Calls of the ledger that a migration goes through."""
+QUIET = frozenset(["clock_jump", "gateway_change", "reconnect_storm", "second_device"])
+"""Faults in which no member is silent: nobody may be put out for them."""
 CALM_S, MENDED_S = 7.0, 4.0
 """How long before and after the ledger forgets no other fault begins: owners must live to tell it."""
 
@@ -41,15 +47,19 @@ class Faults:
         self.cluster, self.crowd = cluster, crowd
         self.random = random.Random(seed ^ 0xFA)
         self.last_s = last_s
+        self.scaling = False
         self.counts: Counter[str] = Counter()
         self.happened: list[tuple[float, str]] = []
         every: dict[str, Callable[[], None]] = {
             name.removeprefix("_do_"): getattr(self, name) for name in sorted(dir(type(self))) if name.startswith("_do_")
         }
         self.spare_until_s = 0.0
-        chosen = [self._guarded(name, every[name]) for name in (kinds or every)]
+        names = list(kinds or every)
         if not kinds:  # a run has a few kinds of faults, many times each, so that unusual combinations come up
-            chosen = self.random.sample(chosen, self.random.randint(2, 6))
+            names = self.random.sample(names, self.random.randint(2, 6))
+        chosen = [self._guarded(name, every[name]) for name in names]
+        if QUIET.issuperset(names):
+            cluster.server.on_call.append(self._nobody_is_put_out)
         at = first_s
         while True:
             at += self.random.expovariate(1 / self.random.choice((0.3, 2.0, 5.0)))
@@ -64,6 +74,10 @@ class Faults:
                 fault()
 
         return strike
+
+    def _nobody_is_put_out(self, process: Process, name: str, arguments: tuple[Any, ...], answer: Any) -> None:
+        if name == "evict" and arguments[1] in self.cluster.machines.processes:  # the run's end kills the shards
+            self.cluster.checks.fail(f"leases: {process.name} has put out {arguments[1]}, which was never silent")
 
     def _say(self, kind: str, what: str) -> None:
         self.counts[kind] += 1
@@ -216,6 +230,84 @@ class Faults:
                 cluster.start_if_gone("shard-19")
                 return
 
+    def _do_scale_1_6_2(self) -> None:
+        """The cluster shrinks to one shard, grows to six and shrinks to two, while all play."""
+        cluster, machines = self.cluster, self.cluster.machines
+        pause_s = min((self.last_s - machines.now) / 4, 8.0)
+        if pause_s < 1.5 or self.scaling:
+            return
+        self.scaling = True
+        self._say("scale 1 6 2", f"a step every {pause_s:.2f} s")
+
+        def shrink(count: int) -> None:
+            for name in self.random.sample(names := cluster.alive("shard"), max(len(names) - count, 0)):
+                machines.processes[name].signal(15)
+
+        def grow() -> None:
+            for number in range(6 - len(cluster.alive("shard"))):
+                cluster.start_if_gone(f"shard-4{number}")
+
+        shrink(1)
+        self._then(pause_s, grow)
+        self._then(2 * pause_s, lambda: shrink(2))
+        self._then(3 * pause_s, lambda: setattr(self, "scaling", False))
+
+    def _do_leader_in_migration(self) -> None:
+        """The leading coordinator is killed, paused or cut off at a step of a migration; a shard that is drained brings one about."""
+        cluster, machines, server = self.cluster, self.cluster.machines, self.cluster.server
+        step = self.random.choice(MIGRATION_STEPS)
+        harm = self.random.choice(("kill", "stop", "cut"))
+        until_s = min(machines.now + 6.0, self.last_s)
+        begun: dict[int, str] = {number: "intend" for number, zone in server.store.data.zones.items() if zone.successor}
+
+        def reached(process: Process, name: str, arguments: tuple[Any, ...], answer: Any) -> bool:
+            """Note where each zone's migration stands; is this call the step?"""
+            if name == "intend":
+                _, zone, successor = arguments
+                begun.pop(zone, None)
+                if not successor:
+                    return False
+                begun[zone] = name
+            elif name == "successor_ready":
+                if arguments[0] not in begun:
+                    return False
+                begun[arguments[0]] = name
+            elif name == "assign":
+                if begun.pop(arguments[1], "") != "successor_ready":
+                    return False
+            elif name == "view":  # the leader reads that a successor is ready: what it decides by it comes next
+                return step == name and process.name == server.store.data.leader and "successor_ready" in begun.values()
+            return name == step
+
+        def heard(process: Process, name: str, arguments: tuple[Any, ...], answer: Any) -> None:
+            if machines.now >= until_s or machines.now < self.spare_until_s:
+                server.on_call.remove(heard)
+            elif reached(process, name, arguments, answer):
+                server.on_call.remove(heard)
+                strike()
+
+        def strike() -> None:
+            name = server.store.data.leader
+            leader = machines.processes.get(name)
+            if leader is None or leader.stopped:
+                return
+            for_s = self._for(5.0)
+            self._say("leader in migration", f"{name}: {harm} at {step} for {for_s:.2f} s")
+            if harm == "kill":
+                leader.kill()
+                self._then(for_s, lambda: cluster.start_if_gone(name))
+            elif harm == "stop":
+                leader.stop()
+                self._then(for_s, leader.go_on)
+            else:
+                self._cut(leader.host, HOST, for_s, True)
+
+        server.on_call.append(heard)
+        drained = self._one("shard")
+        if drained is not None and len(cluster.alive("shard")) > 1:
+            machines.processes[drained].signal(15)
+            self._then(self._for(6.0), lambda: cluster.start_if_gone(drained))
+
     # --- the network ----------------------------------------------------------------------------------------------
 
     def _two(self) -> tuple[str, str, str]:
@@ -294,6 +386,7 @@ class Faults:
         age_s = self.random.choice((self.random.uniform(0.0, 0.2), self.random.uniform(0.0, 3.0)))
         away_s = self.random.choice((0.0, self.random.uniform(0.0, 2.0)))
         storms = self.random.random() < 0.5
+        moves = self.random.random() < 0.3
         if machines.now + CALM_S + age_s + away_s + MENDED_S > self.last_s:
             return
         self.spare_until_s = machines.now + CALM_S + age_s + away_s + MENDED_S
@@ -301,6 +394,8 @@ class Faults:
         def keep() -> None:
             kept = what(age_s)
             machines.later(age_s, strike, kept)
+            if moves and len(self.cluster.alive("shard")) > 1:  # zones change hands in the time that is forgotten
+                self._do_drain_shard()
 
         def strike(kept: object) -> None:
             if not server.up or not self.cluster.zones_run():
@@ -412,6 +507,13 @@ class Faults:
         player = self.random.choice(self.crowd)
         self._say("poison", f"{player.name} sends a command that the rules fail on")
         player.send_poison()
+
+    def _do_gateway_change(self) -> None:
+        """Some players' sockets break with commands in flight; they come back at another gateway."""
+        some = self.random.sample(self.crowd, self.random.randint(1, len(self.crowd)))
+        self._say("gateway change", ", ".join(player.name for player in some))
+        for player in some:
+            player.change_gateway()
 
     def _do_reconnect_storm(self) -> None:
         self._say("reconnect storm", "every player's socket breaks")

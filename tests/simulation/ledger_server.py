@@ -39,6 +39,8 @@ class LedgerServer:
         """Probability with which the answer to a call that took effect gets lost."""
         self.on_commit: list[Callable[[Process, Commit, CommitAnswer], None]] = []
         self.on_reseed: list[Callable[[Process, Reseed], None]] = []
+        self.on_call: list[Callable[[Process, str, tuple[Any, ...], Any], None]] = []
+        """Told of each call that took effect: who, what, with which arguments, and the answer, before it is sent."""
         self.clients: list[RemoteLedger] = []
         self._waiting: list[Callable[[], None]] = []
 
@@ -72,6 +74,8 @@ class LedgerServer:
         if name == "reseed":
             for told in self.on_reseed:
                 told(client.process, arguments[0])
+        for heard in list(self.on_call):
+            heard(client.process, name, arguments, answer)
         if self.lost_replies and self.machines.random.random() < self.lost_replies:
             return
         reply(answer, None)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any
@@ -23,14 +24,25 @@ import perdure.ledger.memory_ledger
 import shard.recovery
 import shard.service
 from coordinator.allocation import Survey
+from coordinator.steering import Steering
 from gateway.fanout import Fanout
 from gateway.routing import Route
 from gateway.session import Session
 from perdure.client.protocol import ClientProtocol
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, LedgerRefused, LedgerUnavailable, LoggedRecord
+from perdure.ledger.ledger import (
+    Commit,
+    CommitAnswer,
+    CommitStatus,
+    EnterAnswer,
+    EnterRequest,
+    LedgerRefused,
+    LedgerUnavailable,
+    LoggedRecord,
+)
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import chain_digest
+from perdure.wire.identifiers import LOBBY
 from shard.tick_loop import TickLoop
 from shard.zone import Zone, ZoneError
 from tests.simulation.clock import Patch, patched
@@ -40,12 +52,15 @@ from tests.simulation.run import Outcome, simulate
 MUTANTS: dict[str, Callable[[], list[Patch]]] = {}
 KINDS: dict[str, tuple[str, ...]] = {}
 """Faults that bring a mutant out soon, where the seed's own choice seldom does."""
+SEEDS: dict[str, int] = {}
+"""The first seed that found a mutant with those faults, when it was last looked for: there a test begins."""
 
 
-def mutant(*kinds: str) -> Callable[[Callable[[], list[Patch]]], Callable[[], list[Patch]]]:
+def mutant(*kinds: str, seed: int = 1) -> Callable[[Callable[[], list[Patch]]], Callable[[], list[Patch]]]:
     def keep(make: Callable[[], list[Patch]]) -> Callable[[], list[Patch]]:
         MUTANTS[make.__name__] = make
         KINDS[make.__name__] = kinds
+        SEEDS[make.__name__] = seed
         return make
 
     return keep
@@ -56,7 +71,7 @@ def planted(name: str) -> AbstractContextManager[None]:
     return patched(MUTANTS[name]())
 
 
-def find(name: str, seeds: range, simulated_s: float = 60.0, kinds: tuple[str, ...] = ()) -> Outcome | None:
+def find(name: str, seeds: Iterable[int], simulated_s: float = 60.0, kinds: tuple[str, ...] = ()) -> Outcome | None:
     """Return the first seed's outcome that shows the bug, or None. `kinds` of faults, instead of the seed's choice."""
     with planted(name):
         for seed in seeds:
@@ -69,7 +84,7 @@ def find(name: str, seeds: range, simulated_s: float = 60.0, kinds: tuple[str, .
 # --- the ledger ---------------------------------------------------------------------------------------------------
 
 
-@mutant("drain_shard", "scale", "slow_host")
+@mutant("drain_shard", "scale", "slow_host", seed=8)
 def no_epoch_check() -> list[Patch]:
     """A commit needs the right tick and digest, but may come from an owner of before."""
 
@@ -94,7 +109,7 @@ def page_not_logged() -> list[Patch]:
     return [(perdure.ledger.memory_ledger, "commit_one", commit_one)]
 
 
-@mutant("lost_replies")
+@mutant("lost_replies", seed=7)
 def resend_not_recognised() -> list[Patch]:
     """A commit that is there already is answered as a gap."""
     real = model._not_next
@@ -106,7 +121,7 @@ def resend_not_recognised() -> list[Patch]:
     return [(model, "_not_next", not_next)]
 
 
-@mutant("reconnect_storm")
+@mutant("reconnect_storm", seed=2)
 def entries_do_not_follow_movers() -> list[Patch]:
     """What waits in an inbox for a player who crosses a border stays in that inbox."""
     return [(model, "_follow_movers", lambda inbox, movers: inbox)]
@@ -139,6 +154,64 @@ def log_trimmed_to_the_newest_checkpoint() -> list[Patch]:
         return status
 
     return [(MemoryLedger, "flip_checkpoint", flip_checkpoint)]
+
+
+@mutant("ledger_slow", "kill_shard")
+def trimmed_before_the_checkpoint_is_verified() -> list[Patch]:
+    """The log is cut as soon as an image is put, before anyone has compared it with its digest and named it a checkpoint."""
+    real = MemoryLedger.put_checkpoint
+
+    async def put_checkpoint(self: MemoryLedger, zone: int, tick: int, epoch: int, blob: bytes) -> None:
+        await real(self, zone, tick, epoch, blob)
+        log = self.store.data.zone(zone).log
+        for trimmed in [logged for logged in log if logged <= tick]:
+            del log[trimmed]
+
+    return [(MemoryLedger, "put_checkpoint", put_checkpoint)]
+
+
+@mutant("drain_shard")
+def log_never_trimmed() -> list[Patch]:
+    """A queue without a bound: records that no checkpoint needs stay in the log."""
+    real = MemoryLedger.flip_checkpoint
+
+    async def flip_checkpoint(self: MemoryLedger, zone: int, generation: int, epoch: int, tick: int, digest: str) -> CommitStatus:
+        found = self.store.data.zones.get(zone)
+        kept = dict(found.log) if found is not None else {}
+        status = await real(self, zone, generation, epoch, tick, digest)
+        if found is not None:
+            found.log.update(kept)
+        return status
+
+    return [(MemoryLedger, "flip_checkpoint", flip_checkpoint)]
+
+
+@mutant("reconnect_storm", "second_device")
+def two_joins() -> list[Patch]:
+    """A login sends a player into the world who is in it already."""
+    real = MemoryLedger.enter
+
+    async def enter(self: MemoryLedger, request: EnterRequest) -> EnterAnswer:
+        record = self.store.data.players.get(request.player)
+        if record is not None and record.place != LOBBY and not request.resume_presented:
+            record.place = LOBBY
+        return await real(self, request)
+
+    return [(MemoryLedger, "enter", enter)]
+
+
+@mutant("reconnect_storm", "second_device", "drain_shard")
+def presence_stays_behind() -> list[Patch]:
+    """A player who crosses a border is still told to be in the zone that it left."""
+    real = model._move
+
+    def move(store: MemoryStore, mover: Any, zone: int) -> None:
+        place = mover.record.place
+        real(store, mover, zone)
+        if mover.transfer.target != LOBBY:
+            mover.record.place = place
+
+    return [(model, "_move", move)]
 
 
 # --- the shard ----------------------------------------------------------------------------------------------------
@@ -207,7 +280,7 @@ def takeover_without_the_tail() -> list[Patch]:
     return [(shard.recovery, "take_over", take_over), (shard.service, "take_over", take_over)]
 
 
-@mutant()
+@mutant(seed=6)
 def checkpoint_without_its_page() -> list[Patch]:
     """A checkpoint does not hold the inbox page that the next tick applies."""
     real = Zone.checkpoint
@@ -298,10 +371,36 @@ def handover_without_checkpoint() -> list[Patch]:
     return [(Survey, "crosses", lambda self, route: False), (shard.recovery.Follower, "_replay", replay)]
 
 
+@mutant("slow_host", "kill_shard")
+def acknowledged_before_applied() -> list[Patch]:
+    """Frames acknowledge what waits for the next tick."""
+    real = Zone.encode
+
+    def encode(self: Zone) -> list[tuple[int, bytes]]:
+        players, queued = self.players, self.queued()
+        kept = players["last_seq"].copy()
+        for row in queued:
+            seq, key = int.from_bytes(row[8:12].tobytes(), "little"), int.from_bytes(row[:8].tobytes(), "little", signed=True)
+            at = players["key"] == key
+            players["last_seq"][at] = np.maximum(players["last_seq"][at], seq)
+        try:
+            return real(self)
+        finally:
+            players["last_seq"] = kept
+
+    return [(Zone, "encode", encode)]
+
+
+@mutant("clock_jump", "kill_gateway", seed=10)
+def lease_by_wall_clock() -> list[Patch]:
+    """The coordinator counts the silence of members by a clock that people set."""
+    return [(Steering, "now_ms", lambda self: time.time() * 1000.0)]
+
+
 # --- the gateway and the client -----------------------------------------------------------------------------------
 
 
-@mutant("slow_host", "drain_shard")
+@mutant("slow_host", "drain_shard", seed=2)
 def stale_frames_accepted() -> list[Patch]:
     """Frames of an owner of before are shown."""
     real = Session.reroute
@@ -350,7 +449,7 @@ def sent_is_acknowledged() -> list[Patch]:
     return [(ClientProtocol, "_snapshot", snapshot)]
 
 
-@mutant("second_device", "kill_gateway", "reset")
+@mutant("second_device", "kill_gateway", "reset", seed=2)
 def another_sessions_acknowledgements() -> list[Patch]:
     """The client takes what another session of its player was acknowledged for its own."""
     return [(ClientProtocol, "_begin_anew", lambda self, ack: None)]

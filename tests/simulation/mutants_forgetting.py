@@ -12,7 +12,6 @@ from perdure.ledger.ledger import ClusterView, PlayerInZone, Reseed
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.wire.entries import Entry
-from shard.passages import Passages
 from shard.service import ShardService
 from tests.simulation.clock import Patch
 from tests.simulation.mutants import mutant
@@ -35,19 +34,10 @@ def reseed_without_players() -> list[Patch]:
     return _reseed_without(players=())
 
 
-@mutant(*FORGETS)
+@mutant(*FORGETS, seed=7)
 def reseed_without_what_was_sent() -> list[Patch]:
     """An owner puts its zone back, and does not say whom it has sent away lately."""
     return _reseed_without(sent=())
-
-
-@mutant(*FORGETS)
-def passages_are_forgotten() -> list[Patch]:
-    """A zone takes whom an older copy's inbox holds once more, and the ledger leaves them there."""
-    return [
-        (Passages, "is_known", lambda self, entry: False),
-        (perdure.ledger.memory_ledger, "without_known", lambda inbox, seed: inbox),
-    ]
 
 
 @mutant(*FORGETS)
@@ -93,7 +83,7 @@ def an_older_view_takes_zones_away() -> list[Patch]:
     return [(ShardService, "_follow", follow)]
 
 
-@mutant("ledger_empty")
+@mutant("ledger_empty", seed=7)
 def gateways_say_nothing_again() -> list[Patch]:
     """A gateway does not tell a ledger that forgot which sessions it has."""
 

@@ -58,6 +58,22 @@ class Player:
             except ProtocolError as error:  # not the moment for it
                 self.closes.append((self.cluster.machines.now, f"no poison: {error}"))
 
+    def change_gateway(self) -> None:
+        """The socket breaks with commands in flight; the client comes back by the next gateway that it knows."""
+        if self.process.alive:
+            self.process.loop.call_soon(self._change)
+
+    def _change(self) -> None:
+        client = self.client
+        if client is None or client.ended is not None or not client.connected or self.resting:
+            return
+        for _ in range(3):
+            self.tag = self.tag % 65_534 + 1
+            task = asyncio.ensure_future(self._command(client, False, self.tag))
+            self._commands.add(task)
+            task.add_done_callback(self._commands.discard)
+        self.process.loop.call_later(self.random.uniform(0.0, 0.1), client.drop_socket)
+
     def log_in_elsewhere(self, for_s: float) -> None:
         """The same player from a second device, which takes over; when it is gone, the first one comes back."""
         if self.process.alive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import random
 import time as real_time
@@ -13,6 +14,7 @@ from tests.simulation.clock import Machines, simulated_time
 from tests.simulation.cluster import Cluster, next_program, production_in_one_process, program, traced
 from tests.simulation.faults import Faults
 from tests.simulation.players import Player
+from tests.simulation.watch import Watch
 
 FAULTS_FROM_S, REST_S, SETTLED_S = 4.0, 14.0, 3.0
 TRACE_LINES = 4000
@@ -39,9 +41,19 @@ class Outcome:
 
 def simulate(seed: int, simulated_s: float = 60.0, players: int = 6, faults: bool = True, kinds: tuple[str, ...] = ()) -> Outcome:
     """Run seed `seed` for so many virtual seconds, faults stopping in time for everybody to be well again at the end."""
-    started = PERF()
     program()
     next_program()
+    collects = gc.isenabled()
+    gc.disable()  # what a run leaves behind is small, and the compiler's objects are many
+    try:
+        return _simulate(seed, simulated_s, players, faults, kinds)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: tuple[str, ...]) -> Outcome:
+    started = PERF()
     machines = Machines(seed)
     lines: deque[tuple[float, str, str, dict[str, Any]]] = deque(maxlen=TRACE_LINES)
     with simulated_time(machines, seed), production_in_one_process(), traced(machines, lines):
@@ -52,16 +64,18 @@ def simulate(seed: int, simulated_s: float = 60.0, players: int = 6, faults: boo
         for number in range(players):
             crowd.append(Player(cluster, number, seed))
         plan = Faults(cluster, crowd, seed, FAULTS_FROM_S, simulated_s - REST_S, kinds) if faults else None
-        checks = cluster.checks
+        checks, watch = cluster.checks, Watch(cluster)
         at = 2.0
         while at < simulated_s and not checks.violations and not machines.faults:
             at = min(at + 1.0, simulated_s)
             machines.run(at)
+            watch.look()
         if not checks.violations and not machines.faults:
             _all_well(cluster, crowd, simulated_s)
             for player in crowd:
                 player.resting = True
             machines.run(simulated_s + SETTLED_S)
+            watch.at_rest(crowd)
             for name in cluster.alive("shard"):
                 machines.processes[name].kill()
             machines.run(simulated_s + SETTLED_S + 0.1)
@@ -69,7 +83,7 @@ def simulate(seed: int, simulated_s: float = 60.0, players: int = 6, faults: boo
         violations = [*checks.violations, *(f"{at:.3f} s: unhandled in {name}: {context}" for at, name, context in machines.faults)]
         figures = {
             "commits": checks.commits, "snapshots": checks.snapshots, "acknowledged": checks.acknowledged, "steps": machines.steps,
-            "handovers": checks.handovers,
+            "handovers": checks.handovers, "places": watch.places_looked_at,
             "closes": sum(len(player.closes) for player in crowd), "digests": [truth.replica.digest for truth in checks.zones],
         }  # fmt: skip
         trace = [_line(*line) for line in lines]

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from perdure.wire.tokens import make_resume, split_resume
 from tests.simulation import campaign
+from tests.simulation.clock import Machines, simulated_time
 from tests.simulation.faults import Faults, kinds_of
 from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.run import simulate
@@ -55,6 +57,11 @@ def test_kinds_are_read_and_unknown_ones_refused() -> None:
     assert kinds_of("kill_shard, reset") == ("kill_shard", "reset")
     with pytest.raises(ValueError, match="no fault 'quake'"):
         kinds_of("quake")
+
+
+def test_resume_tokens_of_a_simulated_run_are_ones() -> None:
+    with simulated_time(Machines(1), 1):
+        assert split_resume(make_resume("ann")) == "ann"
 
 
 def test_a_planted_bug_is_gone_afterwards() -> None:

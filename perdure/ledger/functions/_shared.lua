@@ -33,10 +33,11 @@ local function control(base, field, default)
   return number_of(redis.call('HGET', base .. KEY.CONTROL, field), default, 'control ' .. field)
 end
 
--- What tells this server, and this history of its data, from any other: '<run id>/<replication id>'.
+-- What tells this server, and this history of its data, from any other: the beginnings of its run id and of its replication id.
 local function run_of()
   local told = redis.call('INFO', 'server', 'replication')
-  return (string.match(told, 'run_id:(%x+)') or '') .. '/' .. (string.match(told, 'master_replid:(%x+)') or '')
+  local run, history = string.match(told, 'run_id:(%x+)') or '', string.match(told, 'master_replid:(%x+)') or ''
+  return string.sub(run, 1, 16) .. '/' .. string.sub(history, 1, 16)
 end
 
 -- Stop where no coordinator has opened the world for this server (open_world.lua).

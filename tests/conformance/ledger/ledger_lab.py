@@ -148,7 +148,7 @@ class Lab:
 async def opened(raw: redis.asyncio.Redis, world: str = "main") -> None:
     """Have a world open for the server as it is, as a coordinator would."""
     told = await raw.info("server") | await raw.info("replication")
-    await raw.hset(keys.key(world, "CONTROL"), "opened_for", f"{told['run_id']}/{told['master_replid']}")  # type: ignore[misc]
+    await raw.hset(keys.key(world, "CONTROL"), "opened_for", f"{told['run_id'][:16]}/{told['master_replid'][:16]}")  # type: ignore[misc]
 
 
 def request(name: str, gateway: int = 7, slot: int = 3, spawn: int = 0, **changes: Any) -> EnterRequest:

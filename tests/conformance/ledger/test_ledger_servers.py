@@ -56,6 +56,7 @@ async def test_a_server_that_comes_back_with_older_functions_is_given_ours_by_th
         assert lab.raw is not None
         await lab.zones(0)
         build = library_build()
+        await lab.ledger.view()
         await lab.raw.execute_command("FUNCTION", "LOAD", "REPLACE", library_source().replace(build, "0:ab"))
         own_server.kill()
         own_server.start()

@@ -17,7 +17,7 @@ from ledger_lab import Lab, member, raw_client, request, seed
 
 from perdure.ledger import keys
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import Commit, Ledger, LedgerError, PlayerInZone, Restated, Sent, Transfer
+from perdure.ledger.ledger import Commit, Ledger, LedgerError, LedgerUnavailable, PlayerInZone, Restated, Sent, Transfer
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import blob_digest, chain_digest
@@ -30,6 +30,7 @@ NAMES = ("ada", "bob", "cid")
 MEMBERS = ("shard-a", "shard-b")
 EXAMPLES = 20
 """A fault is not shrunk (each try costs tens of calls to a server): the script that found it is printed as it is."""
+CONNECTION_TRIES = 4
 LOOK_EVERY = 8
 """Steps between two comparisons of all that can be seen: a look is some twenty calls."""
 
@@ -46,7 +47,7 @@ number = st.sampled_from((11, 11, 12))
 transfer = st.tuples(st.sampled_from((-1, *ZONES)), st.sampled_from((*NAMES, *NAMES, "")), gateway, off, off)
 present = st.tuples(st.sampled_from(NAMES), st.sampled_from((0, 7, 8)), off, st.sampled_from((-1, 0, 0, 1, 2)))
 
-steps = st.one_of(
+plain_steps = st.one_of(
     st.tuples(st.just("commit"), zone, off, off, off, st.booleans(), st.lists(transfer, max_size=3)),
     st.tuples(st.just("commit"), zone, st.just(0), st.just(0), st.just(0), st.just(False), st.lists(transfer, max_size=1)),
     st.tuples(st.just("commit twice"), zone),
@@ -76,6 +77,13 @@ steps = st.one_of(
     st.tuples(st.just("open"), off, st.sampled_from((0, 0, 5))),
     st.tuples(st.just("open"), st.just(0), st.just(0)),
 )
+outages = st.one_of(
+    st.tuples(st.just("reply lost"), plain_steps),
+    st.tuples(st.just("reply lost"), plain_steps),
+    st.tuples(st.just("connection lost"), plain_steps),
+    st.tuples(st.just("restart")),
+)
+steps = st.integers(0, 11).flatmap(lambda which: outages if which == 0 else plain_steps)
 
 
 class Twins:
@@ -187,6 +195,20 @@ class Twins:
             assert self.lab.raw is not None
             await self.lab.raw.hset(keys.key(self.lab.world, "CONTROL"), "opened_for", "another")  # type: ignore[misc]
 
+    async def cut(self) -> None:
+        """End the connections that the Redis twin has; what it calls next is called on another."""
+        assert self.lab.raw is not None
+        await self.lab.raw.client_kill_filter(_type="normal", skipme=True)  # type: ignore[no-untyped-call]
+
+    async def restart(self) -> None:
+        """Kill the server; it comes back with everything, and the world is not open for it yet."""
+        server = self.lab.server
+        assert server is not None
+        server.kill()
+        await asyncio.get_running_loop().run_in_executor(None, server.start)
+        store = self.memory.store
+        store.restore(store.snapshot())
+
     def restated(self, who: str, d_session: int, d_slot: int) -> Restated:
         known = self.memory.store.data.players.get(player_key(who))
         slot = known.slot if known else 1
@@ -231,11 +253,16 @@ class Twins:
 
 
 async def answer_of(call: Call, ledger: Ledger) -> Any:
-    """Return what a call answers; a refusal as its words, which the Redis twin says after the server's name."""
-    try:
-        return await call(ledger)
-    except LedgerError as error:
-        return f"refused: {str(error).partition(': ')[2]}" if isinstance(ledger, RedisLedger) else f"refused: {error}"
+    """Return what a call answers; a refusal as its words, which the Redis twin says after the server's name. It is called again, as
+    every caller does, where the connection was lost."""
+    for _ in range(CONNECTION_TRIES):
+        try:
+            return await call(ledger)
+        except LedgerError as error:
+            words = str(error)
+            if not isinstance(error, LedgerUnavailable) or "not open" in words:
+                return f"refused: {words.partition(': ')[2]}" if isinstance(ledger, RedisLedger) else f"refused: {words}"
+    raise AssertionError(f"no answer in {CONNECTION_TRIES} tries")
 
 
 _worlds = itertools.count(1)
@@ -251,11 +278,19 @@ async def play(script: list[Step], server: EmbeddedServer) -> None:
         opening: list[Step] = [("elect", "c", 0, -1), ("enter", "ada", 7, 0, ""), ("open", 0, 0)]
         opening += [("assign", where, "shard-a", 0, 0, False) for where in ZONES]
         for at, step in enumerate([*opening, *script]):
-            call = await twins.call(step)
+            if step[0] == "restart":
+                await twins.restart()
+                continue
+            outage, step = (step[0], step[1]) if step[0] in ("reply lost", "connection lost") else ("", step)
             # Read before either twin is called: both get the very same arguments.
+            call = await twins.call(step)
+            if outage == "connection lost":
+                await twins.cut()
+            elif outage == "reply lost":  # it took effect, and who called cannot know: it calls again
+                assert await answer_of(call, redis_ledger) == await answer_of(call, twins.memory), (at, step)
             mine = await answer_of(call, redis_ledger)
             theirs = await answer_of(call, twins.memory)
-            assert mine == theirs, (at, step)
+            assert mine == theirs, (at, outage, step)
             if at % LOOK_EVERY == 0:
                 assert await twins.look(redis_ledger) == await twins.look(twins.memory), (at, step)
         assert await twins.look(redis_ledger) == await twins.look(twins.memory)

@@ -16,7 +16,7 @@ from shard.audit import AuditReport
 
 
 def _run(**more: Any) -> Playing:
-    watch: Any = SimpleNamespace(applied={player_key("ann"): Counter({1: 1, 2: 1})}, unwatched=0, faults=[], records=9)
+    watch: Any = SimpleNamespace(applied={player_key("ann"): Counter({1: 1, 2: 1})}, restored={}, unwatched=0, faults=[], records=9)
     values: dict[str, Any] = {"audit": Audit(), "world": AuditReport(), **more}
     bots = BotsReport([BotReport("ann", entered=True, acknowledged=[1, 2])])
     return Playing(cluster=None, watch=watch, report=bots, **values)  # type: ignore[arg-type]

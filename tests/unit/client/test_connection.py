@@ -120,3 +120,12 @@ async def test_a_client_that_is_closed_ends_its_iterators() -> None:
         await client.close()
         async with asyncio.timeout(2):
             await watching
+
+
+async def test_who_leaves_while_the_socket_is_gone_has_left_once_it_is_back() -> None:
+    async with cluster(hz=50) as c, c.client("anna") as client:
+        client.drop_socket()
+        await client.wait_until(lambda: len(client.stats.closes) == 1)
+        assert not client.connected
+        await client.leave(5.0)
+        assert client.ended is not None and client.ended.code == Close.LOGGED_OUT

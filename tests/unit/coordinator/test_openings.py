@@ -35,6 +35,28 @@ def test_a_new_world_is_opened_once_owners_had_time_who_might_be_there() -> None
     assert cluster.counts() == dict.fromkeys(SHARDS, 4)
 
 
+def test_a_ledger_that_is_known_to_be_new_is_opened_at_once_but_not_the_next() -> None:
+    cluster = FakeCluster(settings=ClusterSettings(settle_ms=0, ledger_is_new=True))
+    cluster.store.data.opened_for = ""
+    cluster.join(*SHARDS)
+    cluster.step()
+    assert cluster.view().opened and cluster.view().generation == 1
+    cluster.pass_ms(100)
+    assert cluster.counts() == dict.fromkeys(SHARDS, 4)
+    replaced(cluster, FakeCluster().store.snapshot())
+    cluster.pass_ms(900)
+    assert not cluster.view().opened, "owners live, and this server is another one"
+
+
+def test_a_new_ledger_in_which_somebody_has_put_zones_back_is_not_that_new() -> None:
+    cluster = FakeCluster(settings=ClusterSettings(settle_ms=0, ledger_is_new=True))
+    cluster.store.data.opened_for = ""
+    cluster.join(*SHARDS)
+    drive(cluster.ledger.reseed(Reseed(0, "s0", 1, 1, 9, "ab" * 16, b"blob", blob_digest(b"blob"))))
+    cluster.step()
+    assert not cluster.view().opened
+
+
 def test_a_coordinator_that_starts_in_an_open_world_need_not_wait() -> None:
     cluster = FakeCluster(settings=ClusterSettings(settle_ms=0))
     cluster.join(*SHARDS)
