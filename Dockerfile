@@ -23,6 +23,13 @@ USER perdure
 RUN (python -m shard.warmup games/arena && python -m shard.warmup games/tag && tar --format=posix -cf /tmp/kernels.tar -C /var/cache/perdure .) \
  || { echo "the kernels are not compiled ahead" >&2; tar -cf /tmp/kernels.tar -T /dev/null; }
 
+# The load test: docker compose --profile loadtest up
+FROM base AS loadtest
+COPY requirements-loadtest.lock /tmp/requirements-loadtest.lock
+RUN /opt/perdure/bin/pip install --no-cache-dir --disable-pip-version-check --quiet --require-hashes -r /tmp/requirements-loadtest.lock
+USER perdure
+ENTRYPOINT ["locust", "-f", "/app/loadtest/locustfile.py"]
+
 FROM base
 COPY --from=kernels /tmp/kernels.tar /app/kernels.tar
 USER perdure

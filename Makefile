@@ -16,7 +16,7 @@ NAME ?=
 # Faults that every run of the tests injects; `make faults` injects all of them.
 QUICK_FAULTS := tests/faults/test_faults.py tests/faults/test_bad_input.py
 
-.PHONY: help setup up test faults sim check format bench chaos chaos-table audit compose-test images lock clean
+.PHONY: help setup up test faults sim check format bench load chaos chaos-table audit compose-test images lock clean
 
 help: ## list the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench: setup ## run one bench (NAME=failover)
 	@[[ -n "$(NAME)" ]] || { echo "say which: make bench NAME=failover" >&2; $(BIN)/perdure bench --help; exit 2; }
 	@$(BIN)/perdure bench $(NAME) $(ARGS)
 
+load: setup ## thousands of players on the cluster that runs here, or on one of its own (USERS=2000 ARGS="--scenario kill")
+	@$(BIN)/perdure load --users $(or $(USERS),200) $(ARGS)
+
 chaos: setup ## break real processes in every way there is, and count (ROWS=a,b TIMES=10 RESULTS=chaos-runs.jsonl)
 	@$(BIN)/perdure bench chaos --json $(if $(ROWS),--rows $(ROWS)) $(if $(TIMES)$(RESULTS),--results $(CHAOS_RUNS)) \
 	  $(if $(TIMES),--until-times $(TIMES)) $(ARGS)
@@ -89,6 +92,7 @@ images: ## build the container image
 lock: setup ## make the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --upgrade $(LOCK_OPTIONS) pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile --quiet --upgrade $(LOCK_OPTIONS) --all-extras -c requirements.lock pyproject.toml -o requirements-dev.lock
+	@$(BIN)/uv pip compile --quiet $(LOCK_OPTIONS) --extra loadtest -c requirements-dev.lock pyproject.toml -o requirements-loadtest.lock
 
 LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --system-certs
 

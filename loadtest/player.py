@@ -11,7 +11,7 @@ import random
 import socket as sockets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 from gevent import Timeout
@@ -22,6 +22,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
+from loadtest.report import Measures
 from perdure.client.protocol import ClientProtocol, NoticeReceived, NotReady, ProtocolError, Refused, Welcome
 from perdure.client.reconnect import Reconnecting
 from perdure.client.world_view import Snapshot, SnapshotError
@@ -34,14 +35,6 @@ SILENCE_S = 60.0
 """A socket on which nothing comes for so long is given up, as a player would."""
 
 Values = tuple[CommandSchema, list[float | int]]
-
-
-class Measures(Protocol):
-    """What a player tells of: times in seconds, sizes in bytes. `name` is a row of the report."""
-
-    def took(self, name: str, seconds: float, size: int = 0) -> None: ...
-
-    def broke(self, name: str, why: str, seconds: float = 0.0) -> None: ...
 
 
 class Player:
@@ -71,6 +64,7 @@ class Player:
         self._socket: gsocket.socket | None = None
         self._websocket: WebsocketProtocol | None = None
         self._tries = 0
+        self._dropped = False
         self._began_s = self._hello_s = 0.0
         self._heard_s = 0.0
         self._fresh = True
@@ -86,14 +80,19 @@ class Player:
     # --- life -----------------------------------------------------------------------------------------------------
 
     def play(self) -> None:
-        """Connect, play, and connect again after every break, until `stop` or a close that is for good."""
+        """Log in, play, and connect again after every break, until `stop` or a close that is for good (`ended` says which)."""
+        self.protocol = ClientProtocol()
+        self._reconnecting = Reconnecting(self.protocol, may_log_in=True)
+        self.stopping, self.ended, self._zone = False, "", -1
         sender = gevent.spawn(self._send_commands)
         try:
             while not self.stopping:
                 code, why = self._one_socket()
                 if self.stopping:
                     return
-                self._measures.broke("drop", f"{code if code is not None else 'socket'}: {why}"[:120])
+                if not self._dropped:
+                    self._measures.broke("drop", f"{code if code is not None else 'socket'}: {why}"[:120])
+                self._dropped = False
                 if self._reconnecting.is_final(code):
                     self.ended = f"{code}: {why}"
                     return
@@ -108,8 +107,9 @@ class Player:
         self._write(self.protocol.leave())
 
     def drop(self) -> None:
-        """Break the socket without a word, as a network would."""
+        """Break the socket without a word, as a network would. What comes of it is measured; the break itself is no failure."""
         if self._socket is not None:
+            self._dropped = True
             self._socket.close()
 
     def _one_socket(self) -> tuple[int | None, str]:

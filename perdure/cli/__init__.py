@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("perdure.cli.status", "show shards, gateways, zones and players"),
     "players": ("perdure.cli.status", "show who is online, where, and since when"),
     "bots": ("perdure.cli.bots", "let N bots play"),
+    "load": ("perdure.cli.load", "let Locust play: thousands of players, and a table of what they felt"),
     "token": ("perdure.cli.token", "make a login token for a player"),
     "kill": ("perdure.cli.steer", "end a member's process at once (development)"),
     "pause": ("perdure.cli.steer", "stop a member's process for a while, as if it hung (development)"),

@@ -16,6 +16,7 @@ from typing import Any
 from perdure.cli.roles import ledger_password_in
 from perdure.ledger.ledger import LedgerError
 from perdure.ledger.redis_ledger import RedisLedger
+from perdure.runtime.settings import secret_of_environment
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,11 @@ def find(options: argparse.Namespace) -> ClusterAddress:
     if not options.redis_url and known is None:
         print("perdure: no cluster is known here; start one with `perdure up`, or give --redis-url (PERDURE_REDIS_URL)", file=sys.stderr)
         raise SystemExit(2)
-    secret = os.environ.get("PERDURE_SECRET", "")
-    if os.environ.get("PERDURE_SECRET_FILE"):
-        secret = Path(os.environ["PERDURE_SECRET_FILE"]).read_text().strip()
-    if not secret and os.environ.get("PERDURE_DEVELOPMENT", "").lower() in ("1", "true"):
-        from perdure.runtime.settings import DEVELOPMENT_SECRET
-
-        secret = DEVELOPMENT_SECRET
+    try:
+        secret = secret_of_environment()
+    except ValueError as error:
+        print(f"perdure: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
     game = os.environ.get("PERDURE_GAME", known.game if known else "games/arena")
     return ClusterAddress(
         options.redis_url or (known.redis_url if known else ""), options.world or (known.world if known else "main"),

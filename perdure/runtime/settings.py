@@ -113,6 +113,17 @@ def has_password(redis_url: str) -> bool:
         return "@" in redis_url  # it is no URL: what is wrong with it is told later, and it may hold one
 
 
+def secret_of_environment() -> str:
+    """Return the secret that players are signed in with, for who is no member: PERDURE_SECRET, the file that PERDURE_SECRET_FILE names,
+    or the built-in one in development; empty where there is none. Raises ValueError where the file cannot be read."""
+    secret = os.environ.get("PERDURE_SECRET", "")
+    if os.environ.get("PERDURE_SECRET_FILE"):
+        secret = read_secret_file("PERDURE_SECRET_FILE", os.environ["PERDURE_SECRET_FILE"])
+    if not secret and os.environ.get("PERDURE_DEVELOPMENT", "").lower() in ("1", "true"):
+        return DEVELOPMENT_SECRET
+    return secret
+
+
 def read_secret_file(setting: str, path: str) -> str:
     """Return the secret that a file holds; raises ValueError that names the setting where it cannot be read."""
     try:

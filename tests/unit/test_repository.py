@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-loadtest.lock", "requirements-dev.lock")
 TEXT = {"", ".py", ".md", ".toml", ".lock", ".lua", ".sh", ".yml", ".yaml", ".conf", ".env", ".txt", ".html", ".js", ".css", ".json"}
 
 

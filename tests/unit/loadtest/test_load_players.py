@@ -1,0 +1,98 @@
+"""What the load test's players do and report: bounds, rows, and steering by the schema. (A whole run: tests/faults/test_load.py.)"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from loadtest.player import Player
+from loadtest.report import BOUNDS_MS, BoundBroken, Broken, Report, bounds_of
+from loadtest.steering import hotspot, patrol, walking, wander
+from perdure.cli.cluster_access import ClusterAddress
+from perdure.cli.load import command
+from perdure.game.loading import load_game
+
+ARENA = load_game("games/arena").game.schema()
+
+
+def somebody(x: float, y: float) -> Player:
+    """A player of the arena who stands there."""
+    protocol = SimpleNamespace(commands={entry.name: entry for entry in ARENA.commands})
+    return cast("Player", SimpleNamespace(random=random.Random(1), me=SimpleNamespace(x=x, y=y), protocol=protocol))
+
+
+def direction(player: Player, steer: Any) -> dict[str, float]:
+    given = steer(player)
+    assert given is not None
+    entry, values = given
+    return {field.name: value for field, value in zip(entry.fields, values, strict=True)}
+
+
+def test_a_row_over_its_bound_is_a_failure_and_one_within_is_none() -> None:
+    rows: list[dict[str, Any]] = []
+    report = Report(lambda **row: rows.append(row), bounds_of(["connect=100"]))
+    report.took("connect", 0.099, 7)
+    report.took("connect", 0.101)
+    report.took("a row without a bound", 1000.0)
+    report.broke("drop", "the socket broke")
+    faults = [type(row["exception"]) for row in rows]
+    assert faults == [type(None), BoundBroken, type(None), Broken]
+    assert rows[0]["response_time"] == pytest.approx(99.0) and rows[0]["response_length"] == 7
+    assert str(rows[1]["exception"]) == "over its bound of 100 ms"
+
+
+def test_bounds_are_read_and_wrong_ones_named() -> None:
+    assert bounds_of([]) == BOUNDS_MS
+    assert bounds_of(["blackout (failover)=700"])["blackout (failover)"] == 700.0
+    for wrong in ("conect=5", "connect", "connect=soon", "connect=-1", "connect=nan", "connect=inf"):
+        with pytest.raises(ValueError, match="it is ROW=MS, with one of the rows connect, "):
+            bounds_of([wrong])
+
+
+def test_who_patrols_walks_to_one_end_and_then_to_the_other() -> None:
+    steer = patrol(1000.0)
+    assert direction(somebody(500.0, 300.0), steer)["mx"] == 1
+    assert direction(somebody(990.0, 300.0), steer)["mx"] == -1
+    assert direction(somebody(500.0, 300.0), steer)["mx"] == -1
+    assert direction(somebody(10.0, 300.0), steer)["mx"] == 1
+
+
+def test_all_walk_to_the_hotspot_and_stop_there() -> None:
+    steer = hotspot(500.0, 500.0)
+    towards = direction(somebody(500.0, 100.0), steer)
+    assert (towards["mx"], towards["my"]) == (0, 1)
+    assert set(direction(somebody(500.5, 500.5), steer).values()) == {0}
+    assert steer(cast("Player", SimpleNamespace(me=None, protocol=somebody(0, 0).protocol))) is None
+
+
+def test_who_wanders_sends_every_command_within_its_ranges() -> None:
+    player, seen = somebody(1.0, 1.0), set[str]()
+    for _ in range(200):
+        given = wander()(player)
+        assert given is not None
+        entry, values = given
+        seen.add(entry.name)
+        assert all(field.lo <= value <= field.hi for field, value in zip(entry.fields, values, strict=True))
+    assert seen == {entry.name for entry in ARENA.commands}
+
+
+def test_a_game_in_which_nobody_walks_is_told_so() -> None:
+    player = cast("Player", SimpleNamespace(protocol=SimpleNamespace(commands={})))
+    with pytest.raises(ValueError, match="use the scenario steady"):
+        walking(player)
+
+
+def test_the_verb_hands_locust_what_it_was_given() -> None:
+    options = argparse.Namespace(users=7, spawn_rate=5.0, run_time="9s", processes=2, gateway=[], html="run.html", web=False)
+    address = ClusterAddress("redis://r", "main", "s", gateway_url="ws://there/ws")
+    words = " ".join(command(options, ["--scenario", "churn"], address))
+    for expected in ("--users 7", "--headless", "--run-time 9s", "--processes 2", "--html run.html", "--gateway ws://there/ws"):
+        assert expected in words
+    assert words.endswith("--scenario churn")
+    options.web, options.gateway = True, ["ws://a/ws", "ws://b/ws"]
+    words = " ".join(command(options, [], address))
+    assert "--headless" not in words and "--gateway ws://a/ws --gateway ws://b/ws" in words
