@@ -81,7 +81,7 @@ class Checks:
             self.refused[commit.zone] = commit
         if answer.status is not CommitStatus.OK:
             return
-        if commit.zone in self.damages and process.alive:
+        if process.alive and self._needs_damaged(commit.zone):
             self.fail(f"damaged log: {process.name} runs zone {commit.zone}, whose record of tick {self.damages[commit.zone]} is damaged")
         truth = self.zones[commit.zone]
         zone = truth.replica
@@ -138,6 +138,12 @@ class Checks:
                     f"reseed: {process.name} restored zone {seed.zone} with a page that the commit of tick {seed.tick} did not return"
                 )
             zone.page = ()  # the commit's answer was lost with the server: its owner never had the page, and nobody else has it now
+
+    def _needs_damaged(self, number: int) -> bool:
+        """Is a record of the zone damaged that whoever starts it must replay? (A checkpoint that its dead owner had asked for may have
+        come in since.)"""
+        checkpoints = self.server.store.data.zones[number].checkpoints
+        return number in self.damages and (not checkpoints or checkpoints[0].tick < self.damages[number])
 
     def log_mended(self, number: int, shards: Mapping[str, Any]) -> None:
         """A damaged record is put back: who could not start the zone because of it has said at which tick."""
