@@ -40,9 +40,10 @@ up: setup ## run a world on this machine, with bots; Ctrl-C ends it (ARGS="--sha
 	@$(BIN)/perdure up $(ARGS)
 
 test: setup ## run the tests (ARGS="-k gateway")
-	@for game in games/arena games/tag.py tests/data/*.py; do $(BIN)/python -m shard.warmup $$game; done  # once, not once a test process
+	@printf '%s\n' games/arena games/tag.py tests/data/*.py | xargs -n 1 -P 2 $(BIN)/python -m shard.warmup  # once, not once a test process
 ifeq ($(strip $(ARGS)),)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore=tests/faults
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore=tests/faults --ignore=tests/simulation
+	@$(BIN)/python -m pytest -n $(JOBS) --dist load tests/simulation  # in processes that have loaded no other game: Numba mixes up games' tuples, and calls take thrice the time
 	@$(BIN)/python -m pytest $(QUICK_FAULTS)  # clusters of real processes: one at a time, with the machine to itself
 else
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)

@@ -18,6 +18,7 @@ def main(arguments: list[str]) -> int:
     made.add_argument("--first", type=int, default=1, help="the first of them")
     made.add_argument("--seconds", type=float, default=60.0, help="virtual seconds of a run")
     made.add_argument("--jobs", type=int, default=0, help="processes; 0: one a core")
+    made.add_argument("--within", type=float, default=0.0, help="run as many of the seeds as this many seconds allow; 0: all")
     made.add_argument("--faults", default="", help="kinds of faults, by commas, instead of the seed's choice")
     made.add_argument("--lines", type=int, default=80, help="lines of the trace to print; 0: all")
     made.add_argument("--results", default="", help="file that each seed's outcome is added to; seeds that are in it are not run again")
@@ -54,4 +55,4 @@ def main(arguments: list[str]) -> int:
     if options.seed is not None:
         return campaign.main_one(options.seed, options.seconds, kinds, options.lines)
     return campaign.main_many(options.first, options.seeds, options.seconds, options.jobs, kinds, Path(options.traces),
-                              Path(options.results) if options.results else None)  # fmt: skip
+                              Path(options.results) if options.results else None, options.within)  # fmt: skip

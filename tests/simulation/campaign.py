@@ -30,13 +30,16 @@ def run_seeds(
     jobs: int = 0,
     kinds: tuple[str, ...] = (),
     keep: Callable[[Outcome], None] = lambda outcome: None,
+    within_s: float = 0.0,
 ) -> list[Outcome]:
-    """Run every seed in a process of a pool; return the outcomes, traces only of those that failed. `keep` gets each when it is there."""
+    """Run every seed in a process of a pool; return the outcomes, traces only of those that failed. `keep` gets each when it is there.
+    `within_s`, above 0: what has not been run after so long is left out."""
     wanted = list(seeds)
     program()
     next_program()  # compiled once, before the pool is forked
     found: list[Outcome] = []
     context = multiprocessing.get_context("fork")
+    until_s = time.monotonic() + within_s if within_s > 0 else float("inf")
     with Progress(console=Console(stderr=True), transient=True) as progress, context.Pool(jobs or os.cpu_count() or 1) as pool:
         task = progress.add_task("seeds", total=len(wanted))
         for outcome in pool.imap_unordered(_one, ((seed, simulated_s, kinds) for seed in wanted)):
@@ -45,6 +48,8 @@ def run_seeds(
             progress.update(task, advance=1)
             if outcome.violations:
                 progress.console.print(f"seed {outcome.seed}: {outcome.violations[0]}", markup=False)
+            if time.monotonic() >= until_s:
+                break  # the pool ends, and the seeds that it is at
     return sorted(found, key=lambda outcome: outcome.seed)
 
 
@@ -94,19 +99,27 @@ def main_one(seed: int, simulated_s: float, kinds: tuple[str, ...], lines: int =
 
 
 def main_many(
-    first: int, count: int, simulated_s: float, jobs: int, kinds: tuple[str, ...], folder: Path, results: Path | None = None
+    first: int,
+    count: int,
+    simulated_s: float,
+    jobs: int,
+    kinds: tuple[str, ...],
+    folder: Path,
+    results: Path | None = None,
+    within_s: float = 0.0,
 ) -> int:
     """Run seeds and print what they came to. With `results`, a file of JSON lines, seeds that are in it are not run again, each seed
     that ends is added, and what is printed is of all that it holds: a long campaign may be run in parts."""
     started = time.perf_counter()
     seeds, earlier, took_s = range(first, first + count), [], 0.0
     if results is None:
-        outcomes = run_seeds(seeds, simulated_s, jobs, kinds)
+        outcomes = run_seeds(seeds, simulated_s, jobs, kinds, within_s=within_s)
     else:
         earlier, took_s = read_results(results)
         done = {outcome.seed for outcome in earlier}
         with results.open("a") as file:
-            outcomes = run_seeds([seed for seed in seeds if seed not in done], simulated_s, jobs, kinds, lambda o: _keep(file, o))
+            left = [seed for seed in seeds if seed not in done]
+            outcomes = run_seeds(left, simulated_s, jobs, kinds, lambda o: _keep(file, o), within_s)
     took_s = took_s + sum(outcome.took_s for outcome in outcomes) if earlier else time.perf_counter() - started
     print(report([*earlier, *outcomes], took_s, folder))
     return 1 if any(outcome.violations for outcome in (*earlier, *outcomes)) else 0

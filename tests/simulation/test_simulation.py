@@ -91,3 +91,7 @@ def test_a_campaign_is_run_in_parts(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [outcome.seed for outcome in campaign.read_results(kept)[0]] == [1, 2]
     assert campaign.main_many(1, 2, 20.0, 1, (), tmp_path, kept) == 0
     assert len(kept.read_text().splitlines()) == 2, "nothing was run again"
+
+
+def test_a_campaign_ends_when_its_time_is_over() -> None:
+    assert len(campaign.run_seeds(range(1, 100), 20.0, 1, within_s=0.001)) == 1
