@@ -14,7 +14,7 @@ JOBS ?= auto
 NAME ?=
 
 # Faults that every run of the tests injects; `make faults` injects all of them.
-QUICK_FAULTS := tests/faults/test_faults.py tests/faults/test_bad_input.py
+QUICK_FAULTS := tests/faults/test_faults.py tests/faults/test_bad_input.py tests/faults/test_load.py
 
 .PHONY: help setup up test faults sim check format bench load chaos chaos-table audit compose-test images lock clean
 
