@@ -16,16 +16,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import msgspec
-
 from perdure.client.connection import Client, SocketEnd
-from perdure.client.protocol import ClientProtocol, ProtocolError, Received
-from perdure.client.world_view import Snapshot, SnapshotError, WorldView
-from perdure.wire.opcodes import ServerOp
+from perdure.client.header_protocol import HeaderProtocol
+from perdure.client.protocol import ProtocolError
+from perdure.client.world_view import SnapshotError
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 _LONG, _LONGER = struct.Struct(">H"), struct.Struct(">Q")
-_SNAPSHOT = int(ServerOp.SNAPSHOT)
 OPEN_DEADLINE_S = 10.0
 
 
@@ -84,48 +81,6 @@ class Frames:
             at = start + size
         self._rest = data[at:]
         return frames
-
-
-class _Header(msgspec.Struct, array_like=True, gc=False):
-    """A snapshot's first fields; what follows is passed over."""
-
-    op: int
-    zone: int
-    epoch: int
-    tick: int
-    flags: int
-    ack: int
-    me: int
-
-
-_HEADER = msgspec.msgpack.Decoder(_Header)
-
-
-class HeadersOnly(WorldView):
-    """Keeps no entities: zone, tick and acknowledgement of each snapshot are all that is counted."""
-
-    def apply(self, message: Sequence[Any]) -> Snapshot:
-        _, zone, epoch, tick, flags, ack, me, *_ = message
-        self.zone, self.epoch, self.tick, self.me_id = zone, epoch, tick, me
-        return Snapshot(zone, epoch, tick, flags, ack, me)
-
-
-class HeaderProtocol(ClientProtocol):
-    """The SDK's protocol, which decodes of a snapshot its header alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.view_of = HeadersOnly
-
-    def receive(self, data: bytes) -> Received:
-        # Twelve elements: a fixarray, then the opcode.
-        if data[1] != _SNAPSHOT or data[0] >> 4 != 9:
-            return super().receive(data)
-        try:
-            head = _HEADER.decode(data)
-        except msgspec.MsgspecError as error:
-            raise SnapshotError(f"a snapshot's header cannot be read: {error}") from error
-        return self._snapshot([_SNAPSHOT, head.zone, head.epoch, head.tick, head.flags, head.ack, head.me])
 
 
 class _Socket(asyncio.Protocol):

@@ -23,6 +23,8 @@ from loadtest.player import Player
 from loadtest.report import Report, bounds_of
 from loadtest.shard_killer import kill_shards
 from loadtest.steering import Steer, hotspot, patrol, wander
+from perdure.client.header_protocol import HeaderProtocol
+from perdure.client.protocol import ClientProtocol
 from perdure.runtime.settings import secret_of_environment
 from perdure.wire.tokens import make_token
 
@@ -37,6 +39,9 @@ SCENARIOS = {
     "kill": "players wander, and a shard is killed again and again",
 }
 
+SEEING = ("hotspot", "patrol")
+"""Scenarios in which players steer by what they see."""
+
 
 @events.init_command_line_parser.add_listener
 def _options(parser: LocustArgumentParser) -> None:
@@ -47,6 +52,9 @@ def _options(parser: LocustArgumentParser) -> None:
     said = "; ".join(f"{name}: {what}" for name, what in SCENARIOS.items())
     group.add_argument("--scenario", choices=tuple(SCENARIOS), default="steady", help=said)
     group.add_argument("--commands-hz", type=float, default=10.0, help="commands a second of each player")
+    group.add_argument(
+        "--decode", type=float, default=1.0, help="share of the players who decode all that they see; the others read headers alone"
+    )
     group.add_argument("--player-prefix", default="load", help="players are called PREFIX and a number")
     group.add_argument("--world-width", type=float, default=1000.0, help="for patrol and hotspot")
     group.add_argument(
@@ -74,7 +82,7 @@ class PlayerUser(User):
         self._player = Player(
             options.gateway, name, lambda: make_token(secret, name, TOKEN_TTL_S), _steering(options),
             Report(environment.events.request.fire, bounds_of(options.bound)), commands_hz=options.commands_hz,
-            seed=zlib.crc32(name.encode()),
+            seed=zlib.crc32(name.encode()), protocol=_protocol(options, number),
         )  # fmt: skip
 
     @task
@@ -90,9 +98,16 @@ class PlayerUser(User):
         if player.ended:
             gevent.sleep(SENT_AWAY_S)
 
-    def on_stop(self) -> None:
-        """Log out, so that nobody stands in the world until the grace time is over."""
+    def stop(self, force: bool = False) -> bool:
+        """Log out, so that nobody stands in the world until the grace time is over; the task then ends by itself."""
         self._player.stop()
+        return super().stop(force)
+
+
+def _protocol(options: Namespace, number: int) -> type[ClientProtocol]:
+    """Who steers by what it sees decodes all of it; of the others, as many as are wanted."""
+    decodes = options.scenario in SEEING or (number + 1) * options.decode // 1 > number * options.decode // 1
+    return ClientProtocol if decodes else HeaderProtocol
 
 
 def _steering(options: Namespace) -> Steer:
@@ -122,6 +137,8 @@ def _check(environment: Environment, **_: Any) -> None:
         fault = "no gateway: give --gateway ws://host:port/ws, or PERDURE_GATEWAY_URLS"
     elif options.commands_hz <= 0 or options.every <= 0:
         fault = "--commands-hz and --every are above 0"
+    elif not 0 <= options.decode <= 1:
+        fault = "--decode is a share, from 0 to 1"
     try:
         if not fault and not secret_of_environment():
             fault = "no secret: give the cluster's in PERDURE_SECRET (or PERDURE_SECRET_FILE), to sign players in"

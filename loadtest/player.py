@@ -50,10 +50,12 @@ class Player:
         *,
         commands_hz: float,
         seed: int,
+        protocol: type[ClientProtocol] = ClientProtocol,
     ) -> None:
         self.name = name
         self.random = random.Random(seed)
-        self.protocol = ClientProtocol()
+        self._protocol = protocol
+        self.protocol = protocol()
         self.stopping = False
         self.ended = ""
         self.moved_at_s = 0.0
@@ -81,7 +83,7 @@ class Player:
 
     def play(self) -> None:
         """Log in, play, and connect again after every break, until `stop` or a close that is for good (`ended` says which)."""
-        self.protocol = ClientProtocol()
+        self.protocol = self._protocol()
         self._reconnecting = Reconnecting(self.protocol, may_log_in=True)
         self.stopping, self.ended, self._zone = False, "", -1
         sender = gevent.spawn(self._send_commands)
@@ -158,14 +160,11 @@ class Player:
         """Take messages until the socket ends; return the close code (None: it broke) and why."""
         websocket, socket = self._websocket, self._socket
         assert websocket is not None and socket is not None
-        socket.settimeout(SILENCE_S)
         while True:
             try:
-                data = socket.recv(RECEIVE_BYTES)
-            except TimeoutError:
-                return None, f"nothing was heard for {SILENCE_S:g} s"
+                data = socket.recv(RECEIVE_BYTES)  # without a timeout, which is a timer a call: who sends looks whether it is silent
             except OSError as error:
-                return None, str(error)
+                return None, self._silence() or str(error)
             if not data:
                 return websocket.close_code if websocket.close_code != 1006 else None, websocket.close_reason or "the socket broke"
             websocket.receive_data(data)
@@ -178,7 +177,12 @@ class Player:
                     self._flush()
                     code = websocket.close_rcvd.code if websocket.close_rcvd is not None else None
                     return code, websocket.close_rcvd.reason if websocket.close_rcvd is not None else ""
-            self._flush()
+            if websocket.writes:
+                self._flush()
+
+    def _silence(self) -> str:
+        """Return that nothing was heard for too long, or an empty string."""
+        return f"nothing was heard for {SILENCE_S:g} s" if time.monotonic() - max(self._heard_s, self._hello_s) > SILENCE_S else ""
 
     def _close(self) -> None:
         if self._socket is not None:
@@ -191,8 +195,9 @@ class Player:
         if self._websocket is None or self._socket is None:
             return
         for data in self._websocket.data_to_send():
-            if data:
-                self._socket.sendall(data)
+            sent = self._socket.send(data) if data else 0
+            if sent < len(data):
+                self._socket.sendall(data[sent:])
 
     def _write(self, message: bytes) -> None:
         """Send a message; without a socket nothing is lost: commands are kept by the protocol."""
@@ -208,7 +213,9 @@ class Player:
         gevent.sleep(self.random.uniform(0, self._interval_s))  # so that players do not send in step
         due_s = time.monotonic()
         while True:
-            if self.protocol.ready and self._socket is not None and not self.stopping:
+            if self._socket is not None and self._websocket is not None and self._silence():
+                self._socket.close()  # its reader finds out
+            elif self.protocol.ready and self._socket is not None and not self.stopping:
                 values = self._steer(self)
                 if values is not None:
                     self._send(*values)

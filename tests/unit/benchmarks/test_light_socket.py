@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
 
-from benchmarks._light_socket import BINARY, Frames, HeaderProtocol, LightClient, frame
+from benchmarks._light_socket import BINARY, Frames, LightClient, frame
+from perdure.client.header_protocol import HeaderProtocol
 from perdure.client.protocol import ClientProtocol
 from perdure.client.world_view import Snapshot, SnapshotError
 from perdure.wire.opcodes import Close, ServerOp, SnapshotFlag
