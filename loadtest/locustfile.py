@@ -56,7 +56,6 @@ def _options(parser: LocustArgumentParser) -> None:
         "--decode", type=float, default=1.0, help="share of the players who decode all that they see; the others read headers alone"
     )
     group.add_argument("--player-prefix", default="load", help="players are called PREFIX and a number")
-    group.add_argument("--world-width", type=float, default=1000.0, help="for patrol and hotspot")
     group.add_argument(
         "--every", type=float, default=20.0, help="churn: mean seconds of a visit; storm and kill: seconds from one to the next"
     )
@@ -112,8 +111,8 @@ def _protocol(options: Namespace, number: int) -> type[ClientProtocol]:
 
 def _steering(options: Namespace) -> Steer:
     if options.scenario == "hotspot":
-        return hotspot(options.world_width / 2, options.world_width / 2)
-    return patrol(options.world_width) if options.scenario == "patrol" else wander()
+        return hotspot()
+    return patrol() if options.scenario == "patrol" else wander()
 
 
 def _disturb(player: Player, scenario: str, every_s: float) -> None:

@@ -37,29 +37,37 @@ def wander() -> Steer:
     return steer
 
 
-def hotspot(x: float, y: float) -> Steer:
-    """Walk to one point, and stay there."""
+def hotspot() -> Steer:
+    """Walk to the middle of the world, and stay there."""
 
     def steer(player: Player) -> Values | None:
-        return _towards(player, x, y)
+        width, height = _world(player)
+        return _towards(player, width / 2, height / 2)
 
     return steer
 
 
-def patrol(width: float) -> Steer:
+def patrol() -> Steer:
     """Walk from one end of the world to the other and back, over every border on the way."""
-    goal = width
+    eastwards = True
 
     def steer(player: Player) -> Values | None:
-        nonlocal goal
-        me = player.me
+        nonlocal eastwards
+        me, (width, _) = player.me, _world(player)
         if me is None:
             return None
-        if abs(me.x - goal) < width * 0.05:
-            goal = 0.0 if goal else width
-        return _towards(player, goal, me.y)
+        if abs(me.x - width * eastwards) < width * 0.05:
+            eastwards = not eastwards
+        return _towards(player, width * eastwards, me.y)
 
     return steer
+
+
+def _world(player: Player) -> tuple[float, float]:
+    """Return the world's width and height, as the server has told them."""
+    schema = player.protocol.schema
+    assert schema is not None  # who steers has been welcomed
+    return schema.width, schema.height
 
 
 def _towards(player: Player, x: float, y: float) -> Values | None:

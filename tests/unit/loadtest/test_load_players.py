@@ -21,7 +21,7 @@ ARENA = load_game("games/arena").game.schema()
 
 def somebody(x: float, y: float) -> Player:
     """A player of the arena who stands there."""
-    protocol = SimpleNamespace(commands={entry.name: entry for entry in ARENA.commands})
+    protocol = SimpleNamespace(commands={entry.name: entry for entry in ARENA.commands}, schema=ARENA)
     return cast("Player", SimpleNamespace(random=random.Random(1), me=SimpleNamespace(x=x, y=y), protocol=protocol))
 
 
@@ -54,18 +54,18 @@ def test_bounds_are_read_and_wrong_ones_named() -> None:
 
 
 def test_who_patrols_walks_to_one_end_and_then_to_the_other() -> None:
-    steer = patrol(1000.0)
-    assert direction(somebody(500.0, 300.0), steer)["mx"] == 1
-    assert direction(somebody(990.0, 300.0), steer)["mx"] == -1
-    assert direction(somebody(500.0, 300.0), steer)["mx"] == -1
+    steer = patrol()
+    assert direction(somebody(2000.0, 300.0), steer)["mx"] == 1
+    assert direction(somebody(4000.0, 300.0), steer)["mx"] == -1
+    assert direction(somebody(2000.0, 300.0), steer)["mx"] == -1
     assert direction(somebody(10.0, 300.0), steer)["mx"] == 1
 
 
 def test_all_walk_to_the_hotspot_and_stop_there() -> None:
-    steer = hotspot(500.0, 500.0)
-    towards = direction(somebody(500.0, 100.0), steer)
+    steer = hotspot()
+    towards = direction(somebody(2048.0, 100.0), steer)
     assert (towards["mx"], towards["my"]) == (0, 1)
-    assert set(direction(somebody(500.5, 500.5), steer).values()) == {0}
+    assert set(direction(somebody(2048.5, 2048.5), steer).values()) == {0}
     assert steer(cast("Player", SimpleNamespace(me=None, protocol=somebody(0, 0).protocol))) is None
 
 

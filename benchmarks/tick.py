@@ -1,0 +1,65 @@
+"""Tick: what one tick of a full zone costs, by part and by entity that a player sees."""
+
+from __future__ import annotations
+
+import gc
+import time
+from statistics import median
+from typing import Any
+
+from benchmarks._arena_zone import ArenaZone, arena
+from benchmarks._playing import console
+from shard.kernels import layout
+
+TICK_MS = 50.0
+
+
+def run(players: int = 2000, rounds: int = 5, ticks: int = 40) -> dict[str, Any]:
+    """Run `rounds` of `ticks` ticks of an arena zone with so many players; medians over the rounds.
+
+    Step: commands, inputs, rules, state hash, record and digest. Encode: interest, deltas and frames, as bytes for the links.
+    """
+    with console.status("the arena's kernels"):
+        program = arena()
+    with console.status(f"{players} players come"):
+        zone = ArenaZone(program, players)
+    steps, encodes, per_seen, seen_mean, worst = [], [], [], [], 0.0
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(rounds):
+            with console.status(f"round {number + 1} of {rounds}"):
+                step_s, encode_s, seen, slowest = _round(zone, ticks)
+            steps.append(step_s / ticks)
+            encodes.append(encode_s / ticks)
+            per_seen.append((step_s + encode_s) / seen)
+            seen_mean.append(seen / ticks / players)
+            worst = max(worst, slowest)
+    finally:
+        gc.enable()
+    step_ms, encode_ms = median(steps) * 1e3, median(encodes) * 1e3
+    return {
+        "players": players, "seen_by_each": round(median(seen_mean), 1), "step_ms": round(step_ms, 2), "encode_ms": round(encode_ms, 2),
+        "worst_tick_ms": round(worst * 1e3, 2), "ns_per_visible_entity": round(median(per_seen) * 1e9, 1),
+        "us_per_snapshot": round((step_ms + encode_ms) / players * 1e3, 2),
+        "core_share_at_20_hz": round((step_ms + encode_ms) / TICK_MS, 3),
+        "viewers": zone.state(layout.ENC_VIEWERS), "rounds": rounds, "ticks": ticks,
+    }  # fmt: skip
+
+
+def _round(zone: ArenaZone, ticks: int) -> tuple[float, float, int, float]:
+    """Return seconds of steps, seconds of encodes, entities seen, and the slowest tick."""
+    step_s = encode_s = slowest = 0.0
+    seen = 0
+    clock = time.perf_counter
+    for _ in range(ticks):
+        zone.before()
+        a = clock()
+        zone.step()
+        b = clock()
+        zone.zone.encode()
+        c = clock()
+        zone.after()
+        step_s, encode_s, slowest = step_s + b - a, encode_s + c - b, max(slowest, c - a)
+        seen += zone.seen()
+    return step_s, encode_s, seen, slowest
