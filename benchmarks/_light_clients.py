@@ -242,7 +242,8 @@ class _Clients:
         return {"slow": len(self.clients)}
 
     def count(self) -> dict[str, Any]:
-        return {"playing": sum(client.playing for client in self.clients), "sockets": sum(client.sockets for client in self.clients)}
+        return {"playing": sum(client.playing for client in self.clients), "sockets": sum(client.sockets for client in self.clients),
+                "bytes": sum(client.bytes for client in self.clients)}  # fmt: skip
 
     def stop(self) -> None:
         for client in self.clients:
