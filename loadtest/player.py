@@ -182,7 +182,7 @@ class Player:
 
     def _silence(self) -> str:
         """Return that nothing was heard for too long, or an empty string."""
-        return f"nothing was heard for {SILENCE_S:g} s" if time.monotonic() - max(self._heard_s, self._hello_s) > SILENCE_S else ""
+        return f"nothing was heard for {SILENCE_S:g} s" if time.monotonic() - max(self._heard_s, self._began_s) > SILENCE_S else ""
 
     def _close(self) -> None:
         if self._socket is not None:
