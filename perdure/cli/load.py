@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     made = parser(
         "load",
         "Let Locust play: thousands of real players, and a table of what they felt. Options that are not listed are Locust's "
-        "(--scenario, --every, --bound, --csv, ...: see docs/LOADTEST.md, or `locust -f loadtest/locustfile.py --help`).",
+        "or the locustfile's (--scenario, --every, --decode, --bound, --csv, ...): see docs/LOADTEST.md and `locust --help`.",
     )
     made.add_argument("--users", "-u", type=int, default=200, help="players")
     made.add_argument("--spawn-rate", "-r", type=float, default=50.0, help="players that come a second")
