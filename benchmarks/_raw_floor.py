@@ -15,15 +15,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 
 from perdure.cli.children import die_with_parent
-
-
-class _Sink(asyncio.Protocol):
-    """Takes bytes, and forgets them."""
 
 
 class _Writer(asyncio.Protocol):
@@ -31,8 +27,7 @@ class _Writer(asyncio.Protocol):
         self._transports = transports
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self._transports.append(transport)  # type: ignore[arg-type]
+        self._transports.append(cast(asyncio.Transport, transport))
 
 
 async def _take(path: str, sockets: int) -> None:
@@ -45,7 +40,7 @@ async def _take(path: str, sockets: int) -> None:
         await asyncio.sleep(0.01)
     ended = asyncio.Event()
 
-    class Sink(_Sink):
+    class Sink(asyncio.Protocol):
         def connection_lost(self, exc: Exception | None) -> None:
             ended.set()
 

@@ -8,6 +8,7 @@ the exit code tells whether the run passed. docs/LOADTEST.md
 from __future__ import annotations
 
 import random
+import sys
 import time
 import zlib
 from argparse import Namespace
@@ -145,7 +146,8 @@ def _check(environment: Environment, **_: Any) -> None:
     except ValueError as error:
         fault = str(error)
     if fault:
-        raise SystemExit(f"loadtest: {fault}")
+        print(f"loadtest: {fault}", file=sys.stderr)
+        raise SystemExit(2)
 
 
 @events.test_start.add_listener

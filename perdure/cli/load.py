@@ -76,6 +76,8 @@ async def _cluster(options: argparse.Namespace) -> AsyncIterator[ClusterAddress]
     secret = secret_of_environment()
     if options.gateway:
         yield ClusterAddress(options.redis_url, options.world or "main", secret or (known.secret if known else ""))
+    elif options.redis_url:
+        raise ValueError("a ledger alone leads to no gateway: give --gateway too (PERDURE_REDIS_URL or --redis-url names a ledger)")
     elif known is not None:
         yield known
     else:

@@ -51,7 +51,7 @@ class HeaderProtocol(ClientProtocol):
 
     def receive(self, data: bytes) -> Received:
         # Twelve elements: a fixarray, then the opcode.
-        if data[1] != _SNAPSHOT or data[0] >> 4 != 9:
+        if len(data) < 2 or data[1] != _SNAPSHOT or data[0] >> 4 != 9:
             return super().receive(data)
         try:
             head = _HEADER.decode(data)
