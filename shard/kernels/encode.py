@@ -334,10 +334,10 @@ def make_frames(e: Any, zone: Any, tick: Any, x0: Any, y0: Any, size: Any, radiu
         end = _put_leaves(out, end, e.scratch[SCRATCH_LEAVES], leaves, head)
         mark = end
         end = _put_events(state[ENC_EVENTS], state[ENC_EVENT_STRIDE], e.events, e.event_bytes, out, end + head, who.x, who.y)
-        _put_bin_head(out, mark, end, head)
+        end = _put_bin_head(out, mark, end, head)
         mark = end
         end = put_bytes(out, end + head, e.owner_bytes, viewer * state[ENC_OWNER_STRIDE], np.int64(who.owner_length))
-        _put_bin_head(out, mark, end, head)
+        end = _put_bin_head(out, mark, end, head)
         begin = _put_frame_header(out, start, end)
         # close the gap that a shorter header leaves (tiny frames only), so that a gateway's part is one piece
         length = end - begin
@@ -373,12 +373,18 @@ def _put_head(out: Any, at: Any, zone: Any, epoch: Any, tick: Any, flags: Any, a
 
 
 @kernel
-def _put_bin_head(out: Any, mark: Any, end: Any, head: Any) -> None:
-    """Write the msgpack head (bin 16 or bin 32, by its length `head`) of the byte string that ends at `end`."""
+def _put_bin_head(out: Any, mark: Any, end: Any, head: Any) -> Any:
+    """
+    Write the msgpack head of the byte string whose content, behind a head of length `head`, ends at `end`: bin 8 for an
+    empty one, else bin 16 or bin 32. Returns where the byte string ends.
+    """
+    if end == mark + head:
+        return put_tagged(out, mark, 0xC4, 0, 1)
     if head == _BIN16_BYTES:
         put_tagged(out, mark, 0xC5, end - mark - head, 2)
     else:
         put_tagged(out, mark, 0xC6, end - mark - head, 4)
+    return end
 
 
 @kernel
@@ -390,8 +396,7 @@ def _put_records(out: Any, at: Any, chosen: Any, count: Any, source: Any, stride
         index = np.int64(chosen[k])
         length = np.int64(flat[index].enter_length if enters else flat[index].update_length)
         at = put_bytes(out, at, source, index * stride, length)
-    _put_bin_head(out, mark, at, head)
-    return at
+    return _put_bin_head(out, mark, at, head)
 
 
 @kernel
@@ -400,8 +405,7 @@ def _put_leaves(out: Any, at: Any, leaves: Any, count: Any, head: Any) -> Any:
     at += head
     for k in range(count):
         at = put_level(out, at, np.int64(leaves[k]), 2)
-    _put_bin_head(out, mark, at, head)
-    return at
+    return _put_bin_head(out, mark, at, head)
 
 
 # --- viewers ------------------------------------------------------------------------------------------------------

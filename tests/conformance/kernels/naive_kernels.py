@@ -153,11 +153,12 @@ def websocket_frame(payload: bytes) -> bytes:
 
 
 def snapshot(zone: int, epoch: int, tick: int, flags: int, ack: int, me: int, parts: Sequence[bytes], wide: bool) -> bytes:
-    """The message of docs/PROTOCOL.md with numbers of fixed width; byte strings as bin 32 where `wide`, else bin 16."""
+    """The message of docs/PROTOCOL.md with numbers of fixed width; byte strings as bin 8 where empty, bin 32 where `wide`, else bin 16."""
     text = b"\x9c\x02" + b"\xcd" + zone.to_bytes(2, "big") + b"\xce" + epoch.to_bytes(4, "big") + b"\xce" + tick.to_bytes(4, "big")
     text += bytes((flags,)) + b"\xce" + ack.to_bytes(4, "big") + b"\xcf" + me.to_bytes(8, "big")
     for part in parts:
-        text += (b"\xc6" + len(part).to_bytes(4, "big") if wide else b"\xc5" + len(part).to_bytes(2, "big")) + part
+        head = b"\xc6" + len(part).to_bytes(4, "big") if wide else b"\xc5" + len(part).to_bytes(2, "big")
+        text += head + part if part else b"\xc4\x00"
     return text
 
 
