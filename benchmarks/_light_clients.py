@@ -39,9 +39,11 @@ BACK_DEADLINE_S = 45.0
 class Herd:
     """So many light clients in a process of their own."""
 
+    module = "benchmarks._light_clients"
+
     def __init__(self, folder: Path, urls: Sequence[str], secret: str, count: int, *, prefix: str, small_buffers: bool = False) -> None:
         self._log = folder / f"{prefix}.log"
-        self._order = {"urls": list(urls), "secret": secret, "count": count, "prefix": prefix, "small": small_buffers}
+        self.order: dict[str, Any] = {"urls": list(urls), "secret": secret, "count": count, "prefix": prefix, "small": small_buffers}
         self.names = [f"{prefix}{k}" for k in range(count)]
         self._child: asyncio.subprocess.Process | None = None
 
@@ -49,10 +51,10 @@ class Herd:
         """Start it and return what it says once all are in."""
         with open(self._log, "ab") as log:
             self._child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "benchmarks._light_clients", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                sys.executable, "-m", self.module, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
-        return await self.ask(json.dumps(self._order), deadline_s)
+        return await self.ask(json.dumps(self.order), deadline_s)
 
     async def ask(self, order: str, deadline_s: float) -> dict[str, Any]:
         """Give an order; return its answer."""
@@ -75,34 +77,34 @@ class Herd:
             await self._child.wait()
 
 
-class _Client(asyncio.Protocol):
+class LightPlayer(asyncio.Protocol):
     """One player over any number of sockets."""
 
-    def __init__(self, herd: _Clients, name: str, number: int) -> None:
-        self._herd, self.name, self._number = herd, name, number
+    def __init__(self, herd: Players, name: str, number: int) -> None:
+        self.herd, self.name, self.number = herd, name, number
         # Players come from many addresses, and there is a cap for each: these come from many of the loopback's.
         self._address = f"127.0.{number // 200}.{number % 200 + 1}"
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
         self._resume = ""
-        self._frames = Frames()
+        self.frames = Frames()
         self.playing = False
         self.tries = self.sockets = self.bytes = 0
         self.stopped = False
 
     def dial(self) -> None:
         task = asyncio.get_running_loop().create_task(self._dial())
-        self._herd.tasks.add(task)
-        task.add_done_callback(self._herd.tasks.discard)
+        self.herd.tasks.add(task)
+        task.add_done_callback(self.herd.tasks.discard)
 
     async def _dial(self) -> None:
         loop = asyncio.get_running_loop()
-        url = urlsplit(self._herd.urls[(self._number + self.sockets) % len(self._herd.urls)])
+        url = urlsplit(self.herd.urls[(self.number + self.sockets) % len(self.herd.urls)])
         self.sockets += 1
-        self._frames = Frames()
+        self.frames = Frames()
         made = socket.socket()
         made.setblocking(False)
         try:
-            if self._herd.small:
+            if self.herd.small:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
             made.bind((self._address, 0))
             await loop.sock_connect(made, (str(url.hostname), int(url.port or 80)))
@@ -125,39 +127,40 @@ class _Client(asyncio.Protocol):
         asyncio.get_running_loop().call_later(wait, self.dial)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self.transport = None
         self._again()
 
     def data_received(self, data: bytes) -> None:
         self.bytes += len(data)
         if self.playing:
             return  # what it shows is for nobody
-        upgraded = self._frames.upgraded
+        upgraded = self.frames.upgraded
         try:
-            frames = self._frames.feed(data)
+            frames = self.frames.feed(data)
         except ValueError:
             self.abort()
             return
-        if not upgraded and self._frames.upgraded:
+        if not upgraded and self.frames.upgraded:
             self._hello()
         for opcode, message in frames:
-            self._message(opcode, message)
+            self.message(opcode, message)
 
     def _hello(self) -> None:
         if self._resume:
             message = encode_hello(resume=self._resume)
         else:
-            message = encode_hello(token=make_token(self._herd.secret, self.name))
-        assert self._transport is not None
-        self._transport.write(frame(message))
+            message = encode_hello(token=make_token(self.herd.secret, self.name))
+        assert self.transport is not None
+        self.transport.write(frame(message))
 
-    def _message(self, opcode: int, body: bytes) -> None:
+    def message(self, opcode: int, body: bytes) -> None:
+        """Take one message of the time before the first snapshot."""
         if opcode == 8:
-            self._herd.closes.append(struct.unpack_from(">H", body)[0] if len(body) >= 2 else 0)
-            if self._herd.closes[-1] in (4004,):
+            self.herd.closes.append(struct.unpack_from(">H", body)[0] if len(body) >= 2 else 0)
+            if self.herd.closes[-1] in (4004,):
                 self._resume = ""
             self.abort()
         elif opcode == 2:
@@ -166,29 +169,37 @@ class _Client(asyncio.Protocol):
                 self._resume = message[1]["resume"]
             elif message[0] == ServerOp.SNAPSHOT and not self.playing:
                 self.playing, self.tries = True, 0
-                self._herd.plays()
+                self.entered(message)
+                self.herd.plays()
+
+    def entered(self, snapshot: list[Any]) -> None:
+        """The first snapshot of a socket: for who does more than count bytes."""
 
     @property
     def mute(self) -> bool:
         """Whether it has an open socket, has said hello, and has been shown nothing."""
-        return self._transport is not None and self._frames.upgraded and not self.playing
+        return self.transport is not None and self.frames.upgraded and not self.playing
 
     def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        if self.transport is not None:
+            self.transport.abort()
 
     def slow(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
+        if self.transport is not None:
+            self.transport.pause_reading()
 
 
-class _Clients:
+class Players:
+    """All of them, in this process."""
+
+    player: type[LightPlayer] = LightPlayer
+
     def __init__(self, order: dict[str, Any]) -> None:
         self.urls: list[str] = order["urls"]
         self.secret, self.small = str(order["secret"]), bool(order["small"])
         self.tasks: set[asyncio.Task[None]] = set()
         self.closes: list[int] = []
-        self.clients = [_Client(self, f"{order['prefix']}{k}", k) for k in range(order["count"])]
+        self.clients = [self.player(self, f"{order['prefix']}{k}", k) for k in range(order["count"])]
         self._changed = asyncio.Event()
 
     def plays(self) -> None:
@@ -197,7 +208,8 @@ class _Clients:
     async def until_playing(self, share: float) -> float:
         """Wait until so great a share of the clients is in the world; return how long it took."""
         began = time.monotonic()
-        while sum(client.playing for client in self.clients) < share * len(self.clients):
+        wanted = round(share * len(self.clients))
+        while sum(client.playing for client in self.clients) < wanted:
             self._changed.clear()
             await self._changed.wait()
         return time.monotonic() - began
@@ -245,27 +257,32 @@ class _Clients:
         return {"playing": sum(client.playing for client in self.clients), "sockets": sum(client.sockets for client in self.clients),
                 "bytes": sum(client.bytes for client in self.clients)}  # fmt: skip
 
+    async def command(self, order: str) -> dict[str, Any] | None:
+        """Carry out an order; return its answer, or None where the process is to end."""
+        if order == "break":
+            return await self.break_all()
+        if order == "slow":
+            return self.slow()
+        return self.count() if order == "count" else None
+
     def stop(self) -> None:
         for client in self.clients:
             client.stopped = True
             client.abort()
 
 
-async def _serve() -> None:
+async def serve(kind: type[Players]) -> None:
+    """Read orders from standard input until it ends; answer each with one line."""
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    clients = _Clients(json.loads(await lines.readline()))
+    clients = kind(json.loads(await lines.readline()))
     print(json.dumps(await clients.enter(50)), flush=True)
-    while order := (await lines.readline()).strip():
-        if order == b"break":
-            print(json.dumps(await clients.break_all()), flush=True)
-        elif order == b"slow":
-            print(json.dumps(clients.slow()), flush=True)
-        elif order == b"count":
-            print(json.dumps(clients.count()), flush=True)
-        else:
+    while order := (await lines.readline()).decode().strip():
+        answer = await clients.command(order)
+        if answer is None:
             break
+        print(json.dumps(answer), flush=True)
     clients.stop()
 
 
@@ -273,4 +290,4 @@ if __name__ == "__main__":
     import uvloop
 
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(_serve())
+        uvloop.run(serve(Players))

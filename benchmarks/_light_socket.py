@@ -49,6 +49,11 @@ class Frames:
         self.upgraded = False
         self._rest = b""
 
+    @property
+    def empty(self) -> bool:
+        """Whether no part of a frame waits for its rest."""
+        return not self._rest
+
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Return (opcode, message) of each frame that is complete. Raises ValueError where the upgrade is refused."""
         if self._rest:

@@ -1,0 +1,97 @@
+"""A world with a crowd: a real cluster on one core, a lean swarm on another, and what each process spent meanwhile.
+
+The stage of the benches that count players. All server processes (gateways, shards, coordinators, the ledger's server) are pinned to
+one core together where `server_core` is given; processor time is read from /proc, kernel included, all threads of each process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks._playing import console
+from benchmarks._swarm import Measured, Swarm
+from perdure.cli.local_cluster import LocalCluster
+
+MEADOW = str(Path(__file__).with_name("_meadow.py"))
+COMMANDS_HZ = 10
+INTEREST = 100.0
+ENTER_DEADLINE_S = 120.0
+SETTLE_S = 3.0
+
+
+def cpu_ns(pid: int) -> int:
+    """Return the nanoseconds that a process has run, all its threads together; 0 where it has ended."""
+    try:
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return 0
+
+
+def reach_of(players: int, visible: float) -> int:
+    """Return the side of the square in which so many players have so many of each other within the radius of interest."""
+    return min(2047, round(math.sqrt(players * math.pi * INTEREST**2 / visible)))
+
+
+def cores() -> tuple[int, int]:
+    """Return the core of the servers and that of the swarm: two different ones where there are two."""
+    mine = sorted(os.sched_getaffinity(0))
+    return mine[0], mine[-1]
+
+
+@dataclass
+class Crowded:
+    """A cluster and its swarm. Processes are named by their role: gateway, shard, coordinator, valkey."""
+
+    cluster: LocalCluster
+    swarm: Swarm
+
+    def cpu_ns(self) -> dict[str, int]:
+        """Return what each role has run so far."""
+        spent = {"gateway": 0, "shard": 0, "coordinator": 0, "valkey": cpu_ns(self.cluster.server.pid or 0)}
+        for name, pid in self.cluster.pids.items():
+            spent[name.rsplit("-", 1)[0]] += cpu_ns(pid)
+        return spent
+
+    async def measure(self, seconds: float) -> tuple[Measured, dict[str, float]]:
+        """Return what the swarm saw, and the cores that each role took meanwhile."""
+        before = self.cpu_ns()
+        seen = await self.swarm.measure(seconds)
+        after = self.cpu_ns()
+        return seen, {role: (after[role] - before[role]) / 1e9 / seen.seconds for role in before}
+
+
+@asynccontextmanager
+async def crowded(players: int, reach: int, *, shards: int = 1, gateways: int = 1, zones: str = "1x1", pinned: bool = True,
+                  settings: dict[str, str] | None = None) -> AsyncIterator[Crowded]:  # fmt: skip
+    """Start the meadow, have so many players come and steer, and end everything in the end."""
+    mine = os.sched_getaffinity(0)
+    server_core, swarm_core = cores()
+    cluster = LocalCluster(shards=shards, gateways=gateways, coordinators=1, zones=zones, game=MEADOW, settings=settings or {})
+    swarm: Swarm | None = None
+    if pinned:
+        os.sched_setaffinity(0, {server_core})  # who is started now inherits it
+    try:
+        with console.status("a cluster"):
+            await cluster.start()
+        assert cluster.folder is not None
+        choices = [(heading, reach) for heading in range(8)]
+        urls = list(cluster.gateway_urls.values())
+        swarm = Swarm(cluster.folder, urls, cluster.secret, players, core=swarm_core if pinned else None, choices=choices)
+        with console.status(f"{players} players come"):
+            entered = await swarm.start(ENTER_DEADLINE_S)
+        if entered["in"] != players:
+            raise RuntimeError(f"of {players} players: {entered}")
+        await swarm.steer(COMMANDS_HZ)
+        with console.status("they settle"):
+            await swarm.measure(SETTLE_S)
+        yield Crowded(cluster, swarm)
+    finally:
+        if swarm is not None:
+            await swarm.kill()
+        os.sched_setaffinity(0, mine)
+        await cluster.stop()

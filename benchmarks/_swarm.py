@@ -1,0 +1,215 @@
+"""A lean swarm: players who steer, and whose every snapshot is counted and timed; one of twenty decodes and checks all it is sent.
+
+`Swarm` is the runner's side: one process of its own with all the players, on a core of its own where it is given one. Run as a module,
+this is that process. Orders beside those of _light_clients: `steer HZ` (commands a second of each player from now on), `measure SECONDS`
+(its answer: a `Measured` as JSON). Times are those at which a snapshot is read: what the swarm itself is late counts as the cluster's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._light_clients import Herd, LightPlayer, Players, serve
+from benchmarks._light_socket import BINARY
+from perdure.client.protocol import ClientProtocol, ProtocolError
+from perdure.client.world_view import SnapshotError
+from perdure.wire.client_messages import encode_command
+
+SAMPLE_EVERY = 20
+SLICES = 100
+"""Sends of one second are spread over so many moments."""
+WINDOW = 48
+"""Commands that may wait for their acknowledgement; a gateway holds 64. A player over it leaves a turn out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a swarm saw in `seconds`. Intervals: milliseconds between two snapshots of one player."""
+
+    seconds: float
+    snapshots: int
+    bytes: int
+    commands: int
+    commands_left_out: int
+    acknowledged: int
+    interval_ms_p50: float
+    interval_ms_p99: float
+    interval_ms_p999: float
+    interval_ms_max: float
+    decoded: int
+    entities_seen: float
+    faults: int
+    playing: int
+    cpu_s: float
+
+
+class Swarm(Herd):
+    """So many players in a process of their own; `core`: the only one it may run on.
+
+    Each sends commands of `kind` with one of `choices` for its fields, another every second.
+    """
+
+    module = "benchmarks._swarm"
+
+    def __init__(self, folder: Path, urls: list[str], secret: str, count: int, *, prefix: str = "player", core: int | None = None,
+                 kind: int = 1, choices: Sequence[Sequence[Any]] = ((0,), (1,), (2,), (3,))) -> None:  # fmt: skip
+        super().__init__(folder, urls, secret, count, prefix=prefix)
+        self.order |= {"core": core, "kind": kind, "choices": [list(values) for values in choices]}
+
+    async def steer(self, hz: float) -> None:
+        """Have every player send so many commands a second from now on."""
+        await self.ask(f"steer {hz}", 10.0)
+
+    async def measure(self, seconds: float) -> Measured:
+        return Measured(**await self.ask(f"measure {seconds}", seconds + 30.0))
+
+
+class Steering(LightPlayer):
+    """One player. Its commands are numbered on from what its first snapshot acknowledges."""
+
+    herd: SwarmPlayers
+
+    def __init__(self, herd: SwarmPlayers, name: str, number: int) -> None:
+        super().__init__(herd, name, number)
+        self.seq = self.acked = 0
+        self.last_s = 0.0
+        self.sample = ClientProtocol() if number % SAMPLE_EVERY == 0 else None
+
+    def entered(self, snapshot: list[Any]) -> None:
+        self.seq = self.acked = snapshot[5]
+        self.last_s = 0.0
+
+    def steer(self) -> None:
+        """Send one command, its number and its tail."""
+        transport = self.transport
+        if transport is None or not self.playing:
+            return
+        if self.seq - self.acked >= WINDOW:
+            self.herd.left_out += 1
+            return
+        self.seq = seq = self.seq + 1
+        head, tails = self.herd.parts
+        message = head + seq.to_bytes(4, "big") + tails[(seq // 10 + self.number) % len(tails)]
+        transport.write(bytes((0x82, 0x80 | len(message))) + b"\0\0\0\0" + message)
+        self.herd.commands += 1
+
+    def data_received(self, data: bytes) -> None:
+        if not self.playing:
+            super().data_received(data)
+            return
+        size = len(data)
+        self.bytes += size
+        # One snapshot in one piece is what nearly always comes; its header has numbers of fixed width (docs/PROTOCOL.md).
+        if size > 40 and data[0] == 0x82 and data[1] == 126 and (data[2] << 8 | data[3]) == size - 4 and data[5] == 2 and self.frames.empty and self.sample is None:
+            self._seen(int.from_bytes(data[21:25], "big"))
+            return
+        self._pieces(data)
+
+    def _pieces(self, data: bytes) -> None:
+        for opcode, message in self.frames.feed(data):
+            if opcode != BINARY:
+                if opcode == 8:
+                    print(f"{self.name}: closed: {message[2:].decode(errors='replace')}", file=sys.stderr, flush=True)
+                super().message(opcode, message)
+                continue
+            if self.sample is not None:
+                self._decode(message)
+            if message[1] == 2 and message[0] == 0x9C:
+                self._seen(int.from_bytes(message[17:21], "big"))
+
+    def message(self, opcode: int, body: bytes) -> None:
+        if self.sample is not None and opcode == BINARY:
+            self._decode(body)
+        super().message(opcode, body)
+
+    def _decode(self, message: bytes) -> None:
+        assert self.sample is not None
+        try:
+            self.sample.receive(message)
+            self.herd.decoded += 1
+        except (ProtocolError, SnapshotError, ValueError) as error:
+            self.herd.faults += 1
+            print(f"{self.name}: {error}", file=sys.stderr, flush=True)
+
+    def _seen(self, ack: int) -> None:
+        now = time.perf_counter()
+        herd = self.herd
+        if self.last_s:
+            herd.intervals.append(now - self.last_s)
+        self.last_s = now
+        herd.snapshots += 1
+        if ack != self.acked:
+            herd.acknowledged += ack - self.acked
+            self.acked = ack
+
+
+class SwarmPlayers(Players):
+    """All of them, in this process."""
+
+    player = Steering
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        if order["core"] is not None:
+            os.sched_setaffinity(0, {order["core"]})
+        self.intervals: array[float] = array("d")
+        self.snapshots = self.commands = self.left_out = self.acknowledged = self.decoded = self.faults = 0
+        whole = [encode_command(1, order["kind"], values) for values in order["choices"]]
+        self.parts = whole[0][:2] + b"\xce", [message[3:] for message in whole]
+        self._steering: asyncio.Task[None] | None = None
+        super().__init__(order)
+
+    async def command(self, order: str) -> dict[str, Any] | None:
+        what, _, value = order.partition(" ")
+        if what == "steer":
+            if self._steering is not None:
+                self._steering.cancel()
+            self._steering = asyncio.create_task(self._steer(float(value))) if float(value) else None
+            return {}
+        if what == "measure":
+            return await self._measure(float(value))
+        return await super().command(order)
+
+    async def _steer(self, hz: float) -> None:
+        at, began_s = 0, time.perf_counter()
+        while True:
+            due = (time.perf_counter() - began_s) * hz * len(self.clients)
+            for _ in range(int(due) - at):
+                self.clients[at % len(self.clients)].steer()
+                at += 1
+            await asyncio.sleep(1.0 / SLICES)
+
+    async def _measure(self, seconds: float) -> dict[str, Any]:
+        del self.intervals[:]
+        self.snapshots = self.commands = self.left_out = self.acknowledged = self.decoded = 0
+        taken, cpu_s, began_s = self.count()["bytes"], time.process_time(), time.perf_counter()
+        await asyncio.sleep(seconds)
+        took_s = time.perf_counter() - began_s
+        found = np.asarray(self.intervals) * 1e3
+        cuts = np.percentile(found, [50, 99, 99.9, 100]) if len(found) else np.full(4, np.inf)
+        seen = [len(client.sample.world.entities) for client in self.clients if client.sample is not None and client.sample.world is not None]
+        return {
+            "seconds": took_s, "snapshots": self.snapshots, "bytes": self.count()["bytes"] - taken, "commands": self.commands,
+            "commands_left_out": self.left_out, "acknowledged": self.acknowledged, "interval_ms_p50": float(cuts[0]),
+            "interval_ms_p99": float(cuts[1]), "interval_ms_p999": float(cuts[2]), "interval_ms_max": float(cuts[3]),
+            "decoded": self.decoded, "entities_seen": float(np.mean(seen)) if seen else 0.0, "faults": self.faults,
+            "playing": self.count()["playing"], "cpu_s": time.process_time() - cpu_s,
+        }  # fmt: skip
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(serve(SwarmPlayers))
