@@ -1,8 +1,9 @@
 """The kernel's floor for a world's messages: bare sends and receives of as many bytes, as often, on as many sockets, and nothing else.
 
 Run as a module: one JSON object on standard input ({"sockets", "bytes", "hz", "command_bytes", "command_hz", "seconds", "rounds",
-"server_core", "peer_core"}), one on standard output: for each round the nanoseconds of processor time that one socket costs in a second. The server
-side is a loop over `socket.send` and `socket.recv` (by epoll); its peer, another process, reads and sends. Both end by themselves.
+"server_core", "peer_core"}), one on standard output: for each round the nanoseconds of processor time that one socket costs in a second.
+The server side is a loop over `socket.send` and `socket.recv` (by epoll); its peer, another process, reads and sends. Both end by
+themselves.
 """
 
 from __future__ import annotations

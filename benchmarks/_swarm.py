@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import sys
 import time
@@ -112,7 +111,8 @@ class Steering(LightPlayer):
         size = len(data)
         self.bytes += size
         # One snapshot in one piece is what nearly always comes; its header has numbers of fixed width (docs/PROTOCOL.md).
-        if size > 40 and data[0] == 0x82 and data[1] == 126 and (data[2] << 8 | data[3]) == size - 4 and data[5] == 2 and self.frames.empty and self.sample is None:
+        whole = size > 40 and data[0] == 0x82 and data[1] == 126 and (data[2] << 8 | data[3]) == size - 4 and data[5] == 2
+        if whole and self.sample is None and self.frames.empty:
             self._seen(int.from_bytes(data[21:25], "big"))
             return
         self._pieces(data)
@@ -167,15 +167,16 @@ class SwarmPlayers(Players):
         self.snapshots = self.commands = self.left_out = self.acknowledged = self.decoded = self.faults = 0
         whole = [encode_command(1, order["kind"], values) for values in order["choices"]]
         self.parts = whole[0][:2] + b"\xce", [message[3:] for message in whole]
-        self._steering: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         super().__init__(order)
+        self.steering = [one for one in self.clients if isinstance(one, Steering)]
 
     async def command(self, order: str) -> dict[str, Any] | None:
         what, _, value = order.partition(" ")
         if what == "steer":
-            if self._steering is not None:
-                self._steering.cancel()
-            self._steering = asyncio.create_task(self._steer(float(value))) if float(value) else None
+            if self._task is not None:
+                self._task.cancel()
+            self._task = asyncio.create_task(self._steer(float(value))) if float(value) else None
             return {}
         if what == "measure":
             return await self._measure(float(value))
@@ -186,7 +187,7 @@ class SwarmPlayers(Players):
         while True:
             due = (time.perf_counter() - began_s) * hz * len(self.clients)
             for _ in range(int(due) - at):
-                self.clients[at % len(self.clients)].steer()
+                self.steering[at % len(self.steering)].steer()
                 at += 1
             await asyncio.sleep(1.0 / SLICES)
 
@@ -198,7 +199,8 @@ class SwarmPlayers(Players):
         took_s = time.perf_counter() - began_s
         found = np.asarray(self.intervals) * 1e3
         cuts = np.percentile(found, [50, 99, 99.9, 100]) if len(found) else np.full(4, np.inf)
-        seen = [len(client.sample.world.entities) for client in self.clients if client.sample is not None and client.sample.world is not None]
+        views = [one.sample.world for one in self.steering if one.sample is not None]
+        seen = [len(view.entities) for view in views if view is not None]
         return {
             "seconds": took_s, "snapshots": self.snapshots, "bytes": self.count()["bytes"] - taken, "commands": self.commands,
             "commands_left_out": self.left_out, "acknowledged": self.acknowledged, "interval_ms_p50": float(cuts[0]),

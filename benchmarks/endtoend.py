@@ -1,7 +1,8 @@
 """End to end: the processor time of all server processes for one second of one player, against the kernel's floor for the same messages.
 
-1,000 players, 20 snapshots and 10 commands a second each, 31 others in sight (radius 100 in a square of 1,000), all servers on one core: gateway,
-shard, coordinator, the ledger's server. The floor is a loop of bare sends and receives with as many bytes (benchmarks/_message_floor.py).
+1,000 players, 20 snapshots and 10 commands a second each, 31 others in sight (radius 100 in a square of 1,000), all servers on one
+core: gateway, shard, coordinator, the ledger's server. The floor is a loop of bare sends and receives with as many bytes
+(benchmarks/_message_floor.py).
 """
 
 from __future__ import annotations
