@@ -456,8 +456,11 @@ class Ledger(ABC):
 
     # membership and assignment
     @abstractmethod
-    async def heartbeat(self, member: Member) -> HeartbeatAnswer:
+    async def heartbeat(self, member: Member, known: bool = False) -> HeartbeatAnswer:
         """Register or refresh. A name held by another `number` whose beat is recorded is refused unless that one was evicted.
+
+        `known`: the ledger has accepted this number before. Where it has another under the name then, and the world is not
+        open, it is the server that went back, to the time of an earlier process: the name goes to who asks.
 
         Registering, and a change of kind, address or info["state"], raise routes_version; a plain beat does not.
         """

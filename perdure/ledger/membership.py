@@ -57,6 +57,8 @@ class Membership:
         self._beat = 0
         self._heard_s = -1.0
         self._waits = False
+        self._known = False
+        """Whether the ledger ever took a heartbeat under this number."""
         self.accepted = False
         """Whether the ledger took the last heartbeat: the cluster counts on this process, under `number`."""
         self._task: asyncio.Task[None] | None = None
@@ -69,7 +71,7 @@ class Membership:
         """Send one heartbeat and act on its answer; raises LedgerError (which says nothing about this member)."""
         self._beat += 1
         member = Member(self.name, self.kind, self.number, self._address, self._beat, self._info())
-        answer = await self._ledger.heartbeat(member)
+        answer = await self._ledger.heartbeat(member, self._known)
         self._heard_s = time.monotonic()
         was_accepted, self.accepted = self.accepted, answer.accepted
         if not answer.accepted:
@@ -78,10 +80,10 @@ class Membership:
             elif not self._waits:
                 self._waits = True
                 log.info("waiting_for_name", name=self.name, why=answer.detail)
-            self.number = new_number()
+            self.number, self._known = new_number(), False
             await self._evicted()
             return
-        self._waits = False
+        self._waits, self._known = False, True
         self._routes_changed(answer.routes_version)
         for order in answer.orders:
             self._obey(order)

@@ -269,11 +269,13 @@ class MemoryLedger(Ledger):
 
     # --- membership and assignment --------------------------------------------------------------------------------
 
-    async def heartbeat(self, member: Member) -> HeartbeatAnswer:
+    async def heartbeat(self, member: Member, known: bool = False) -> HeartbeatAnswer:
         data = self.store.data
         if (member.name, member.number) in data.evicted:
             return HeartbeatAnswer(False, data.version, detail=f"{member.name} ({member.number}) was evicted or has left")
         held = data.members.get(member.name)
+        if held is not None and held.number != member.number and known and data.opened_for != self.store.run_id:
+            held = None  # of the two this server has the older: it went back
         if held is not None and held.number != member.number:
             detail = f"{member.name} is held by number {held.number}: wait until its lease is over, or take another name"
             return HeartbeatAnswer(False, data.version, detail=detail)

@@ -376,11 +376,11 @@ class RedisLedger(Ledger):
 
     # --- membership and assignment --------------------------------------------------------------------------------
 
-    async def heartbeat(self, member: Member) -> HeartbeatAnswer:
+    async def heartbeat(self, member: Member, known: bool = False) -> HeartbeatAnswer:
         state = str(member.info.get("state", ""))
         number = str(member.number)
         packed: bytes = msgpack.packb([member.kind, number, member.address, str(member.beat), state, json.dumps(member.info)])  # type: ignore[assignment]
-        answer = await self._call("heartbeat", member.name, number, member.kind, member.address, state, packed)
+        answer = await self._call("heartbeat", member.name, number, member.kind, member.address, state, packed, "1" if known else "0")
         accepted, version = answer[0] == 1, int(answer[1])
         if not accepted:
             return HeartbeatAnswer(False, version, detail=answer[2].decode())

@@ -1,5 +1,5 @@
 -- perdure_v1_heartbeat: register a member or refresh it, and take its orders.
--- KEYS[1] base; ARGV name, number, kind, address, state, packed record (see KEY.MEMBERS)
+-- KEYS[1] base; ARGV name, number, kind, address, state, packed record (see KEY.MEMBERS), "1" where it was accepted before
 -- answer  {1, routes version, order, ...} | {0, routes version, detail}
 -- errors  WRONGTYPE, PERDURE ... (a damaged record)
 
@@ -10,6 +10,9 @@ local function heartbeat(keys, args)
     return { 0, digits(version), name .. ' (' .. number .. ') was evicted or has left' }
   end
   local held = member_of(base, name)
+  if held and held.number ~= number and args[7] == '1' and redis.call('HGET', base .. KEY.CONTROL, 'opened_for') ~= run_of() then
+    held = nil -- of the two this server has the older: it went back
+  end
   if held and held.number ~= number then
     local detail = name .. ' is held by number ' .. held.number .. ': wait until its lease is over, or take another name'
     return { 0, digits(version), detail }
