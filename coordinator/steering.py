@@ -38,6 +38,8 @@ from perdure.ledger.record import unpack_record
 from perdure.placement.lease import LeaseWatch
 
 CONCURRENT_CALLS = 64
+TAIL_RECORDS = 64
+"""How far before the end of a damaged log a record is looked for that tells its build."""
 """Calls to the ledger under way at once, when a lost shard's zones are assigned."""
 
 log = structlog.get_logger("coordinator")
@@ -217,22 +219,15 @@ class Steering:
 
     async def _carry_out_one(self, term: int, instruction: Assign | Intend | ReadTail) -> None:
         if isinstance(instruction, ReadTail):
-            self.state.handle(TailRead(instruction.zone, instruction.tick, await self._read_build(instruction.zone, instruction.tick)))
+            self.state.handle(
+                TailRead(instruction.zone, instruction.tick, await read_tail(self._ledger, instruction.zone, instruction.tick))
+            )
             return
         if isinstance(instruction, Assign):
             await self._ledger.assign(term, instruction.zone, instruction.shard, instruction.expected_epoch, instruction.at_checkpoint)
             return
         await self._ledger.intend(term, instruction.zone, instruction.successor)
         log.info("migration", zone=instruction.zone, successor=instruction.successor, reason=instruction.reason)
-
-    async def _read_build(self, zone: int, tick: int) -> str:
-        """Return the build that wrote a record; "" where the log does not hold it, or it cannot be read."""
-        try:
-            for logged in await self._ledger.read_log(zone, tick, 1):
-                return f"{unpack_record(logged.record).build:016x}"
-        except (LedgerRefused, ValueError) as error:
-            log.warning("record_unreadable", zone=zone, tick=tick, why=str(error))
-        return ""
 
     def _sort_failures(self, batch: Sequence[Instruction], answers: Sequence[BaseException | None]) -> int:
         """Return how many were refused; raise where one found no answer (or failed in another way)."""
@@ -282,3 +277,19 @@ class Steering:
         if self._outage_began_ms is None:
             self._outage_began_ms = self.now_ms()
             log.warning("the ledger does not answer; running zones wait, nobody is put out", error=str(error))
+
+
+async def read_tail(ledger: Ledger, zone: int, tick: int) -> str:
+    """Return the build that wrote a record, or the newest one before it that is there and whole; "" where there is none."""
+    for first in (tick, max(tick - TAIL_RECORDS, 1)):
+        try:
+            records = await ledger.read_log(zone, first, tick - first + 1)
+        except LedgerRefused as error:
+            log.warning("record_unreadable", zone=zone, tick=tick, why=str(error))
+            return ""
+        for logged in reversed(records):
+            try:
+                return f"{unpack_record(logged.record).build:016x}"
+            except ValueError as error:
+                log.warning("record_unreadable", zone=zone, tick=logged.tick, why=str(error))
+    return ""

@@ -19,6 +19,8 @@ class Tails:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[int, str]] = {}
+        self._asked: dict[int, str] = {}
+        """What the zone's owner said when it was asked: once it says something else, the log is another (an operator has mended it)."""
 
     def read(self, answer: TailRead) -> None:
         """Take an answer."""
@@ -32,16 +34,20 @@ class Tails:
         able = seen.eligible | seen.leaving
         if len({seen.builds[name] for name in able}) < 2:
             self._known.clear()
+            self._asked.clear()
             extra = [route for route in self._stuck(seen) if route.owner in seen.leaving and self._others(route, seen)]
             return replace(seen, orphans=seen.orphans + extra), []
         stuck = self._stuck(seen)
         tails: dict[int, str | None] = {}
         for route in [*seen.orphans, *stuck]:
             tick = seen.ticks.get(route.zone, 0)
+            why = seen.failures.get(route.zone, {}).get(route.owner, "")
             at, build = self._known.get(route.zone, (tick if tick == 0 else -1, ""))
-            tails[route.zone] = build if at == tick else None
+            tails[route.zone] = build if at == tick and self._asked.get(route.zone, why) == why else None
+            self._asked[route.zone] = why
         asked = [ReadTail(zone, seen.ticks[zone]) for zone, tail in tails.items() if tail is None]
         self._known = {zone: known for zone, known in self._known.items() if zone in tails}
+        self._asked = {zone: why for zone, why in self._asked.items() if zone in tails}
         return replace(seen, orphans=seen.orphans + [r for r in stuck if self._goes(r, tails, seen)], tails=tails), asked
 
     @staticmethod

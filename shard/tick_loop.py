@@ -333,14 +333,16 @@ class TickLoop:
             zone.zone, self._owner, zone.generation, zone.epoch, zone.tick, zone.digest, blob, blob_digest(blob), zone.in_zone(),
             zone.passages.since(zone.tick - self._sent_ticks),
         )  # fmt: skip
-        while zone.phase is Phase.FROZEN:
+        while self.zones.get(zone.zone) is zone and zone.phase is Phase.FROZEN:
             try:
                 head = await self._ledger.reseed(seed)
             except LedgerUnavailable:
                 await asyncio.sleep(RESEND_PAUSE_S)
             except LedgerRefused as error:
                 log.error("reseed_refused", zone=zone.zone, why=str(error))
-                self.remove(zone.zone)
+                if self.zones.get(zone.zone) is zone:  # else it has been loaded anew meanwhile
+                    self.remove(zone.zone)
+                return
             else:
                 zone.reseeded(head.generation, head.epoch)
                 log.warning("reseeded", zone=zone.zone, tick=zone.tick, generation=head.generation, epoch=head.epoch)

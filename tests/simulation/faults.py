@@ -173,8 +173,17 @@ class Faults:
         if name is None:
             return
         self._say("restart gateway", name)
-        self.cluster.machines.processes[name].signal(15)
-        self._then(self._for(6.0), lambda: self.cluster.start_if_gone(name))
+        machines = self.cluster.machines
+        process = machines.processes[name]
+        process.signal(15)
+
+        def back() -> None:
+            if machines.processes.get(name) is process:  # it takes its time to stop
+                self._then(0.2, back)
+            else:
+                self.cluster.start_if_gone(name)
+
+        self._then(self._for(6.0), back)
 
     def _do_scale(self) -> None:
         """One more shard; it is drained later, if it lives so long."""

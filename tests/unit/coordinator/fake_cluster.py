@@ -28,10 +28,11 @@ from coordinator.events import (
     ViewRead,
     WorldRead,
 )
+from coordinator.steering import read_tail
 from perdure.ledger.ledger import ClusterView, Commit, CommitStatus, EnterRequest, LedgerRefused, Member
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
-from perdure.ledger.record import Record, RecordKind, blob_digest, chain_digest, unpack_record
+from perdure.ledger.record import Record, RecordKind, blob_digest, chain_digest
 from perdure.wire.identifiers import player_key
 
 Answer = TypeVar("Answer")
@@ -201,9 +202,7 @@ class FakeCluster:
             case Assign(zone, shard, expected_epoch):
                 drive(self.ledger.assign(term, zone, shard, expected_epoch, instruction.at_checkpoint))
             case ReadTail(zone, tick):
-                records = drive(self.ledger.read_log(zone, tick, 1))
-                build = f"{unpack_record(records[0].record).build:016x}" if records else ""
-                coordinator.state.handle(TailRead(zone, tick, build))
+                coordinator.state.handle(TailRead(zone, tick, drive(read_tail(self.ledger, zone, tick))))
             case Intend(zone, successor):
                 drive(self.ledger.intend(term, zone, successor))
             case Evict(member, number):

@@ -171,6 +171,40 @@ def test_a_lost_shards_zones_go_to_shards_of_the_build_that_wrote_their_logs() -
     assert "a0" not in cluster.view().members
 
 
+def test_where_the_last_record_is_gone_the_one_before_it_tells_the_build() -> None:
+    cluster = two_builds(new=("b0", "b1", "b2"))
+    zones = cluster.owners()["a0"]
+    cluster.committing.discard("a0")
+    for zone in zones:
+        log = cluster.ledger.store.data.zones[zone].log
+        del log[max(log)]
+    cluster.kill("a0")
+    cluster.suspect("a0")
+    turns(cluster)
+    assert cluster.counts() == {"a1": 4}
+
+
+def test_a_zone_that_cannot_run_goes_to_its_build_once_its_log_is_mended() -> None:
+    """The first owner could not read how the log ends; then it can, and it is of another build."""
+    cluster = two_builds(old=("a0", "a1"), new=("b0",))
+    zone = min(cluster.owners()["a0"])
+    log = cluster.ledger.store.data.zones[zone].log
+    gone = dict(log)
+    log.clear()
+    cluster.committing = {"a1"}
+    drive(cluster.ledger.assign(cluster.view().term, zone, "b0", cluster.view().zones[zone].epoch))
+    epoch = cluster.view().zones[zone].epoch
+    cluster.say("b0", failed={str(zone): f"{epoch}: records are missing"})
+    turns(cluster)
+    assert cluster.owner(zone) == "b0", "nobody knows of a better one"
+    log.update(gone)
+    turns(cluster)
+    assert cluster.owner(zone) == "b0"
+    cluster.say("b0", failed={str(zone): f"{epoch}: replay gives another state"})
+    turns(cluster)
+    assert cluster.owner(zone) in ("a0", "a1")
+
+
 def test_the_log_counts_and_not_the_name_of_the_owner() -> None:
     """A process comes back under its old name, with another build."""
     cluster = two_builds(old=("a0", "a1"), new=("b0",))
