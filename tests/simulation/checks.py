@@ -46,6 +46,8 @@ class ZoneTruth:
     stamp: tuple[int, int] = (0, 0)
     looks: dict[int, tuple[int, dict[int, tuple[float, float, int, int]]]] = field(default_factory=dict)
     """tick -> (epoch, player -> (x, y, gold, relic))"""
+    run_id: str = ""
+    """The run of the ledger's server that took the last commit."""
 
 
 class Checks:
@@ -85,8 +87,13 @@ class Checks:
             self.fail(f"damaged log: {process.name} runs zone {commit.zone}, whose record of tick {self.damages[commit.zone]} is damaged")
         truth = self.zones[commit.zone]
         zone = truth.replica
-        if commit.tick == zone.tick and commit.digest == zone.digest:
-            return  # sent again, because the answer was lost
+        run_id, truth.run_id = truth.run_id, self.server.store.run_id
+        if commit.tick == zone.tick and commit.digest == zone.digest:  # sent again, because the answer was lost
+            if answer.page != zone.page:
+                if run_id == truth.run_id:
+                    self.fail(f"log: the commit of zone {commit.zone} tick {commit.tick} returned another page when it was sent again")
+                zone.page = answer.page  # a server that forgot this commit has taken it anew, with the inbox that it has
+            return
         self.commits += 1
         stamp = commit.generation, commit.epoch
         writer = truth.writer.setdefault(stamp, f"{process.name}/{id(process)}")
