@@ -15,6 +15,7 @@ from typing import Any
 
 from perdure.ledger.ledger import Sent, Transfer
 from perdure.wire.entries import Entry, unpack_entry
+from perdure.wire.identifiers import LOBBY
 
 REMEMBERED = 512
 """Transfers that a zone remembers."""
@@ -50,8 +51,8 @@ class Passages:
         return False
 
     def since(self, tick: int) -> tuple[Sent, ...]:
-        """Return what was sent away by ticks from `tick` on, oldest first."""
-        return tuple(sent for sent in self._sent if sent.tick >= tick)
+        """Return what was sent away by ticks from `tick` on, and who logged out whenever it was, oldest first."""
+        return tuple(sent for sent in self._sent if sent.tick >= tick or sent.transfer.target == LOBBY)
 
     def image(self) -> dict[str, Any]:
         """Return all of it, for a checkpoint."""

@@ -20,6 +20,8 @@ from perdure.ledger.ledger import (
     EPOCH_RESEED_STEP,
     EVICTED_REMEMBERED,
     INBOX_LIMIT_ENTRIES,
+    MOST_GENERATIONS,
+    MOVES_A_GENERATION,
     ORDERS_LIMIT,
     ROUTES_CHANNEL,
     SUSPECT_CHANNEL,
@@ -189,7 +191,7 @@ class MemoryLedger(Ledger):
         known.place, known.gateway, known.slot, known.resume = place, request.gateway, request.slot, request.resume_issued
         if joins:
             known.since_ms = request.now_ms
-            known.moves += 1
+            known.moves = max(known.moves, (min(data.generation, MOST_GENERATIONS) - 1) * MOVES_A_GENERATION) + 1
         entry = Entry(
             EntryKind.JOIN if joins else EntryKind.ATTACH,
             request.player,
