@@ -97,7 +97,7 @@ class Player:
 
     async def _play(self, client: Client) -> None:
         until = asyncio.get_running_loop().time() + self.random.uniform(5.0, 60.0)
-        while asyncio.get_running_loop().time() < until:
+        while self.resting or asyncio.get_running_loop().time() < until:
             await asyncio.sleep(self.random.uniform(0.05, 0.4))
             if client.ended is not None:
                 raise client.ended
