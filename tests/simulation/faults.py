@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from perdure.ledger.ledger import LoggedRecord
+from perdure.ledger.ledger import CHECKPOINTS_KEPT, LoggedRecord
 from perdure.ledger.memory_store import StoredData
 from perdure.ledger.record import blob_digest
 from tests.simulation.clock import Process
@@ -473,7 +473,10 @@ class Faults:
 
     def _mend_log(self, number: int, whole: LoggedRecord) -> None:
         self.cluster.checks.log_mended(number, self.cluster.shards_alive())
-        self.cluster.server.store.data.zones[number].log[whole.tick] = whole
+        zone = self.cluster.server.store.data.zones[number]
+        oldest = zone.checkpoints[-1].tick if len(zone.checkpoints) == CHECKPOINTS_KEPT else 0
+        if whole.tick >= oldest:  # else it was trimmed meanwhile, behind a checkpoint that the dead owner had asked for
+            zone.log[whole.tick] = whole
 
     def _do_log_bit_flip(self) -> None:
         def flipped(whole: LoggedRecord) -> LoggedRecord:
