@@ -6,8 +6,18 @@ import pytest
 from ledger_lab import Lab, logout, seed
 
 from perdure.ledger import keys
-from perdure.ledger.ledger import CommitStatus, EnterStatus, LedgerRefused, LedgerUnavailable, PlayerInZone, Restated
-from perdure.wire.entries import EntryKind
+from perdure.ledger.ledger import (
+    MOST_GENERATIONS,
+    MOVES_A_GENERATION,
+    CommitStatus,
+    EnterStatus,
+    LedgerRefused,
+    LedgerUnavailable,
+    Member,
+    PlayerInZone,
+    Restated,
+)
+from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import player_key
 
 pytestmark = pytest.mark.asyncio
@@ -100,3 +110,43 @@ async def test_players_that_no_gateway_has_are_detached(lab: Lab) -> None:
     assert await lab.ledger.restate(7, [], keep=[player_key("bob")]) == []
     assert {presence.name: presence.gateway for presence in await lab.ledger.online()} == {"ada": -1, "bob": 7, "dan": 8}
     assert [(entry.kind, entry.player) for entry in await lab.inbox(0)] == [(EntryKind.DETACH, player_key("ada"))]
+
+
+async def test_a_player_whom_the_ledger_forgot_has_a_number_above_all_that_zones_remember(lab: Lab) -> None:
+    """A zone passes over who comes at a number that it has seen: who comes anew must not."""
+    await lab.zones(0)
+    await lab.enter("ada")
+    (joined,) = await lab.ledger.read_inbox(0)
+    assert unpack_entry(joined).hop == 1
+    await shut(lab)
+    assert await lab.ledger.open_world(lab.term, 3) == 3
+    await lab.enter("bob")
+    (_, joined) = await lab.ledger.read_inbox(0)
+    assert unpack_entry(joined).hop == 2 * MOVES_A_GENERATION + 1
+    assert (await lab.ledger.player(player_key("bob"))).moves == 2 * MOVES_A_GENERATION + 1  # type: ignore[union-attr]
+
+
+async def test_the_numbers_of_moves_stay_within_their_32_bits(lab: Lab) -> None:
+    await lab.zones(0)
+    await shut(lab)
+    await lab.ledger.open_world(lab.term, MOST_GENERATIONS + 5)
+    await lab.enter("ada")
+    (joined,) = await lab.ledger.read_inbox(0)
+    assert unpack_entry(joined).hop == (MOST_GENERATIONS - 1) * MOVES_A_GENERATION + 1 < 1 << 31
+
+
+async def test_a_server_that_went_back_gives_a_name_to_the_process_that_it_had_accepted_last(lab: Lab) -> None:
+    """It has an earlier process under the name. The one that lives was accepted by it, before it went back."""
+    await lab.zones(0)
+    await lab.ledger.heartbeat(Member("shard-a", "shard", 11, "unix:/a", 1, {"state": "ready"}))
+    later = Member("shard-a", "shard", 12, "unix:/b", 9, {"state": "ready"})
+    assert not (await lab.unchanged(lab.ledger.heartbeat(later, known=True))).accepted, "the world is open: it was put out"
+    await shut(lab)
+    assert not (await lab.unchanged(lab.ledger.heartbeat(later))).accepted, "a newcomer waits"
+    before = await lab.ledger.routes_version()
+    assert (await lab.ledger.heartbeat(later, known=True)).accepted
+    view = await lab.ledger.view()
+    assert view.members["shard-a"] == later and view.version == before + 1
+    await lab.ledger.open_world(lab.term)
+    assert (await lab.ledger.heartbeat(later)).accepted
+    assert not (await lab.unchanged(lab.ledger.heartbeat(Member("shard-a", "shard", 11, "unix:/a", 2, {"state": "ready"})))).accepted

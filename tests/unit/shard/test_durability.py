@@ -446,3 +446,17 @@ def test_who_walked_away_from_a_zone_that_is_taken_back_is_in_one_place(owner_li
     for _ in range(4):
         world.tick(encode=True)
     assert world.holder("one") == [0] and world.row("one")["gold"] == 41
+
+
+def test_who_logged_out_is_put_back_however_long_ago_it_was() -> None:
+    """A ledger that comes back empty does not know it: only the zone that it left has what was saved."""
+    world = World(program(str(SMALL)), 2, 1)
+    world.join("leaver")
+    for _ in range(3):
+        world.tick(encode=True)
+    leaver = world.players["leaver"]
+    assert now(world.ledger.leave(leaver.key, leaver.session))
+    for _ in range(300):
+        world.tick(encode=True)
+    (sent,) = world.zones[0].passages.since(world.zones[0].tick - 200)
+    assert (sent.transfer.target, sent.transfer.player) == (LOBBY, leaver.key) and sent.tick < 10

@@ -196,3 +196,30 @@ async def test_a_zone_that_was_put_back_anew_since_it_was_prefetched_is_loaded_a
         assert shard.ticks.zones[0].tick >= 6 and not shard.failed
         signal.raise_signal(signal.SIGTERM)
         assert await serving == 0
+
+
+async def test_a_reseed_that_is_refused_ends_and_leaves_the_zone_that_was_loaded_since(tmp_path: Path) -> None:
+    """The ledger is ahead: the frozen zone goes, once, and whoever took its place stays."""
+    ledger, game = MemoryLedger(), warm_program(SMALL)
+    term = (await ledger.elect("test")).term
+    for epoch in range(2):
+        await ledger.assign(term, 0, "shard-1", epoch)
+    shard = ShardService(settings(tmp_path), game, ledger)
+    grid = WorldGrid(*game.game.world_size, 2, 1)
+
+    def made() -> Zone:
+        zone = Zone(game, 0, grid, 1)
+        zone.recovered(1, 1)
+        return zone
+
+    for loaded in ({}, {0: made()}):
+        frozen = made()
+        frozen.step()
+        frozen.encode()
+        frozen.committed(CommitAnswer(CommitStatus.GAP))
+        shard.ticks.zones.clear()
+        shard.ticks.zones.update(loaded or {0: frozen})
+        async with asyncio.timeout(5):
+            await shard.ticks._reseed(frozen)
+        assert shard.ticks.zones == loaded
+    shard.ticks.executor.shutdown()
