@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 
 import msgpack
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from perdure.game.portable import unpack_rows
 from perdure.ledger.ledger import CHECKPOINTS_KEPT, Ledger, LedgerError, LedgerUnavailable
 from perdure.ledger.record import chain_digest, unpack_record
+from perdure.wire.entries import unpack_entry
 from perdure.wire.link import command_dtype
 from shard.kernels import layout
 from shard.zone import CHECKPOINT_MAGIC
@@ -89,9 +91,15 @@ class LogWatch:
                 continue
             image = msgpack.unpackb(blob[len(CHECKPOINT_MAGIC) + 4 :])
             players = unpack_rows(image["sections"]["players"], layout.PLAYER)
-            for player, last in zip(players["key"].tolist(), players["last_seq"].tolist(), strict=True):
-                self.restored[player] = max(self.restored.get(player, 0), last)
+            self._restore(zip(players["key"].tolist(), players["last_seq"].tolist(), strict=True))
+            # Who was on its way from zone to zone is in no table: what it had applied goes with it.
+            moved = [unpack_entry(entry) for *_, entry in image["passages"]["sent"]] + [unpack_entry(entry) for entry in image["page"]]
+            self._restore((entry.player, entry.last_seq) for entry in moved)
             self._next[zone], self._digest[zone] = first, image["digest"]
+
+    def _restore(self, applied: Iterable[tuple[int, int]]) -> None:
+        for player, last in applied:
+            self.restored[player] = max(self.restored.get(player, 0), last)
 
     async def _skip_trimmed(self, zone: int, first: int) -> None:
         """Go on at `first` if the log was trimmed up to it, which two kept checkpoints say; otherwise the log has a hole."""

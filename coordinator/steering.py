@@ -105,6 +105,9 @@ class Steering:
             self.state.handle(GatewaysInUse(self._gateways_in_use()))
             view = await self._ledger.view()
             self._note_answer(view)
+            if not self.leading:
+                # Who stands by looks on: what the world was like is known to it when it leads, also over a ledger that has forgotten it.
+                self.state.handle(ViewRead(self.view_read_ms, view))
             if not self.leading or view.leader != self.name:
                 # Somebody else leads, or nobody does, or (the ledger went back in time) not who we took for the leader.
                 return Turn.ACTED if await self._stand() else Turn.IDLE

@@ -72,6 +72,27 @@ async def test_a_resigned_leader_is_followed_at_once() -> None:
     assert second.steering.leading
 
 
+async def test_a_standby_that_leads_over_an_empty_ledger_waits_for_owners_and_tells_what_nobody_puts_back() -> None:
+    """It is the first to come in the new election, and all that the ledger has is new."""
+    first = AdminBench()
+    await first.start("s0")
+    await first.commit(0)
+    second = AdminBench(store=first.store, name="c1", ledger_is_new=True)
+    await second.turns()
+    assert not second.steering.leading
+    empty = MemoryStore()
+    empty.data.opened_for = ""
+    first.store.restore(empty.snapshot())
+    with capture_logs() as lines:
+        await second.turns()
+        assert second.steering.leading and not (await second.ledger.view()).opened
+        second.now_s += 1.1
+        await second.turns()
+    view = await second.ledger.view()
+    assert view.opened and view.generation == 2
+    assert [line["zone"] for line in lines if line["log_level"] == "error"] == [0]
+
+
 async def test_an_old_leader_that_wakes_up_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     old = AdminBench()
     await old.start("s0", "s1")
