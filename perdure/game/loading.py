@@ -30,7 +30,8 @@ def load_game(path: str | Path) -> LoadedGame:
     file = _game_file(Path(path))
     files = tuple(sorted(file.parent.rglob("*.py"))) if file.name == "__init__.py" else (file,)
     name = f"perdure_games_{file.parent.name if file.name == '__init__.py' else file.stem}_{sources_digest(files):016x}"
-    if name not in sys.modules:
+    known = sys.modules.get(name)
+    if known is None or not Path(known.__file__ or "").exists():  # one whose file is gone cannot be checked: that reads its source
         with cache_in(cache_root() / "games" / f"{sources_digest([*generator_sources(), *files]):016x}"):
             _run(name, file)
     module = sys.modules[name]

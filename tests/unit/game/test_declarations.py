@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from pathlib import Path
 
 import pytest
@@ -311,3 +312,13 @@ def test_declarations_need_no_compiler_to_be_read() -> None:
 
     assert [f.name for f in game.entities[0].fields] == ["x", "y"]
     assert Man.__name__ == "Man"
+
+
+def test_a_game_whose_file_was_moved_is_loaded_from_where_it_is(tmp_path: Path) -> None:
+    """What was loaded before cannot be checked any more once its source is gone."""
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        file = write(tmp_path / folder, GAME, MAN, TICK)
+        assert load_game(file).game.name == "trial"
+        file.unlink()
+        linecache.clearcache()
