@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 from pathlib import Path
 
@@ -319,6 +320,8 @@ def test_a_game_whose_file_was_moved_is_loaded_from_where_it_is(tmp_path: Path) 
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
         file = write(tmp_path / folder, GAME, MAN, TICK)
-        assert load_game(file).game.name == "trial"
+        (hook, *_) = load_game(file).game.hook_sources
+        assert Path(inspect.getsourcefile(hook) or "").exists()
+        assert inspect.getsourcelines(hook)  # as the check of its rules does
         file.unlink()
         linecache.clearcache()
