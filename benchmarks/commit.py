@@ -27,10 +27,11 @@ from perdure.ledger.redis_ledger import RedisLedger
 
 RECORD_BYTES = 600
 """A zone of about 60 players at 10 commands a second: 30 rows of 16 bytes, and the header."""
+PLAYERS_A_ZONE = 60
 BAR_P50_MS, BAR_P99_MS = 1.5, 5.0
 
 
-class _Zones:
+class Chains:
     """The chains of some zones; makes the commits of the next tick."""
 
     def __init__(self, zones: list[int]) -> None:
@@ -47,7 +48,8 @@ class _Zones:
         return commits
 
 
-async def _server_cpu_s(client: redis.asyncio.Redis) -> float:
+async def server_cpu_s(client: redis.asyncio.Redis) -> float:
+    """Return the seconds of processor time that the server's main thread has used."""
     info: Any = await client.info("cpu")
     # The main thread alone: the figure of the whole process counts background threads, which no tick waits for.
     return float(info.get("used_cpu_sys_main_thread", info["used_cpu_sys"])) + float(
@@ -56,13 +58,13 @@ async def _server_cpu_s(client: redis.asyncio.Redis) -> float:
 
 
 async def _series(
-    commit: Callable[[list[Commit]], Awaitable[Any]], zones: _Zones, ticks: int, client: redis.asyncio.Redis, tick_hz: int
+    commit: Callable[[list[Commit]], Awaitable[Any]], zones: Chains, ticks: int, client: redis.asyncio.Redis, tick_hz: int
 ) -> dict[str, float]:
     for _ in range(20):
         await commit(zones.tick())
     prepared = [zones.tick() for _ in range(ticks)]
     latencies: list[float] = []
-    server, cpu = await _server_cpu_s(client), 0.0
+    server, cpu = await server_cpu_s(client), 0.0
     due = time.perf_counter()
     for commits in prepared:
         if tick_hz:
@@ -72,7 +74,7 @@ async def _series(
         await commit(commits)
         latencies.append(time.perf_counter() - began)
         cpu += time.process_time() - began_cpu
-    server = await _server_cpu_s(client) - server
+    server = await server_cpu_s(client) - server
     calls = ticks * len(prepared[0])
     cuts = statistics.quantiles(latencies, n=100)
     return {
@@ -114,7 +116,7 @@ async def _measure(zones: int, ticks: int, rounds: int, tick_hz: int, folder: Pa
                 next_zone += zones
                 for zone in fresh:
                     await ledger.assign(term, zone, "bench", 0)
-                series.append(await _series(commit, _Zones(fresh), ticks, client, tick_hz))
+                series.append(await _series(commit, Chains(fresh), ticks, client, tick_hz))
             # Medians of the rounds: a neighbour on the machine spoils a round, not the figure.
             results[name] = {figure: statistics.median(row[figure] for row in series) for figure in series[0]}
         began = time.perf_counter()
