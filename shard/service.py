@@ -226,6 +226,7 @@ class ShardService:
             "players": {str(n): zone.player_count() for n, zone in zones.items()},
             "failed": {str(n): why for n, why in self.failed.items()},
             "stale": {str(n): epoch for n, epoch in self._stale.items()}, "paused": self.ticks.paused,
+            "tick_ms": self.ticks.times.told(),
         }  # fmt: skip
 
     async def _on_evicted(self) -> None:

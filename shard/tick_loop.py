@@ -25,6 +25,7 @@ from shard.handover import Handovers
 from shard.link_server import LinkServer
 from shard.mending import RULES_RAISE, Mending
 from shard.metrics import ShardMetrics
+from shard.tick_times import TickTimes
 from shard.zone import Phase, Zone
 
 log = structlog.get_logger("shard.tick")
@@ -59,6 +60,7 @@ class TickLoop:
         self._paused_after_s = paused_after_s
         self._owner = owner
         self._sent_ticks = round(RESEND_SENT_S * tick_hz)
+        self.times = TickTimes()
         self.mending = Mending(ledger, self.executor, self._replace, self._give_up)
         self.handovers = Handovers(self._last_checkpoint)
         self.zones: dict[int, Zone] = {}
@@ -195,7 +197,9 @@ class TickLoop:
             self._answered(zone, answer, made)
         self._metrics.step.observe(after_step - started)
         self._metrics.encode.observe(after_encode - after_step)
-        self._metrics.tick.observe(time.monotonic() - started)
+        took_s = time.monotonic() - started
+        self._metrics.tick.observe(took_s)
+        self.times.add(took_s)
         if self.ticked % 20 == 0:
             self._metrics.players.set(sum(zone.player_count() for zone in self.zones.values()))
 

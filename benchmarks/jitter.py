@@ -1,0 +1,67 @@
+"""Evenness: how regularly snapshots come, and how much longer the longest tick takes than the mean one, over ten minutes.
+
+1,000 players as in `endtoend`, all servers on one core. Intervals are those at which clients read snapshots, in windows of so many
+seconds; a shard tells its last ticks in its heartbeats. A pause of the collector, a checkpoint that blocks the loop, a cache that
+grows: each shows here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from statistics import fmean, median
+from typing import Any
+
+from benchmarks._crowded import INTEREST, Crowded, crowded, reach_of
+from benchmarks._playing import console
+
+BAR_P99_MS, BAR_TICK_RATIO = 60.0, 5.0
+SIDE = 1000
+WINDOW_S = 20.0
+LOOK_S = 1.0
+
+
+def run(players: int = 1000, minutes: float = 10.0) -> dict[str, Any]:
+    """Play for so many minutes; percentiles are medians over windows of 20 s, the worst tick is that of the whole time."""
+    import uvloop
+
+    return uvloop.run(_run(players, minutes))
+
+
+async def _run(players: int, minutes: float) -> dict[str, Any]:
+    windows = max(1, math.ceil(minutes * 60.0 / WINDOW_S))
+    found: list[dict[str, float]] = []
+    ticks: list[dict[str, float]] = []
+    faults = 0
+    async with crowded(players, reach_of(players, players * math.pi * INTEREST**2 / SIDE**2)) as world:
+        looking = asyncio.ensure_future(_look(world, ticks))
+        try:
+            for number in range(windows):
+                with console.status(f"{number * WINDOW_S / 60:.1f} of {windows * WINDOW_S / 60:.1f} minutes"):
+                    seen, _ = await world.measure(WINDOW_S)
+                found.append({"p99": seen.interval_ms_p99, "p999": seen.interval_ms_p999, "max": seen.interval_ms_max})
+                faults = seen.faults
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+    p99 = median(one["p99"] for one in found)
+    mean_ms, longest_ms = fmean(one["mean"] for one in ticks), max(one["longest"] for one in ticks)
+    return {
+        "interval_ms_p99": round(p99, 1), "bar_p99_ms": BAR_P99_MS, "interval_ms_p999": round(median(one["p999"] for one in found), 1),
+        "interval_ms_p99_worst_window": round(max(one["p99"] for one in found), 1),
+        "interval_ms_max": round(max(one["max"] for one in found), 1),
+        "tick_ratio": round(longest_ms / mean_ms, 2), "bar_tick_ratio": BAR_TICK_RATIO, "tick_ms_mean": round(mean_ms, 2),
+        "tick_ms_longest": round(longest_ms, 2), "minutes": round(windows * WINDOW_S / 60, 1), "players": players, "faults": faults,
+        "passed": p99 <= BAR_P99_MS and longest_ms <= BAR_TICK_RATIO * mean_ms and faults == 0,
+    }  # fmt: skip
+
+
+async def _look(world: Crowded, ticks: list[dict[str, float]]) -> None:
+    """Read what shards say of their ticks, once a second; the first looks are of the time in which players came."""
+    await asyncio.sleep(WINDOW_S - LOOK_S)
+    while True:
+        await asyncio.sleep(LOOK_S)
+        for member in (await world.cluster.ledger.view()).members.values():
+            told = member.info.get("tick_ms")
+            if isinstance(told, dict) and told:
+                ticks.append(told)
