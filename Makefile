@@ -65,9 +65,8 @@ format: setup ## let ruff mend and format what it can
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-bench: setup ## run one bench (NAME=failover)
-	@[[ -n "$(NAME)" ]] || { echo "say which: make bench NAME=failover" >&2; $(BIN)/perdure bench --help; exit 2; }
-	@$(BIN)/perdure bench $(NAME) $(ARGS)
+bench: setup ## all benches in one table, with their bars (ARGS=--quick), or one of them (NAME=failover)
+	@$(BIN)/perdure bench $(or $(NAME),all) $(ARGS)
 
 load: setup ## thousands of players on the cluster that runs here, or on one of its own (USERS=2000 ARGS="--scenario kill")
 	@$(BIN)/perdure load --users $(or $(USERS),200) $(ARGS)

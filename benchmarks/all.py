@@ -1,0 +1,116 @@
+"""Every bench in one table: what was measured, its bar, and whether it is met or falls short.
+
+Each runs in a process of its own, one after the other, since they pin cores and compile games. `--only a,b` runs some of them;
+`--quick` takes less time for each, for a look, not for a figure that one states. The fault matrix has a command of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks._playing import console
+from perdure.cli.bench import BadOption
+
+DEADLINE_S = 2 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A figure of a bench: `path` leads to it in the bench's JSON, parts by dots. It may be `bar` at most, or must be `at_least` so much."""
+
+    path: str
+    unit: str
+    bar: float | None = None
+    at_least: float | None = None
+
+    def met(self, value: float) -> bool:
+        return (self.bar is None or value <= self.bar) and (self.at_least is None or value >= self.at_least)
+
+
+BENCHES: dict[str, tuple[tuple[str, ...], tuple[Row, ...]]] = {
+    # name: options of --quick, figures
+    "startup": (("--rounds", "2", "--cold", "0"), (Row("warm_s_median", "s", 4.0),)),
+    "encode": ((), (Row("ratio", "of a copy", 6.0),)),
+    "tick": ((), (Row("ns_per_visible_entity", "ns an entity"),)),
+    "wire": ((), (Row("bytes_per_visible_entity", "bytes an entity", 8.0),)),
+    "fanout": (("--rounds", "3", "--seconds", "2"), (Row("ratio", "of a bare write", 1.3),)),
+    "commit": (("--rounds", "3"), (Row("ours.p50_ms", "ms, p50", 1.5), Row("ours.p99_ms", "ms, p99", 5.0))),
+    "redis": (("--rounds", "3", "--seconds", "2"), (Row("commits_a_second", "a second"),)),
+    "endtoend": (("--rounds", "3", "--seconds", "4"), (Row("ratio", "of bare messages", 1.8),)),
+    "capacity": ((), (Row("players", "players", at_least=2000),)),
+    "jitter": (("--minutes", "1"), (Row("interval_ms_p99", "ms, p99", 60.0), Row("tick_ratio", "worst / mean tick", 5.0))),
+    "memory": (
+        ("--minutes", "2"), (Row("gateway_kib_a_player", "KiB a player", 20.0), Row("gateway_growth_an_hour", "growth an hour", 0.05)),
+    ),
+    "failover": (("--kills", "5"), (Row("blackout_ms_p50", "ms, p50", 400), Row("blackout_ms_p99", "ms, p99", 1000))),
+    "migration": (("--migrations", "10"), (Row("gap_ms_p99", "ms, p99", 150),)),
+    "crossing": (("--crossings", "50"), (Row("gap_ms_p99", "ms, p99", 150),)),
+    "zombie": (("--rounds", "2"), (Row("blackout_ms_p99", "ms, p99", 2000),)),
+}  # fmt: skip
+
+
+def run(only: str = "", quick: bool = False) -> dict[str, Any]:
+    """Run them; `passed` is whether every figure that has a bar meets it, and every bench says so of itself."""
+    wanted = [name.strip() for name in only.split(",") if name.strip()] or list(BENCHES)
+    unknown = [name for name in wanted if name not in BENCHES]
+    if unknown:
+        raise BadOption(f"--only: there is no bench {unknown[0]!r}; there are {', '.join(BENCHES)}")
+    done: dict[str, Any] = {}
+    for at, name in enumerate(wanted):
+        began_s = time.monotonic()
+        with console.status(f"{name} ({at + 1} of {len(wanted)})"):
+            found = _bench(name, BENCHES[name][0] if quick else ())
+        done[name] = {"took_s": round(time.monotonic() - began_s, 1), **found}
+        console.print(f"{name}: {'did not run' if 'fault' in found else 'measured'}, {done[name]['took_s']:.0f} s", highlight=False)
+    rows = [row for name in wanted for row in _rows(name, done[name])]
+    return {"rows": rows, "quick": quick, "benches": done, "passed": all(row["verdict"] in ("met", "measured") for row in rows)}
+
+
+def _bench(name: str, options: tuple[str, ...]) -> dict[str, Any]:
+    words = [sys.executable, "-m", "perdure", "bench", name, "--json", *options]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    try:
+        return dict(json.loads(ran.stdout.splitlines()[-1]))
+    except (ValueError, IndexError):
+        said = (ran.stderr.strip().splitlines() or ["nothing"])[-1]
+        return {"fault": f"exit code {ran.returncode}: {said}"}
+
+
+def _rows(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for row in BENCHES[name][1]:
+        value = figure(found, row.path)
+        bar = row.bar if row.bar is not None else row.at_least
+        if value is None:
+            verdict = found.get("fault") or f"it has no figure {row.path}"
+        else:
+            verdict = "measured" if bar is None else "met" if row.met(value) else "falls short"
+        rows.append({"bench": name, "figure": row.path, "value": value, "unit": row.unit, "bar": bar, "verdict": verdict})
+    return rows
+
+
+def figure(found: dict[str, Any], path: str) -> float | None:
+    """Return a number out of a bench's JSON, or None where it is not there."""
+    value: Any = found
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return the table as text."""
+    table = Table("bench", "figure", "value", "bar", "verdict", title="benches" + (" (a quick look)" if result["quick"] else ""))
+    for row in result["rows"]:
+        bar = "" if row["bar"] is None else f"{row['bar']:g}"
+        value = "-" if row["value"] is None else f"{row['value']:,.2f}".rstrip("0").rstrip(".")
+        table.add_row(row["bench"], row["unit"], value, bar, row["verdict"])
+    with console.capture() as text:
+        console.print(table)
+    return text.get()
