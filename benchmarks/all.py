@@ -23,7 +23,7 @@ DEADLINE_S = 2 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A figure of a bench: `path` leads to it in the bench's JSON, parts by dots. It may be `bar` at most, or must be `at_least` so much."""
+    """A figure of a bench: `path` leads to it in its JSON, parts by dots. It may be `bar` at most, or must be `at_least` so much."""
 
     path: str
     unit: str
