@@ -1,0 +1,65 @@
+"""Inbound: what a gateway's process spends on a command (read, unmask, parse, validate, batch, write to the link), against a
+websocket listener in C that only receives frames of as many bytes.
+
+The gateway's figure is a difference: its processor time with the commands, less that without them while everything else goes on, a
+command. The floor is picows (benchmarks/_inbound_floor.py): its listener counts a frame and forgets it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from statistics import median
+from typing import Any
+
+from benchmarks._crowded import COMMANDS_HZ, cores, crowded, reach_of
+from benchmarks._playing import console
+from benchmarks._swarm import SLICES
+from benchmarks.endtoend import COMMAND_BYTES
+from perdure.cli.children import die_with_parent
+
+BAR = 1.6
+VISIBLE = 20.0
+
+
+def run(players: int = 500, rounds: int = 5, seconds: float = 4.0) -> dict[str, Any]:
+    """Measure `rounds` times `seconds` each with commands and without; medians. The floor is measured after it."""
+    import uvloop
+
+    return uvloop.run(_run(players, rounds, seconds))
+
+
+async def _run(players: int, rounds: int, seconds: float) -> dict[str, Any]:
+    costs, faults = [], 0
+    async with crowded(players, reach_of(players, VISIBLE)) as world:
+        for number in range(rounds):
+            with console.status(f"round {number + 1} of {rounds}"):
+                busy, with_them = await world.measure(seconds)
+                await world.swarm.steer(0)
+                _, without = await world.measure(seconds)
+                await world.swarm.steer(COMMANDS_HZ)
+                await world.measure(1.0)
+            costs.append((with_them["gateway"] - without["gateway"]) / (busy.commands / busy.seconds))
+            faults = busy.faults
+    with console.status("the floor"):
+        floor = _floor(players, rounds, seconds)
+    gateway_us, floor_us = median(costs) * 1e6, median(floor) / 1e3
+    return {
+        "ratio": round(gateway_us / floor_us, 2), "bar": BAR, "gateway_us": round(gateway_us, 2), "floor_us": round(floor_us, 2),
+        "command_bytes": COMMAND_BYTES, "commands_a_second_each": COMMANDS_HZ, "players": players, "rounds": rounds, "faults": faults,
+        "passed": gateway_us <= BAR * floor_us and faults == 0,
+    }  # fmt: skip
+
+
+def _floor(sockets: int, rounds: int, seconds: float) -> list[float]:
+    server_core, peer_core = cores()
+    order = {"sockets": sockets, "command_bytes": COMMAND_BYTES, "command_hz": COMMANDS_HZ, "slices": SLICES, "seconds": seconds,
+             "rounds": rounds, "server_core": server_core, "peer_core": peer_core}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks._inbound_floor"], input=json.dumps(order) + "\n", capture_output=True, text=True, check=False,
+        timeout=60.0 + seconds * (rounds + 1), preexec_fn=die_with_parent,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"the floor could not be measured: {done.stderr.strip().splitlines()[-1:]}")
+    return list(json.loads(done.stdout))
