@@ -10,7 +10,8 @@ from gateway.metrics import GatewayCounters
 from gateway.service import GatewayService
 from gateway.shard_links import ShardLinks
 from perdure.client import Client
-from perdure.ledger.ledger import EnterAnswer, EnterRequest, Member
+from perdure.ledger import membership
+from perdure.ledger.ledger import EnterAnswer, EnterRequest, HeartbeatAnswer, LedgerUnavailable, Member
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.wire.identifiers import player_key
 from perdure.wire.opcodes import Close
@@ -115,3 +116,28 @@ async def test_links_that_change_while_the_gateway_gets_another_number_are_all_t
                 assert all(linked), f"number {number} is linked to {sum(linked)} of {len(linked)} shards"
         finally:
             await links.close()
+
+
+class Deaf(MemoryLedger):
+    """Does not answer heartbeats."""
+
+    async def heartbeat(self, member: Member, known: bool = False) -> HeartbeatAnswer:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+
+async def test_a_heartbeat_without_an_answer_is_given_up_in_time_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert membership.ANSWER_DEADLINE_S <= 3.0 / 2, "a gateway's lease"
+    monkeypatch.setattr(membership, "ANSWER_DEADLINE_S", 0.01)
+    one = membership.Membership(
+        Deaf(), kind="gateway", name="g", address="ws://g", heartbeat_s=0.1, development=True, info=dict, routes_changed=lambda _: None,
+        evicted=nobody_knows, drain=lambda: None,
+    )  # fmt: skip
+    async with asyncio.timeout(BOUND_S):
+        with pytest.raises(LedgerUnavailable, match="no answer to a heartbeat"):
+            await one.beat()
+    assert not one.accepted
+
+
+async def nobody_knows() -> None:
+    raise AssertionError("silence is no eviction")
