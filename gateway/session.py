@@ -40,6 +40,8 @@ from perdure.wire.opcodes import PROTOCOL_VERSION, ClientOp, Close, Notice, Snap
 MAX_SEQ = (1 << 32) - 1
 UNKNOWN_ACK = -1
 NO_HOP = -1
+HELD_SWEEPS = 2
+"""Sweeps (of a second each) for which the commands of a suspect are held back from a new owner."""
 
 _KEYFRAME = int(SnapshotFlag.KEYFRAME)
 _GONE = int(SnapshotFlag.GONE)
@@ -59,6 +61,7 @@ class Session:
         "_counters",
         "_death_seq",
         "_deaths",
+        "_held_sweeps",
         "_lost_link",
         "_lost_seq",
         "_other_due_s",
@@ -122,6 +125,7 @@ class Session:
         self._strike_due_s = 0.0
         self._other_due_s = 0.0
         self._deaths = 0
+        self._held_sweeps = 0
         self._death_seq = -1
         self._lost_seq = -1
         self._lost_link: object | None = None
@@ -214,7 +218,7 @@ class Session:
         pending.append((seq, row))
         self.last_seq = seq
         self._counters.commands += 1
-        return row if self.state is _PLAYING else None
+        return row if self.state is _PLAYING and not self._held_sweeps else None
 
     def _check(self, values: list[int | float | bool], data: bytes, at: int) -> tuple[int, bytes] | None:
         """Return the learned form of a decoded command, or close and return None where it breaks the schema."""
@@ -346,15 +350,33 @@ class Session:
         self._go(SessionEvent.ROUTED)
         self.route, self.hop, self.zone, self._owner = route, hop, route.zone, route.link.name
         self.acknowledge(ack)
-        if self.pending:
-            self._counters.resends += 1
-            self._counters.resent_commands += len(self.pending)
-            self.instructions.append(Forward(route, tuple(row for _, row in self.pending)))
+        self._held_sweeps = HELD_SWEEPS if self._is_suspect() else 0
+        self._send_again()
         if not flags & _KEYFRAME:
             # Its deltas have no baseline at this client: frames may have been lost with the old link.
             self.muted = True
             self.ask_keyframe()
         return True
+
+    def _is_suspect(self) -> bool:
+        """Would one more death put this session out, for the command that it would send first?"""
+        rules = self._rules
+        return (
+            rules is not None and self._deaths > 0 and self._deaths + 1 >= rules.limits.poison_deaths
+            and bool(self.pending) and self.pending[0][0] == self._death_seq
+        )  # fmt: skip
+
+    def _send_again(self) -> None:
+        if self.route is not None and self.pending and not self._held_sweeps:
+            self._counters.resends += 1
+            self._counters.resent_commands += len(self.pending)
+            self.instructions.append(Forward(self.route, tuple(row for _, row in self.pending)))
+
+    def swept(self) -> None:
+        """Time has passed: the commands of a suspect go to the new owner once it has lived for a while (decision 0009)."""
+        if self._held_sweeps:
+            self._held_sweeps -= 1
+            self._send_again()
 
     def admit(self, flags: int) -> bool:
         """Return whether a frame with flags, or for a muted session, is written; called after `reroute`/`acknowledge`."""
@@ -391,8 +413,9 @@ class Session:
         if route is None or route.link is not link:
             return
         self._lost_link = None
-        if self.pending and self.state is SessionState.PLAYING:
+        if self.pending and self.state is SessionState.PLAYING and not self._held_sweeps:
             self._lost_link, self._lost_seq = link, self.pending[0][0]
+        self._held_sweeps = 0
         self.route = None
         self._go(SessionEvent.ROUTE_LOST)
 

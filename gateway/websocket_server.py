@@ -454,6 +454,9 @@ class WebsocketEndpoint:
             session = connection.session
             if session.state is SessionState.CLOSED or connection.state is not OPEN:
                 continue
+            session.swept()
+            if session.instructions:
+                self.dispatch.perform(session)
             if connection.heard:
                 connection.heard = connection.pinged = False
                 connection.heard_s = now_s

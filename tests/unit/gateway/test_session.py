@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.session import Session
+from gateway.session import HELD_SWEEPS, Session
 from gateway.session_instructions import AskKeyframe, CloseSocket, Detach, Forward, Leave, close_text
 from gateway.session_states import TRANSITIONS, SessionEvent, SessionState
 from perdure.wire.client_messages import encode_command, encode_hello, encode_leave, encode_ping
@@ -283,10 +283,38 @@ def test_a_command_in_flight_at_three_deaths_puts_the_session_out() -> None:
         link = LinkDouble(f"link{epoch}")
         bench.frame(bench.route(epoch=epoch, link=link), flags=KEYFRAME)
         bench.take()
+    for _ in range(HELD_SWEEPS):
+        bench.session.swept()
+    assert [type(one) for one in bench.take()] == [Forward]
     die(bench, link)
     instructions = bench.take()
     assert instructions[0] == Leave(77, 3, kick=True)
     assert instructions[1].code is Close.KICKED
+
+
+def test_a_suspect_is_held_back_from_an_owner_that_has_just_taken_over() -> None:
+    """Whoever kills one shard after the other hits owners that were sent everybody's commands a moment ago."""
+    bench = Bench()
+    bench.play()
+    bench.command()
+    link = bench.link
+    for epoch in range(2, 12):
+        die(bench, link)
+        link = LinkDouble(f"link{epoch}")
+        bench.take()
+        bench.frame(bench.route(epoch=epoch, link=link), flags=KEYFRAME)
+        forwarded = [one for one in bench.take() if isinstance(one, Forward)]
+        assert len(forwarded) == (1 if epoch == 2 else 0), "after two deaths it waits"
+    assert bench.session.state is SessionState.PLAYING
+    assert bench.command() is None, "what comes later does not overtake it"
+    bench.session.swept()
+    assert bench.take() == []
+    bench.session.swept()
+    (forward,) = bench.take()
+    assert isinstance(forward, Forward) and len(forward.rows) == 2
+    bench.session.swept()
+    assert bench.take() == [], "once"
+    assert bench.command() is not None
 
 
 def test_deaths_with_progress_between_them_are_innocent() -> None:
