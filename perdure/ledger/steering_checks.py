@@ -41,6 +41,8 @@ def migration_fault(view: ClusterView, zone: int, shard: str) -> Refusal | None:
     if member is None or member.kind != "shard":
         shards = sorted(m.name for m in view.members.values() if m.kind == "shard")
         return Refusal(Objection.UNKNOWN, f"no shard is called {shard!r}", f"there are {', '.join(shards) or 'none'}")
+    if route is None and view.zones and not 0 <= zone <= max(view.zones):
+        return Refusal(Objection.UNKNOWN, f"there is no zone {zone}", f"the world has zones 0 to {max(view.zones)}")
     if route is None or route.owner not in view.members:
         return Refusal(Objection.NOT_SO, f"zone {zone} is run by nobody: there is nothing to migrate", "wait until it is assigned")
     if route.owner == shard:
