@@ -158,9 +158,21 @@ def enter_player(z, w, k):
     meta, e = z.meta, z.inputs[k]
     n = meta[META_TABLE_ROWS + {index}]
     place = np.int64(find_player(z.players, z.player_index, e.player))
-    if place >= 0:  # here already (the ledger went back in time and gave the entry twice): one player has one body
-        if e.session > z.players[place].session:
-            mark_resumed(z.players[place], e)
+    if place >= 0:  # here already, since the ledger went back in time: one player has one body
+        player = z.players[place]
+        if e.hop <= player.hop:  # the entry came twice
+            if e.session > player.session:
+                mark_resumed(player, e)
+            return
+        mark_resumed(player, e)  # the player has been elsewhere, unknown to who ran this zone: what it brings from there holds
+        if e.gateway == 0:
+            player.detached_at = meta[META_TICK]
+        player.hop = e.hop
+        if e.kind == KIND_ARRIVE and e.arrival >= 0 and player.row >= 0:
+            player.last_seq = e.last_seq
+            append_row(z.{a}_words[: player.row + 1], player.row, z.{a}_words, {arrivals} + e.arrival)
+            z.{a}_rows[player.row].player = place
+            z.{a}_rows[player.row].dead = 0
         return
     if n < {owned}:
         place = np.int64(add_player(z.players, meta[META_PLAYERS_HIGH], z.player_index, e.player))

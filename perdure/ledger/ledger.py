@@ -18,10 +18,10 @@ INBOX_PAGE_ENTRIES = 256
 INBOX_PAGE_BYTES = 256 * 1024
 CHECKPOINTS_KEPT = 2
 EPOCH_RESEED_STEP = 1 << 20
-MOVES_A_GENERATION = 1 << 16
+MOVES_A_GENERATION = 1 << 20
 """A player who comes in from the lobby under generation g has a number of moves above (g - 1) times this, so that it is above
 every number that a zone remembers of it, whatever a ledger that went back has forgotten of the player."""
-MOST_GENERATIONS = (1 << 15) - 1
+MOST_GENERATIONS = (1 << 11) - 1
 """From here on the floor of the moves rises no more: they are 32 bits in an entry."""
 PRESENCE_LOG_LENGTH = 1000
 INBOX_LIMIT_ENTRIES = 1 << 16

@@ -29,10 +29,11 @@ def without_known(inbox: list[bytes], seed: Reseed) -> list[bytes]:
 
 
 def restore_player(store: MemoryStore, zone: int, stated: PlayerInZone) -> None:
-    """Bring a player's record in line with the zone that it is in, or leave it, where it has moved further."""
+    """Bring a player's record in line with the zone that it is in; where it has moved further, the zone hears of that instead."""
     data = store.data
     record = data.players.get(stated.player, StoredPlayer(""))
     if record.moves > stated.hop:
+        _leave_no_copy(store, zone, {record.place}, stated.player, record.moves)
         return
     data.players[stated.player] = record
     if record.session < stated.session:
@@ -78,7 +79,7 @@ def deliver_again(store: MemoryStore, zone: int, transfer: Transfer) -> None:
 
 
 def _leave_no_copy(store: MemoryStore, old: int, knowing: set[int], player: int, hop: int) -> None:
-    """Tell the zone where the ledger had a player that it is elsewhere: whoever runs it from older data has a copy."""
+    """Tell a zone that a player is elsewhere: whoever runs it from older data, or puts it back late, has a copy."""
     if old != LOBBY and old not in knowing:
         store.data.zone(old).inbox.append(Entry(EntryKind.MOVED, player, hop=hop).pack())
 

@@ -70,6 +70,9 @@ local function restore(base, zone, one)
   end
   local player = one.player
   local moves, session, gateway = tonumber(player.moves), tonumber(one.session), tonumber(one.gateway)
+  if moves > one.hop and not one.entry and player.place ~= zone then
+    redis.call('RPUSH', base .. KEY.INBOX .. zone, entry_of(KIND.MOVED, one.raw, 0, 0, 0, '', moves))
+  end
   if moves > one.hop or (one.entry and moves == one.hop) then return end
   local old_place, old_gateway, row = player.place, player.gateway, base .. KEY.PLAYER .. player.hex
   if one.entry and one.place ~= '-1' then redis.call('RPUSH', base .. KEY.INBOX .. one.place, one.entry) end

@@ -127,3 +127,19 @@ async def test_a_reseed_takes_out_of_the_inbox_who_came_before(lab: Lab) -> None
     await lab.ledger.reseed(seed(0, 1, 1, 8, players=here, sent=sent))
     assert [(entry.kind, entry.player) for entry in await lab.inbox(0)] == [(EntryKind.JOIN, player_key("cid"))]
     assert [(entry.kind, entry.player) for entry in await lab.inbox(1)] == [(EntryKind.ARRIVE, player_key("bob"))]
+
+
+async def test_an_owner_that_comes_late_hears_who_has_moved_further(lab: Lab) -> None:
+    """A statement that loses leaves a copy in the zone that makes it: it is told, unless what moved the player waits for it there."""
+    await lab.zones(0, 1)
+    for name in ("ada", "bob", "cid"):
+        await lab.enter(name)
+    await lab.commit(0)
+    await lab.commit(0, arrive("bob", 1, hop=9), logout("cid", b"what cid has", hop=5))
+    late = tuple(PlayerInZone(player_key(name), 1, 7, 3, 0) for name in ("ada", "bob", "cid"))
+    await lab.ledger.reseed(seed(1, 1, 1, 50, players=late, sent=(Sent(50, arrive("ada", 0, hop=1)),)))
+    told = [(entry.kind, entry.player, entry.hop) for entry in await lab.inbox(1)]
+    assert told == [
+        (EntryKind.ARRIVE, player_key("bob"), 9), (EntryKind.MOVED, player_key("ada"), 1), (EntryKind.MOVED, player_key("cid"), 5),
+    ]  # fmt: skip
+    assert {presence.name: presence.place for presence in await lab.ledger.online()} == {"ada": 0, "bob": 1}
