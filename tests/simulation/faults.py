@@ -475,7 +475,8 @@ class Faults:
         self.cluster.checks.log_mended(number, self.cluster.shards_alive())
         zone = self.cluster.server.store.data.zones[number]
         oldest = zone.checkpoints[-1].tick if len(zone.checkpoints) == CHECKPOINTS_KEPT else 0
-        if whole.tick >= oldest:  # else it was trimmed meanwhile, behind a checkpoint that the dead owner had asked for
+        if zone.head is not None and oldest <= whole.tick <= zone.head.tick:
+            # else it was trimmed meanwhile, behind a checkpoint that the dead owner had asked for, or the ledger went back
             zone.log[whole.tick] = whole
 
     def _do_log_bit_flip(self) -> None:

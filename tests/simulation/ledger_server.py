@@ -42,6 +42,8 @@ class LedgerServer:
         self.on_call: list[Callable[[Process, str, tuple[Any, ...], Any], None]] = []
         """Told of each call that took effect: who, what, with which arguments, and the answer, before it is sent."""
         self.clients: list[RemoteLedger] = []
+        self.began_at: dict[int, int] = {}
+        """zone -> tick of what the server held as it started"""
         self._waiting: list[Callable[[], None]] = []
 
     def handle(self, client: RemoteLedger, name: str, arguments: tuple[Any, ...], reply: Callable[[Any, Exception | None], None]) -> None:
@@ -93,6 +95,7 @@ class LedgerServer:
         """Start again, with what was on the disk, or with `data` (an older copy, or another server's)."""
         self.up = True
         self.store.restore(self.store.snapshot() if data is None else data)
+        self.began_at = {number: zone.head.tick for number, zone in self.store.data.zones.items() if zone.head is not None}
 
     def hang(self) -> None:
         self.hangs = True
