@@ -28,9 +28,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 MAX_CAPACITY = 32_768
 MAX_ENTITY_TYPES = 32
 MAX_COMMAND_BYTES = 240
-SYSTEM_FIELDS: list[tuple[str, str]] = [("id", "<i8"), ("player", "<i4"), ("dead", "u1"), ("pad0", "u1"), ("ghost_of", "<u2")]
-"""First 16 bytes of every entity row: id, index of its player in the zone's player table or -1, why it is going, and, in a ghost
-alone, the number of the zone that owns it (0 in every owned row): effects on it are sent there."""
+SYSTEM_FIELDS: list[tuple[str, str]] = [("id", "<i8"), ("player", "<i4"), ("dead", "u1"), ("pad0", "u1"), ("pad1", "<u2")]
+"""First 16 bytes of every entity row: id, index of its player in the zone's player table or -1, and why it is going. A ghost's `player`
+is -2 - zone, where zone is the number of the one that owns it: that is where effects on it are sent (rules.reach)."""
 RESERVED = {"tick", "dt", "seed", "zone", "id_base", "x0", "y0", "x1", "y1", "width", "height", "counters", "totals"}
 HOOKS = {"tick": 1, "join": 3, "leave": 2, "resume": 2, "start": 1}
 
