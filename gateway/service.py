@@ -25,6 +25,7 @@ from gateway.admission import Admission
 from gateway.dispatch import Dispatch
 from gateway.fanout import Fanout
 from gateway.metrics import GatewayCollector, GatewayCounters
+from gateway.pages import Pages
 from gateway.routing import RoutingTable
 from gateway.session import Session
 from gateway.settings import GatewaySettings
@@ -36,6 +37,7 @@ from perdure.ledger.ledger import ROUTES_CHANNEL, Ledger, LedgerError, LedgerUna
 from perdure.ledger.membership import Membership
 from perdure.runtime.health import HealthServer
 from perdure.runtime.telemetry import configure_logging
+from perdure.wire.identifiers import player_key
 from perdure.wire.opcodes import Close
 
 log = structlog.get_logger("gateway")
@@ -74,7 +76,7 @@ class GatewayService:
         self._doubts: asyncio.Task[None] | None = None
         self.endpoint = WebsocketEndpoint(
             settings, self.fanout, self.dispatch, self.counters,
-            rules=lambda: self.rules, ready=self._readiness, doubt=self._doubt,
+            rules=lambda: self.rules, pages=Pages(settings, self._readiness, self._is_playing), doubt=self._doubt,
         )  # fmt: skip
         self.health: HealthServer | None = None
         if settings.health_port >= 0:
@@ -281,6 +283,11 @@ class GatewayService:
         if not self.links.up:
             return "no shard is linked"
         return ""
+
+    async def _is_playing(self, name: str) -> bool:
+        """Whether a socket is connected under this name, at any gateway; raises LedgerError."""
+        record = await self.ledger.player(player_key(name))
+        return record is not None and record.presence.gateway >= 0
 
     def _health(self) -> tuple[bool, str]:
         fault = self._readiness()

@@ -22,6 +22,11 @@ class GatewaySettings(CommonSettings):
     trusted_proxies: list[str] = Field(
         default_factory=list, description="addresses of proxies whose X-Forwarded-For is believed for the caps by address"
     )
+    web_pages: bool = Field(True, description="serve the browser game and what else web/ holds, at /")
+    token_endpoint: bool = Field(
+        False,
+        description="development only: GET /dev/token?name=NAME gives whoever asks a login token, so that no login service is needed",
+    )
     hello_timeout_ms: int = Field(3000, ge=100, le=60_000, description="time from connecting to hello")
     idle_timeout_ms: int = Field(60_000, ge=1000, le=3_600_000, description="silence after which a client is put out")
     ping_interval_ms: int = Field(20_000, ge=500, le=600_000, description="silence after which a websocket ping is sent")
@@ -47,6 +52,10 @@ class GatewaySettings(CommonSettings):
 
     @model_validator(mode="after")
     def _gateway_together(self) -> GatewaySettings:
+        if self.token_endpoint and not self.development:
+            raise ValueError(
+                "token_endpoint gives everybody a login: it is for --development only; without it your login service makes the tokens"
+            )
         if self.slow_reader_resume_bytes >= self.slow_reader_bytes:
             raise ValueError("slow_reader_resume_bytes must be below slow_reader_bytes")
         if self.idle_timeout_ms < 2 * self.ping_interval_ms:

@@ -13,7 +13,7 @@ import http
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import structlog
@@ -28,10 +28,12 @@ from websockets.streams import StreamReader
 from gateway.dispatch import Dispatch
 from gateway.fanout import Fanout
 from gateway.metrics import GatewayCounters
+from gateway.pages import Pages
 from gateway.session import Session
 from gateway.session_states import SessionState
 from gateway.settings import GatewaySettings
 from gateway.world_rules import WorldRules
+from perdure.runtime.web_files import Answer, text_answer
 from perdure.wire.client_messages import MAX_CLIENT_MESSAGE, PING_FRAME
 from perdure.wire.opcodes import Close
 
@@ -52,12 +54,6 @@ MAX_VERIFIED_A_SWEEP = 100
 BOUNDARY_CODE = StreamReader.at_eof.__code__
 """Where the library's parser waits between two frames; a test fails if a new version waits elsewhere."""
 PATHS = ("/", "/ws")
-
-INDEX = b"""<!doctype html><meta charset="utf-8"><title>Perdure gateway</title>
-<h1>Perdure gateway</h1>
-<p>This is the edge of a Perdure world. Game clients connect to <code>/ws</code> by websocket; see docs/PROTOCOL.md.</p>
-<p><a href="/healthz">healthz</a> <a href="/readyz">readyz</a></p>
-"""
 
 
 class BindError(Exception):
@@ -233,7 +229,7 @@ class GameConnection(ServerConnection):
 
 
 class WebsocketEndpoint:
-    """Listens, counts, times out. `rules` and `ready` are read for every new socket and request."""
+    """Listens, counts, times out. `rules` is read for every new socket; `pages` answers what is no websocket."""
 
     def __init__(
         self,
@@ -243,9 +239,8 @@ class WebsocketEndpoint:
         counters: GatewayCounters,
         *,
         rules: Callable[[], WorldRules | None],
-        ready: Callable[[], str],
+        pages: Pages,
         doubt: Callable[[list[Session]], None],
-        static: Callable[[str], tuple[str, bytes] | None] | None = None,
     ) -> None:
         self.settings = settings
         self.fanout = fanout
@@ -254,9 +249,8 @@ class WebsocketEndpoint:
         self.port = 0
         self.draining = False
         self._rules = rules
-        self._ready = ready
+        self._pages = pages
         self._doubt = doubt
-        self._static = static
         self._connections: dict[GameConnection, None] = {}
         self._waiting: dict[GameConnection, None] = {}
         self._waiting_by_address: Counter[str] = Counter()
@@ -362,37 +356,27 @@ class WebsocketEndpoint:
 
     # --- HTTP -------------------------------------------------------------------------------------------------------
 
-    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        game = cast(GameConnection, connection)
-        path = request.path.partition("?")[0]
+    def _process_request(self, connection: ServerConnection, request: Request) -> Response | Awaitable[Response] | None:
+        path, _, query = request.path.partition("?")
         if any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
-            return self._refusal(game, request, path)
-        if path == "/healthz":
-            return _respond(http.HTTPStatus.OK, "text/plain", b"ok\n")
-        if path == "/readyz":
-            fault = self._ready()
-            status = http.HTTPStatus.SERVICE_UNAVAILABLE if fault else http.HTTPStatus.OK
-            return _respond(status, "text/plain", (fault or "ready").encode() + b"\n")
-        found = self._static(path) if self._static is not None else None
-        if found is not None:
-            return _respond(http.HTTPStatus.OK, found[0], found[1])
-        if path == "/":
-            return _respond(http.HTTPStatus.OK, "text/html; charset=utf-8", INDEX)
-        return _respond(http.HTTPStatus.NOT_FOUND, "text/plain", b"there is nothing here\n")
+            return self._refusal(cast(GameConnection, connection), request, path)
+        headers = {name.lower(): value for name, value in request.headers.raw_items()}
+        found = self._pages.answer(request.method, path, query, headers)
+        return _response(found) if isinstance(found, Answer) else _later(found)
 
     def _refusal(self, connection: GameConnection, request: Request, path: str) -> Response | None:
         """Return why a websocket handshake is refused, or None to let the library go on with it."""
         settings = self.settings
         if path not in PATHS:
-            return _respond(http.HTTPStatus.NOT_FOUND, "text/plain", b"the websocket is at /ws\n")
+            return _response(text_answer(http.HTTPStatus.NOT_FOUND, "the websocket is at /ws\n"))
         if not self._origin_allowed(request):
-            return _respond(http.HTTPStatus.FORBIDDEN, "text/plain", b"this origin is not allowed (setting: origins)\n")
+            return _response(text_answer(http.HTTPStatus.FORBIDDEN, "this origin is not allowed (setting: origins)\n"))
         self._believe_proxy(connection, request)
         if (
             len(self._waiting) > settings.max_unauthenticated
             or self._waiting_by_address[connection.address] > settings.max_unauthenticated_per_address
         ):
-            return _respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"too many sockets that have not said hello\n")
+            return _response(text_answer(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many sockets that have not said hello\n"))
         return None
 
     def _origin_allowed(self, request: Request) -> bool:
@@ -486,14 +470,10 @@ class WebsocketEndpoint:
         self.fanout.ask_stalled_keyframes()
 
 
-def _respond(status: http.HTTPStatus, content_type: str, body: bytes) -> Response:
-    headers = Headers(
-        [
-            ("Connection", "close"),
-            ("Content-Length", str(len(body))),
-            ("Content-Type", content_type),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-        ]
-    )
-    return Response(int(status), status.phrase, headers, body)
+def _response(answer: Answer) -> Response:
+    headers = Headers([("Connection", "close"), ("Content-Length", str(answer.length)), *answer.headers.items()])
+    return Response(answer.status, http.HTTPStatus(answer.status).phrase, headers, answer.body)
+
+
+async def _later(answer: Awaitable[Answer]) -> Response:
+    return _response(await answer)

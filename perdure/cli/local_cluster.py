@@ -228,7 +228,7 @@ class LocalCluster:
 
     def start_gateway(self, name: str, port: int = 0) -> None:
         """Start a gateway; its URL is known when it is ready (`wait_ready`)."""
-        self._spawn("gateway", name, {"port": str(port)})
+        self._spawn("gateway", name, {"port": str(port), "token_endpoint": "1"})
 
     def start_coordinator(self, name: str, ledger_is_new: bool = False) -> None:
         """Start a coordinator; it leads, or stands by."""
