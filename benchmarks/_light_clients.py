@@ -31,7 +31,10 @@ from perdure.wire.opcodes import ServerOp
 from perdure.wire.tokens import make_token
 
 SMALL_BUFFER = 4096
-ENTER_DEADLINE_S = 75.0
+ANSWER_S = 10.0
+"""Before the runner's patience is over, whoever is not in by then is told of."""
+LINE_BYTES = 1 << 24
+"""An answer may be as long as this."""
 BACK_DEADLINE_S = 45.0
 """After a break, whoever is not back by then is told of."""
 
@@ -52,9 +55,9 @@ class Herd:
         with open(self._log, "ab") as log:
             self._child = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", self.module, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                start_new_session=True, preexec_fn=die_with_parent,
+                start_new_session=True, preexec_fn=die_with_parent, limit=LINE_BYTES,
             )  # fmt: skip
-        return await self.ask(json.dumps(self.order), deadline_s)
+        return await self.ask(json.dumps(self.order | {"enter_s": deadline_s - ANSWER_S}), deadline_s)
 
     async def ask(self, order: str, deadline_s: float) -> dict[str, Any]:
         """Give an order; return its answer."""
@@ -197,6 +200,7 @@ class Players:
     def __init__(self, order: dict[str, Any]) -> None:
         self.urls: list[str] = order["urls"]
         self.secret, self.small = str(order["secret"]), bool(order["small"])
+        self._enter_s = float(order["enter_s"])
         self.tasks: set[asyncio.Task[None]] = set()
         self.closes: list[int] = []
         self.clients = [self.player(self, f"{order['prefix']}{k}", k) for k in range(order["count"])]
@@ -217,7 +221,7 @@ class Players:
     async def enter(self, at_once: int) -> dict[str, Any]:
         """Have all of them log in, so many at a time; return how many are in, and where the others are if that takes too long."""
         try:
-            async with asyncio.timeout(ENTER_DEADLINE_S):
+            async with asyncio.timeout(self._enter_s):
                 for at in range(0, len(self.clients), at_once):
                     for client in self.clients[at : at + at_once]:
                         client.dial()

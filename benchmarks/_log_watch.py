@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 import msgpack
@@ -33,7 +33,7 @@ class LogWatch:
         self._next = dict.fromkeys(range(zones), 1)
         self._digest: dict[int, str] = dict.fromkeys(range(zones), "")
         self._epoch: dict[int, tuple[int, int]] = dict.fromkeys(range(zones), (0, 0))
-        self.applied: dict[int, Counter[int]] = {}
+        self.applied: defaultdict[int, Counter[int]] = defaultdict(Counter)
         self.restored: dict[int, int] = {}
         self.records = 0
         self.unwatched = 0
@@ -121,4 +121,4 @@ class LogWatch:
         if record.rows:
             rows = np.frombuffer(record.commands, command_dtype(record.row_bytes - 16))
             for player, seq in zip(rows["player"].tolist(), rows["seq"].tolist(), strict=True):
-                self.applied.setdefault(player, Counter())[seq] += 1
+                self.applied[player][seq] += 1

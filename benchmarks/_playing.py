@@ -1,4 +1,8 @@
-"""A local cluster with bots in it, watched: what the benchmarks of failover, migration, zombies and crossing share."""
+"""A local cluster with bots in it, watched: what the benchmarks of failover, migration, zombies and crossing share.
+
+The bots are the SDK's, which decode all that they are shown; a lean swarm beside them makes up the number of players, counts the
+same things of each, and decodes a twentieth.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from rich.console import Console
 
 from benchmarks._audit import Audit, audit
 from benchmarks._log_watch import LogWatch
+from benchmarks._watched_swarm import WatchedSwarm
 from perdure.cli.local_cluster import LocalCluster
 from perdure.client.bots import BotReport, BotsReport, run_bots
 from perdure.game.loading import load_game
@@ -27,6 +32,10 @@ from shard.audit import audit as audit_world
 from shard.program import compile_program
 
 GAME = "games/arena"
+COMMANDS_HZ = 10.0
+STEERING = [(mx, my, fire) for fire in (0, 0, 1) for mx, my in ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))]
+"""What the swarm does, another each second: a circle of eight turns is 1,600 wide, so that borders are crossed all the time."""
+ENTER_DEADLINE_S = 300.0
 console = Console(stderr=True)
 
 
@@ -39,6 +48,9 @@ class Playing:
     bots: asyncio.Task[BotsReport] | None = None
     names: list[str] = field(default_factory=list)
     report: BotsReport | None = None
+    swarm: WatchedSwarm | None = None
+    decode_faults: int = 0
+    """Snapshots that the swarm's sample could not decode."""
     audit: Audit | None = None
     world: AuditReport | None = None
     """What `perdure audit` says of the whole world; None where nobody was to ask it."""
@@ -95,7 +107,7 @@ class Playing:
             "bots": len(self.report.bots), "bots_entered": entered, "snapshots": sum(b.snapshots for b in self.report.bots),
             "sockets_dropped": self.report.socket_drops,
             "players_lost": len(self.audit.players_lost), "players_duplicated": len(self.audit.players_duplicated), **self.commands(),
-            "stale_frames": sum(b.backward_ticks for b in self.report.bots),
+            "stale_frames": sum(b.backward_ticks for b in self.report.bots), "decode_faults": self.decode_faults,
             "gold_delta": self.audit.gold_delta, "gold_minted": self.audit.gold_minted,
             "replay_mismatches": len(self.audit.replay_mismatches), "log_faults": len(self.watch.faults),
             "audit_faults": len(self.world.faults) if self.world is not None else 0,
@@ -104,7 +116,7 @@ class Playing:
 
 
 ZEROES = ("sockets_dropped", "players_lost", "players_duplicated", "commands_lost", "commands_duplicated", "commands_unwatched",
-          "stale_frames", "gold_delta", "replay_mismatches", "log_faults", "audit_faults")  # fmt: skip
+          "stale_frames", "decode_faults", "gold_delta", "replay_mismatches", "log_faults", "audit_faults")  # fmt: skip
 
 
 def nothing_lost(figures: dict[str, Any]) -> bool:
@@ -127,16 +139,17 @@ def longest_gap(bot: BotReport, start: float, end: float) -> float:
 
 
 @asynccontextmanager
-async def playing(bots: int, *, shards: int = 4, zones: str = "4x4", settings: dict[str, str] | None = None,
+async def playing(players: int, *, bots: int | None = None, shards: int = 4, zones: str = "4x4", settings: dict[str, str] | None = None,
                   drive: Callable[[Playing, asyncio.Event], Awaitable[BotsReport]] | None = None) -> AsyncIterator[Playing]:  # fmt: skip
-    """Start a cluster and bots; on leaving, stop the bots, then the shards in order, then audit what the ledger holds."""
+    """Start a cluster and players, of whom so many (all) are bots; on leaving, stop them, then the shards, then audit the ledger."""
+    bots = players if bots is None else min(bots, players)
     with console.status("starting a cluster") as status:
         cluster = LocalCluster(shards=shards, zones=zones, game=GAME, settings=settings or {}, progress=status.update)
         await cluster.start()
     stop = asyncio.Event()
+    columns, _, rows = zones.partition("x")
+    run = Playing(cluster, LogWatch(cluster.ledger, int(columns) * int(rows)))
     try:
-        columns, _, rows = zones.partition("x")
-        run = Playing(cluster, LogWatch(cluster.ledger, int(columns) * int(rows)))
         run.watch.start()
         urls = list(cluster.gateway_urls.values())
         entered = asyncio.Event()
@@ -146,9 +159,15 @@ async def playing(bots: int, *, shards: int = 4, zones: str = "4x4", settings: d
             await asyncio.wait({asyncio.ensure_future(entered.wait()), run.bots}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
         else:
             run.bots = asyncio.ensure_future(drive(run, stop))
+        if players > bots:
+            await _swarm_comes(run, players - bots)
         yield run
         stop.set()
         run.report = await run.bots
+        if run.swarm is not None:
+            seen, run.decode_faults = await run.swarm.report()
+            run.report.bots.extend(seen)
+            await run.swarm.kill()
         run.names = [bot.name for bot in run.report.bots]
         await stop_shards(cluster)
         await run.watch.stop()
@@ -163,7 +182,21 @@ async def playing(bots: int, *, shards: int = 4, zones: str = "4x4", settings: d
         raise
     finally:
         stop.set()
+        if run.swarm is not None:
+            await run.swarm.kill()
         await cluster.stop()
+
+
+async def _swarm_comes(run: Playing, count: int) -> None:
+    """Have so many lean players come and steer."""
+    assert run.cluster.folder is not None
+    urls = list(run.cluster.gateway_urls.values())
+    run.swarm = WatchedSwarm(run.cluster.folder, urls, run.cluster.secret, count, choices=STEERING)
+    with console.status(f"{count} players come"):
+        entered = await run.swarm.start(ENTER_DEADLINE_S)
+    if entered["in"] != count:
+        raise RuntimeError(f"of {count} players: {entered}")
+    await run.swarm.steer(COMMANDS_HZ)
 
 
 async def stop_shards(cluster: LocalCluster) -> None:

@@ -16,8 +16,9 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+import msgspec
 import numpy as np
 
 from benchmarks._light_clients import Herd, LightPlayer, Players, serve
@@ -25,6 +26,7 @@ from benchmarks._light_socket import BINARY
 from perdure.client.protocol import ClientProtocol, ProtocolError
 from perdure.client.world_view import SnapshotError
 from perdure.wire.client_messages import encode_command
+from perdure.wire.opcodes import ServerOp
 
 SAMPLE_EVERY = 20
 SLICES = 100
@@ -52,6 +54,27 @@ class Measured:
     faults: int
     playing: int
     cpu_s: float
+
+
+class Gaps(Sequence[tuple[float, float]]):
+    """The times at which snapshots came, as a BotReport has them: (monotonic time, seconds since the one before)."""
+
+    def __init__(self, times: array[float]) -> None:
+        self._times = times
+
+    def __len__(self) -> int:
+        return max(len(self._times) - 1, 0)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[float, float]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[float, float]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[float, float] | list[tuple[float, float]]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._times[index + 1], self._times[index + 1] - self._times[index]
 
 
 class Swarm(Herd):
@@ -82,12 +105,13 @@ class Steering(LightPlayer):
 
     def __init__(self, herd: SwarmPlayers, name: str, number: int) -> None:
         super().__init__(herd, name, number)
-        self.seq = self.acked = 0
+        self.seq = self.acked = self.refused = self.refusals_due = 0
         self.last_s = 0.0
         self.sample = ClientProtocol() if number % SAMPLE_EVERY == 0 else None
 
     def entered(self, snapshot: list[Any]) -> None:
         self.seq = self.acked = snapshot[5]
+        self.refusals_due = 0
         self.last_s = 0.0
 
     def steer(self) -> None:
@@ -95,7 +119,7 @@ class Steering(LightPlayer):
         transport = self.transport
         if transport is None or not self.playing:
             return
-        if self.seq - self.acked >= WINDOW:
+        if self.seq - self.acked >= WINDOW or self.refusals_due:
             self.herd.left_out += 1
             return
         self.seq = seq = self.seq + 1
@@ -113,7 +137,7 @@ class Steering(LightPlayer):
         # One snapshot in one piece is what nearly always comes; its header has numbers of fixed width (docs/PROTOCOL.md).
         whole = size > 40 and data[0] == 0x82 and data[1] == 126 and (data[2] << 8 | data[3]) == size - 4 and data[5] == 2
         if whole and self.sample is None and self.frames.empty:
-            self._seen(int.from_bytes(data[21:25], "big"))
+            self._seen(data, 4)
             return
         self._pieces(data)
 
@@ -126,8 +150,10 @@ class Steering(LightPlayer):
                 continue
             if self.sample is not None:
                 self._decode(message)
-            if message[1] == 2 and message[0] == 0x9C:
-                self._seen(int.from_bytes(message[17:21], "big"))
+            if message[1] == ServerOp.SNAPSHOT and message[0] == 0x9C:
+                self._seen(message, 0)
+            elif message[1] == ServerOp.REFUSED:
+                self._refused(msgspec.msgpack.decode(message)[1])
 
     def message(self, opcode: int, body: bytes) -> None:
         if self.sample is not None and opcode == BINARY:
@@ -143,7 +169,17 @@ class Steering(LightPlayer):
             self.herd.faults += 1
             print(f"{self.name}: {error}", file=sys.stderr, flush=True)
 
-    def _seen(self, ack: int) -> None:
+    def _refused(self, seq: int) -> None:
+        """This command was not taken, and none of those that were sent after it: each is refused too, in order."""
+        self.refused += 1
+        if self.refusals_due:
+            self.refusals_due -= 1
+        else:
+            self.refusals_due, self.seq = self.seq - seq, seq - 1
+
+    def _seen(self, data: bytes, at: int) -> None:
+        """A snapshot begins at `at`."""
+        ack = int.from_bytes(data[at + 17 : at + 21], "big")
         now = time.perf_counter()
         herd = self.herd
         if self.last_s:

@@ -50,9 +50,9 @@ BENCHES: dict[str, tuple[tuple[str, ...], tuple[Row, ...]]] = {
     "memory": (
         ("--minutes", "2"), (Row("gateway_kib_a_player", "KiB a player", 20.0), Row("gateway_growth_an_hour", "growth an hour", 0.05)),
     ),
-    "failover": (("--kills", "5"), (Row("blackout_ms_p50", "ms, p50", 400), Row("blackout_ms_p99", "ms, p99", 1000))),
-    "migration": (("--migrations", "10"), (Row("gap_ms_p99", "ms, p99", 150),)),
-    "crossing": (("--crossings", "50"), (Row("gap_ms_p99", "ms, p99", 150),)),
+    "failover": (("--kills", "5"), (Row("blackout_ms_p50", "ms, p50", 300), Row("blackout_ms_p99", "ms, p99", 700))),
+    "migration": (("--migrations", "10"), (Row("gap_ms_p99", "ms, p99", 100),)),
+    "crossing": (("--crossings", "500"), (Row("gap_ms_p99", "ms, p99", 100),)),
     "zombie": (("--rounds", "2"), (Row("blackout_ms_p99", "ms, p99", 2000),)),
 }  # fmt: skip
 

@@ -7,14 +7,14 @@ import asyncio
 import random
 from typing import Any
 
-from benchmarks._playing import Playing, console, nothing_lost, percentiles, playing
+from benchmarks._playing import COMMANDS_HZ, Playing, console, nothing_lost, percentiles, playing
+from benchmarks._watched_swarm import Crossing
 from perdure.client.bots import Bot, BotsReport
 from perdure.client.connection import ClientClosed
 from perdure.client.protocol import NotReady, Received
 from perdure.client.world_view import Snapshot
 
-BAR_P99_MS = 150
-COMMANDS_HZ = 10.0
+BAR_P99_MS = 100
 TURN_AFTER = 40.0
 """How far beyond a border a patrol goes before it turns, in world units."""
 
@@ -24,7 +24,7 @@ class Patrol(Bot):
 
     def __init__(self, url: list[str], secret: str, name: str, seed: int) -> None:
         super().__init__(url, secret, name, commands_hz=COMMANDS_HZ, hold_s=1.0, seed=seed)
-        self.crossings: list[tuple[int, int, float]] = []
+        self.crossings: list[Crossing] = []
         self._last: tuple[int, float] | None = None
         self._heading = 1
 
@@ -33,7 +33,7 @@ class Patrol(Bot):
         if isinstance(received, Snapshot):
             now = asyncio.get_running_loop().time()
             if self._last is not None and self._last[0] != received.zone:
-                self.crossings.append((self._last[0], received.zone, now - self._last[1]))
+                self.crossings.append(Crossing(self._last[0], received.zone, now - self._last[1]))
             self._last = received.zone, now
 
     async def patrol(self, stop: asyncio.Event, zone_width: float, zones: int) -> None:
@@ -61,25 +61,29 @@ class Patrol(Bot):
         return await super().play(stop)
 
 
-def run(crossings: int = 1000, bots: int = 50, shards: int = 4, seed: int = 1) -> dict[str, Any]:
-    """Patrol until there were `crossings` between shards; return the figures and whether the bars hold."""
-    return asyncio.run(_run(crossings, bots, shards, seed))
+def run(crossings: int = 5000, players: int = 1000, bots: int = 50, shards: int = 4, seed: int = 1) -> dict[str, Any]:
+    """Play until there were `crossings` between shards; `bots` of the players patrol, and decode all they see. The bars hold or not."""
+    return asyncio.run(_run(crossings, players, bots, shards, seed))
 
 
-async def _run(crossings: int, bots: int, shards: int, seed: int) -> dict[str, Any]:
+async def _run(crossings: int, players: int, bots: int, shards: int, seed: int) -> dict[str, Any]:
     patrols: list[Patrol] = []
+    swarms: list[Crossing] = []
     owner_of: dict[int, str] = {}
 
     async def drive(run: Playing, stop: asyncio.Event) -> BotsReport:
         urls = list(run.cluster.gateway_urls.values())
         start = random.Random(seed).randrange(1 << 30)
-        patrols.extend(Patrol(urls, run.cluster.secret, f"patrol{k}", start + k) for k in range(bots))
+        patrols.extend(Patrol(urls, run.cluster.secret, f"patrol{k}", start + k) for k in range(min(bots, players)))
         return BotsReport(list(await asyncio.gather(*(patrol.play(stop) for patrol in patrols))))
 
-    def between_shards() -> list[float]:
-        return [gap for patrol in patrols for old, new, gap in patrol.crossings if owner_of.get(old) != owner_of.get(new)]
+    def every() -> list[Crossing]:
+        return [*swarms, *(one for patrol in patrols for one in patrol.crossings)]
 
-    async with playing(bots, shards=shards, settings={"rebalance": "0"}, drive=drive) as game:
+    def between_shards() -> list[float]:
+        return [one.gap_s for one in every() if owner_of.get(one.old) != owner_of.get(one.new)]
+
+    async with playing(players, bots=bots, shards=shards, settings={"rebalance": "0"}, drive=drive) as game:
         view = await game.cluster.ledger.view()
         owner_of.update({zone: route.owner for zone, route in view.zones.items()})
         with console.status("") as status:
@@ -87,9 +91,10 @@ async def _run(crossings: int, bots: int, shards: int, seed: int) -> dict[str, A
                 status.update(f"{done} of {crossings} crossings between shards")
                 if game.bots is not None and game.bots.done():
                     raise ClientClosed(None, "the bots ended before their time")
+                if game.swarm is not None:
+                    swarms.extend(await game.swarm.crossings())
                 await asyncio.sleep(0.2)
-    every = [gap for patrol in patrols for *_, gap in patrol.crossings]
     gap = percentiles(between_shards())
     gaps = {f"gap_ms_{k}": v for k, v in gap.items()}
-    figures = {"crossings": len(between_shards()), "crossings_in_all": len(every), **gaps, **game.verdict()}
+    figures = {"crossings": len(between_shards()), "crossings_in_all": len(every()), **gaps, **game.verdict()}
     return {**figures, "bar_p99_ms": BAR_P99_MS, "passed": gap["p99"] <= BAR_P99_MS and nothing_lost(figures)}

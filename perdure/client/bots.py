@@ -39,7 +39,7 @@ class BotReport:
     bytes: int = 0
     reconnects: int = 0
     queue_drops: int = 0
-    gaps: list[tuple[float, float]] = field(default_factory=list)
+    gaps: Sequence[tuple[float, float]] = ()
     socket_drops: list[SocketEnd] = field(default_factory=list)
     backward_ticks: int = 0
     error: str = ""

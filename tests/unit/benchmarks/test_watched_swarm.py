@@ -1,0 +1,103 @@
+"""What a watched player makes of a server's bytes: when snapshots came, borders, stale ticks, acknowledged and refused commands."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from array import array
+from bisect import bisect_left
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+
+from benchmarks._playing import longest_gap
+from benchmarks._swarm import Gaps
+from benchmarks._watched_swarm import Crossing, Watched
+from perdure.client.bots import BotReport
+from perdure.wire.opcodes import ServerOp
+from tests.unit.benchmarks.test_light_socket import SWITCHING, WELCOME, _served
+
+
+def snapshot(zone: int, tick: int, ack: int) -> bytes:
+    """A snapshot as the server writes it: numbers of fixed width."""
+    head = struct.pack(">BBBHBIBIBBIBQ", 0x9C, 2, 0xCD, zone, 0xCE, 1, 0xCE, tick, 0, 0xCE, ack, 0xCF, 9)
+    return _served(head + b"\xc5\x00\xc8" + bytes(200) + b"\xc4\x00" * 4)
+
+
+class _Transport:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+
+def player() -> tuple[Watched, Any, _Transport]:
+    """A player who has been welcomed and shown tick 10 of zone 3, with command 4 applied."""
+    herd: Any = SimpleNamespace(
+        intervals=array("d"), snapshots=0, acknowledged=0, commands=0, left_out=0, decoded=0, faults=0, crossings=[], secret="s" * 32,
+        closes=[], plays=lambda: None, parts=(b"\x94\x02\xce", [b"\x01\x90"]), urls=["ws://x/ws"],
+    )  # fmt: skip
+    one, transport = Watched(herd, "ann", 1), _Transport()
+    one.sockets = 1
+    one.transport = transport  # type: ignore[assignment]
+    one.data_received(SWITCHING)
+    one.data_received(_served(msgspec.msgpack.encode([int(ServerOp.WELCOME), WELCOME])))
+    one.data_received(snapshot(3, 10, 4))
+    transport.written.clear()
+    return one, herd, transport
+
+
+def test_snapshots_borders_and_stale_ticks_are_told_apart() -> None:
+    one, herd, _ = player()
+    for data in (snapshot(3, 11, 4), snapshot(4, 2, 4) + snapshot(4, 3, 4), snapshot(4, 3, 4)):
+        one.data_received(data)
+    seen = one.report()
+    assert (seen.entered, seen.snapshots, seen.backward_ticks) == (True, 5, 1)
+    assert [(c.old, c.new) for c in herd.crossings] == [(3, 4)]
+    assert len(seen.gaps) == 4 and all(gap >= 0 for _, gap in seen.gaps)
+    assert isinstance(herd.crossings[0], Crossing) and herd.crossings[0].gap_s == seen.gaps[1][1]
+
+
+def test_commands_are_numbered_on_and_what_is_acknowledged_is_told() -> None:
+    one, _, transport = player()
+    for _ in range(3):
+        one.steer()
+    one.data_received(snapshot(3, 11, 6))
+    assert len(transport.written) == 3
+    seen = one.report()
+    assert (seen.acknowledged, seen.unacknowledged, seen.acknowledged_lost) == ([5, 6], [7], 0)
+
+
+def test_numbers_of_refused_commands_are_used_again_once_all_refusals_have_come() -> None:
+    one, _, transport = player()
+    for _ in range(3):
+        one.steer()
+    for seq in (6, 7):
+        one.steer()
+        one.data_received(_served(msgspec.msgpack.encode([int(ServerOp.REFUSED), seq, "wait"])))
+    assert len(transport.written) == 4, "nothing is sent while a refusal is still due"
+    one.data_received(_served(msgspec.msgpack.encode([int(ServerOp.REFUSED), 8, "wait"])))
+    one.steer()
+    assert one.report().unacknowledged == [5, 6]
+    assert one.report().refused == 3
+
+
+def test_who_resumes_behind_what_was_acknowledged_has_lost_something() -> None:
+    one, _, _ = player()
+    one.playing, one.sockets = False, 2
+    one.data_received(snapshot(3, 12, 3))
+    seen = one.report()
+    assert (seen.acknowledged_lost, len(seen.socket_drops)) == (1, 1)
+
+
+def test_gaps_are_looked_up_as_those_of_a_bot_and_go_through_a_file() -> None:
+    gaps: Gaps = pickle.loads(pickle.dumps(Gaps(array("d", [1.0, 1.1, 2.0, 2.05]))))
+    assert [round(gap, 3) for _, gap in gaps] == [0.1, 0.9, 0.05]
+    assert bisect_left(gaps, 2.0, key=lambda g: g[0]) == 1
+    assert round(longest_gap(BotReport("ann", gaps=gaps), 1.5, 2.5), 3) == 0.9
+    assert round(longest_gap(BotReport("ann", gaps=gaps), 2.02, 2.5), 3) == 0.05
+    assert len(Gaps(array("d"))) == 0
