@@ -10,10 +10,11 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from gateway.session import Session
-from gateway.session_instructions import Admit, AskKeyframe, CloseSocket, Detach, Forward, Leave
+from gateway.session_instructions import Admit, AskKeyframe, CloseSocket, Detach, Forward, Leave, Say, Who
 
 if TYPE_CHECKING:
     from gateway.admission import Admission
+    from gateway.chat import Chat
     from gateway.fanout import Fanout
 
 
@@ -23,11 +24,13 @@ class Dispatch:
     def __init__(self) -> None:
         self._fanout: Fanout | None = None
         self._admission: Admission | None = None
+        self._chat: Chat | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def bind(self, fanout: Fanout, admission: Admission) -> None:
+    def bind(self, fanout: Fanout, admission: Admission, chat: Chat) -> None:
         self._fanout = fanout
         self._admission = admission
+        self._chat = chat
 
     def perform(self, session: Session) -> None:
         """Carry out and clear what the session left, in order."""
@@ -50,6 +53,12 @@ class Dispatch:
                         admission.kick(player, number)
                     else:
                         self._start(admission.leave(session))
+                case Say(to, text):
+                    assert self._chat is not None
+                    self._start(self._chat.say(session, to, text))
+                case Who(keys):
+                    assert self._chat is not None
+                    self._start(self._chat.tell_names(session, keys))
                 case Detach(player, number):
                     fanout.remove(session)
                     admission.detach(player, number)

@@ -16,6 +16,7 @@ class GatewayCounters:
     """Counts since the start of the process. `refused` and `closes` are by reason and by close code."""
 
     __slots__ = (
+        "chat_lines",
         "closes",
         "commands",
         "fast_frames_in",
@@ -43,6 +44,7 @@ class GatewayCounters:
             setattr(self, name, 0)
         self.refused: Counter[str] = Counter()
         self.closes: Counter[int] = Counter()
+        self.chat_lines: int
         self.commands: int
         self.fast_frames_in: int
         self.frames_in: int
@@ -64,6 +66,7 @@ class GatewayCounters:
 
 
 DESCRIPTIONS = {
+    "chat_lines": "lines of chat written to sockets",
     "commands": "commands accepted and kept until the zone acknowledges them",
     "fast_frames_in": "client messages that took the fast path past the websocket library",
     "frames_in": "client messages received",

@@ -22,6 +22,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from gateway.admission import Admission
+from gateway.chat import Chat
 from gateway.dispatch import Dispatch
 from gateway.fanout import Fanout
 from gateway.metrics import GatewayCollector, GatewayCounters
@@ -33,6 +34,7 @@ from gateway.shard_links import ShardLinks
 from gateway.websocket_server import BindError, WebsocketEndpoint
 from gateway.world_rules import SessionLimits, WorldRules
 from perdure.game.schema import Schema
+from perdure.ledger.chat import CHAT_CHANNEL
 from perdure.ledger.ledger import ROUTES_CHANNEL, Ledger, LedgerError, LedgerUnavailable, WorldSettings, gateway_channel
 from perdure.ledger.membership import Membership
 from perdure.runtime.health import HealthServer
@@ -83,6 +85,7 @@ class GatewayService:
             self.health = HealthServer(settings.health_host, settings.health_port, self._health, self._registry())
         self.membership: Membership
         self.admission: Admission
+        self.chat: Chat
         self.links: ShardLinks
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -96,7 +99,14 @@ class GatewayService:
             number=0, own_name=self.name, joined=self._joined, zones=1, max_sessions=settings.max_sessions,
             timeout_s=settings.admission_timeout_ms / 1000, max_concurrent=settings.max_admissions,
         )  # fmt: skip
-        self.dispatch.bind(self.fanout, self.admission)
+        self.chat = Chat(
+            self.ledger,
+            self.fanout,
+            self.counters,
+            timeout_s=settings.admission_timeout_ms / 1000,
+            zone_per_second=settings.zone_chat_per_second,
+        )
+        self.dispatch.bind(self.fanout, self.admission, self.chat)
         await self._listen()
         self.url = settings.public_url or f"ws://{host}:{self.endpoint.port}/ws"
         self.membership = Membership(
@@ -146,6 +156,7 @@ class GatewayService:
         self._view_wanted.set()
         self._tasks.append(self._begin(self._follow_view(), "view"))
         self._hints = self._begin(self._follow_hints(), "hints")
+        self._tasks.append(self._begin(self.chat.follow(), "chat"))
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -166,6 +177,7 @@ class GatewayService:
             others_per_second=settings.others_per_second,
             max_pending=settings.max_pending_commands,
             poison_deaths=settings.poison_deaths,
+            chat_per_second=settings.chat_per_second,
         )
         self.admission.zones = world.columns * world.rows
         self.rules = WorldRules(Schema.from_wire(json.loads(world.schema)), limits, world.columns * world.rows)
@@ -236,8 +248,10 @@ class GatewayService:
         own_channel = gateway_channel(self.membership.number)
         while True:
             try:
-                async for channel, message in self.ledger.subscribe(own_channel, ROUTES_CHANNEL):
-                    if channel == own_channel and message.isdigit():
+                async for channel, message in self.ledger.subscribe(own_channel, ROUTES_CHANNEL, CHAT_CHANNEL):
+                    if channel == CHAT_CHANNEL:
+                        self.chat.heard()
+                    elif channel == own_channel and message.isdigit():
                         self.admission.taken_over(int(message))
                     else:
                         self._view_wanted.set()

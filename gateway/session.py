@@ -21,9 +21,22 @@ from collections.abc import Callable
 
 from gateway.metrics import GatewayCounters
 from gateway.routing import Route
-from gateway.session_instructions import Admit, AskKeyframe, CloseSocket, Detach, Forward, Instruction, Leave, SessionDriver, close_text
+from gateway.session_instructions import (
+    Admit,
+    AskKeyframe,
+    CloseSocket,
+    Detach,
+    Forward,
+    Instruction,
+    Leave,
+    Say,
+    SessionDriver,
+    Who,
+    close_text,
+)
 from gateway.session_states import TRANSITIONS, SessionEvent, SessionState
 from gateway.world_rules import ROW_START, WorldRules
+from perdure.wire.chat import chat_frame, decode_chat, decode_who
 from perdure.wire.client_messages import (
     BadMessage,
     client_op,
@@ -57,6 +70,7 @@ class Session:
     """See the module docstring. Attributes without underscore are read by the fan-out loop and by the driver."""
 
     __slots__ = (
+        "_chat_due_s",
         "_command_due_s",
         "_counters",
         "_death_seq",
@@ -121,6 +135,7 @@ class Session:
         """The socket's side; the session itself never calls it."""
         self._rules = rules
         self._counters = counters
+        self._chat_due_s = 0.0
         self._command_due_s = 0.0
         self._strike_due_s = 0.0
         self._other_due_s = 0.0
@@ -266,10 +281,33 @@ class Session:
             if data != b"\x91\x04":
                 raise BadMessage("leave is an array of one element")
             self._leave()
+        elif op == ClientOp.CHAT:
+            self._chat(now_s, *decode_chat(data))
+        elif op == ClientOp.WHO:
+            self.instructions.append(Who(tuple(decode_who(data))))
         elif op == ClientOp.HELLO:
             raise BadMessage("hello was said already")
         else:
             raise BadMessage(f"there is no message {op}")
+
+    def _chat(self, now_s: float, to: str, text: str) -> None:
+        rules = self._rules
+        assert rules is not None
+        due_s = max(self._chat_due_s, now_s)
+        if not self.attached or self.state is _LEAVING:
+            self.server_says("wait until you are in the world")
+        elif not text:
+            self.server_says("there is nothing in that line that can be shown")
+        elif due_s - now_s > rules.chat_burst_s:
+            self._counters.refused["chat"] += 1
+            self.server_says(f"slower: a line every {rules.chat_interval_s:g} s")
+        else:
+            self._chat_due_s = due_s + rules.chat_interval_s
+            self.instructions.append(Say(to, text))
+
+    def server_says(self, text: str) -> None:
+        """Answer a line of chat by a line that nobody else sees."""
+        self.write(chat_frame("", self.name, text))
 
     def _hello(self, data: bytes) -> None:
         hello = decode_hello(data)

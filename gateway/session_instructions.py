@@ -64,7 +64,22 @@ class CloseSocket:
     text: str
 
 
-Instruction = Admit | Forward | AskKeyframe | Leave | Detach | CloseSocket
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Put a line on the world's chat."""
+
+    to: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Tell the client the names of players."""
+
+    keys: tuple[int, ...]
+
+
+Instruction = Admit | Forward | AskKeyframe | Leave | Detach | CloseSocket | Say | Who
 
 
 class SessionDriver(Protocol):

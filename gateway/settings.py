@@ -38,6 +38,8 @@ class GatewaySettings(CommonSettings):
     max_unauthenticated_per_address: int = Field(256, ge=1, le=200_000, description="sockets without a session, by address")
     commands_per_second: float = Field(0.0, ge=0, le=10_000, description="commands a second and session; 0: twice the tick rate")
     others_per_second: float = Field(20.0, gt=0, le=10_000, description="pings, fragments and other messages a second and session")
+    chat_per_second: float = Field(1.0, gt=0, le=100, description="lines of chat a second and session; a burst of 5 is allowed")
+    zone_chat_per_second: float = Field(10.0, gt=0, le=1000, description="lines a second to one zone from this gateway's players")
     max_pending_commands: int = Field(64, ge=1, le=1024, description="commands kept for a session until they are acknowledged")
     poison_deaths: int = Field(3, ge=1, le=100, description="shard deaths with a session's commands in flight before it is put out")
     slow_reader_bytes: int = Field(64 * 1024, ge=4096, le=16 << 20, description="unsent bytes at which snapshots are dropped")

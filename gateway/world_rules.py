@@ -16,6 +16,8 @@ ROW_HEAD = struct.Struct("<qIHBB")
 ROW_START, ROW_TAIL = struct.Struct("<qIH"), struct.Struct("<BB")
 MAX_LEARNED = 4096
 ARRAY_16 = 0xDC
+CHAT_BURST = 4
+"""Lines that a player may be ahead of the rate, beside the one that is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class SessionLimits:
     others_per_second: float = 20.0
     max_pending: int = 64
     poison_deaths: int = 3
+    chat_per_second: float = 1.0
 
 
 class WorldRules:
@@ -50,6 +53,8 @@ class WorldRules:
         self.strike_burst_s = 4.0
         self.other_interval_s = 1.0 / limits.others_per_second
         self.other_burst_s = 2.0
+        self.chat_interval_s = 1.0 / limits.chat_per_second
+        self.chat_burst_s = CHAT_BURST * self.chat_interval_s
 
     def learn(self, data: bytes, at: int, kind: int, payload: bytes) -> tuple[int, bytes]:
         """Return the learned form of a checked command, and keep it where `at` says that its bytes from there on are all."""

@@ -2,12 +2,13 @@
 
 from perdure.client.bots import BotReport, BotsReport, run_bots
 from perdure.client.connection import Client, ClientClosed, ClientStats, CommandRefused, OutcomeUnknown
-from perdure.client.protocol import ClientProtocol, NoticeReceived, NotReady, ProtocolError, Refused, Welcome
+from perdure.client.protocol import ChatReceived, ClientProtocol, NamesReceived, NoticeReceived, NotReady, ProtocolError, Refused, Welcome
 from perdure.client.world_view import EntityView, Event, Snapshot, SnapshotError, WorldView
 
 __all__ = [
     "BotReport",
     "BotsReport",
+    "ChatReceived",
     "Client",
     "ClientClosed",
     "ClientProtocol",
@@ -16,6 +17,7 @@ __all__ = [
     "OutcomeUnknown",
     "EntityView",
     "Event",
+    "NamesReceived",
     "NotReady",
     "NoticeReceived",
     "ProtocolError",

@@ -15,7 +15,7 @@ import asyncio
 import inspect
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -24,9 +24,21 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.protocol import State
 
-from perdure.client.protocol import ClientProtocol, NoticeReceived, NotReady, Pong, ProtocolError, Received, Refused, Welcome
+from perdure.client.protocol import (
+    ChatReceived,
+    ClientProtocol,
+    NamesReceived,
+    NoticeReceived,
+    NotReady,
+    Pong,
+    ProtocolError,
+    Received,
+    Refused,
+    Welcome,
+)
 from perdure.client.reconnect import Reconnecting
 from perdure.client.world_view import Event, Snapshot, SnapshotError, WorldView
+from perdure.wire.chat import MAX_WHO_KEYS
 from perdure.wire.opcodes import Close
 
 MAX_SERVER_MESSAGE = 1 << 20
@@ -102,6 +114,10 @@ class Client:
         self.protocol.resume = resume
         self.stats = ClientStats()
         self.notices: deque[NoticeReceived] = deque(maxlen=100)
+        self.chat: deque[ChatReceived] = deque(maxlen=100)
+        """The last lines that were said to this player, its own included: a line of one's own is heard once it is kept for good."""
+        self.names: dict[int, str] = {}
+        """Names of players by their keys, as far as they were asked for (`ask_names`)."""
         self.welcome: Welcome | None = None
         self._urls = [url] if isinstance(url, str) else list(url)
         self._token = token
@@ -218,6 +234,16 @@ class Client:
         self._acknowledgements[seq] = future
         return await future
 
+    def say(self, text: str, to: str = "") -> None:
+        """Say something to everybody in the zone, or to the player called `to`. What is said while there is no socket is lost."""
+        self._write(self.protocol.chat(text, to))
+
+    def ask_names(self, keys: Iterable[int]) -> None:
+        """Ask for the names of players; `names` has them when the answer is there."""
+        wanted = [key for key in keys if key not in self.names]
+        for at in range(0, len(wanted), MAX_WHO_KEYS):
+            self._write(self.protocol.who(wanted[at : at + MAX_WHO_KEYS]))
+
     async def ping(self) -> float:
         """Return the seconds that a ping takes to the gateway and back."""
         self._ping_count += 1
@@ -270,6 +296,10 @@ class Client:
             self._reconnecting.welcomed()
         elif isinstance(received, NoticeReceived):
             self.notices.append(received)
+        elif isinstance(received, ChatReceived):
+            self.chat.append(received)
+        elif isinstance(received, NamesReceived):
+            self.names.update((key, name) for key, name in received.names.items() if name)
         elif isinstance(received, Refused):
             stats.refused += 1
             future = self._acknowledgements.pop(received.seq, None)

@@ -11,7 +11,7 @@ for each) before it numbers anything anew. See docs/PROTOCOL.md, "Sequence numbe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ import msgspec
 
 from perdure.client.world_view import Snapshot, SnapshotError, WorldView
 from perdure.game.schema import CommandSchema, Schema
+from perdure.wire.chat import encode_chat, encode_who
 from perdure.wire.client_messages import encode_command, encode_hello, encode_leave, encode_ping
 from perdure.wire.opcodes import Notice, ServerOp
 
@@ -73,7 +74,30 @@ class Refused:
     text: str
 
 
-Received = Welcome | Snapshot | NoticeReceived | Pong | Refused
+@dataclass(frozen=True, slots=True)
+class ChatReceived:
+    """Somebody says something. `to` "": to the zone. `sender` "": the server, about a line of ours."""
+
+    sender: str
+    to: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamesReceived:
+    """The answer to `who`: a name for each key that was asked for, "" for who is not online."""
+
+    names: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A message of a later version of the protocol."""
+
+    op: int
+
+
+Received = Welcome | Snapshot | NoticeReceived | Pong | Refused | ChatReceived | NamesReceived | Ignored
 
 
 @dataclass(slots=True)
@@ -176,6 +200,16 @@ class ClientProtocol:
     def leave() -> bytes:
         return encode_leave()
 
+    @staticmethod
+    def chat(text: str, to: str = "") -> bytes:
+        """Say something: to one's zone, or to the player called `to`."""
+        return encode_chat(text, to)
+
+    @staticmethod
+    def who(keys: Iterable[int]) -> bytes:
+        """Ask for the names of players by their keys, 64 at most."""
+        return encode_who(keys)
+
     # --- in ---------------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> Received:
@@ -197,9 +231,15 @@ class ClientProtocol:
                 return Pong(message[1])
             if op == ServerOp.REFUSED:
                 return self._refused(message[1], message[2])
+            if op == ServerOp.CHAT:
+                return ChatReceived(message[1], message[2], message[3])
+            if op == ServerOp.NAMES:
+                return NamesReceived(dict(message[1]))
         except (LookupError, TypeError, ValueError) as error:
             raise ProtocolError(f"message {op} of the server has another shape: {error!r}") from error
-        raise ProtocolError(f"message {op} of the server is not known")
+        if type(op) is not int:
+            raise ProtocolError("the server sent a message without a number")
+        return Ignored(op)
 
     def _welcome(self, body: dict[str, Any]) -> Welcome:
         welcome = Welcome(
@@ -279,5 +319,6 @@ class ClientProtocol:
 
 
 __all__ = [
-    "ClientProtocol", "NotReady", "NoticeReceived", "Pong", "ProtocolError", "Received", "Refused", "Snapshot", "SnapshotError", "Welcome",
+    "ChatReceived", "ClientProtocol", "Ignored", "NamesReceived", "NotReady", "NoticeReceived", "Pong", "ProtocolError", "Received",
+    "Refused", "Snapshot", "SnapshotError", "Welcome",
 ]  # fmt: skip

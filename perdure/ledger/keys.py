@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from perdure.ledger.chat import CHAT_CHANNEL, CHAT_KEPT
 from perdure.ledger.ledger import (
     CHECKPOINTS_KEPT,
     EPOCH_RESEED_STEP,
@@ -45,6 +46,7 @@ SUFFIXES: dict[str, tuple[str, str]] = {
     "ZONE_PLAYERS": (":players:", "set a zone: players whose place it is"),
     "GATEWAY_PLAYERS": (":gateway:", "set a gateway: players attached to it"),
     "PRESENCE_LOG": (":presence", "stream: the last presence changes, JSON in field c"),
+    "CHAT": (":chat", "stream: the last lines of chat: f from, t to, z zone, x text"),
     "MEMBERS": (":members", "hash: name -> msgpack of [kind, number, address, beat, state, info as JSON], strings"),
     "EVICTED": (":evicted", "sorted set: '<number> <name>' by routes version"),
     "SUSPECTS": (":suspects", "hash: name -> reports since it registered"),
@@ -83,13 +85,15 @@ def lua_constants() -> str:
         "MOVES_A_GENERATION": MOVES_A_GENERATION,
         "MOST_GENERATIONS": MOST_GENERATIONS,
         "PRESENCE_LOG": PRESENCE_LOG_LENGTH,
+        "CHAT": CHAT_KEPT,
         "ORDERS": ORDERS_LIMIT,
         "EVICTED": EVICTED_REMEMBERED,
         "ENTRY_HEADER": ENTRY_HEADER,
         "HOP_AT": HOP_AT,
         "NO_ORIGIN": NO_ORIGIN,
     }
-    channels = {"ROUTES": ROUTES_CHANNEL, "SUSPECT": SUSPECT_CHANNEL, "PRESENCE": PRESENCE_CHANNEL, "GATEWAY": "gateway:"}
+    channels = {"ROUTES": ROUTES_CHANNEL, "SUSPECT": SUSPECT_CHANNEL, "PRESENCE": PRESENCE_CHANNEL, "GATEWAY": "gateway:",
+                "CHAT": CHAT_CHANNEL}  # fmt: skip
     tables: dict[str, dict[str, str]] = {
         "KEY": {name: f"'{suffix}'" for name, (suffix, _) in SUFFIXES.items()},
         "LIMIT": {name: str(value) for name, value in limits.items()},

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from perdure.ledger.chat import ChatPage, SayStatus
+
 INBOX_PAGE_ENTRIES = 256
 INBOX_PAGE_BYTES = 256 * 1024
 CHECKPOINTS_KEPT = 2
@@ -459,6 +461,24 @@ class Ledger(ABC):
     async def online(self, zone: int | None = None) -> list[Presence]:
         """Return who is in a zone (of `zone`, or of the whole world), by name."""
 
+    @abstractmethod
+    async def names(self, players: Sequence[int]) -> dict[int, str]:
+        """Return the names of those of `players` who are online."""
+
+    # chat
+    @abstractmethod
+    async def say(self, player: int, session: int, to: str, text: str) -> SayStatus:
+        """Put a line on the world's chat: to the player called `to`, or to the zone where the speaker is. Subscribers of CHAT_CHANNEL
+        are told. LedgerUnavailable while the world is not open.
+        """
+
+    @abstractmethod
+    async def chat(self, after: str) -> ChatPage:
+        """Return the lines behind `after` (ChatPage.last), oldest first, CHAT_PAGE at most; for "" none, but where the newest is.
+
+        None too where `after` is not in the past of this server, which went back.
+        """
+
     # membership and assignment
     @abstractmethod
     async def heartbeat(self, member: Member, known: bool = False) -> HeartbeatAnswer:
@@ -534,7 +554,7 @@ class Ledger(ABC):
     # hints
     @abstractmethod
     def subscribe(self, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
-        """Yield (channel, message) hints: ROUTES_CHANNEL, PRESENCE_CHANNEL, gateway_channel(n), SUSPECT_CHANNEL.
+        """Yield (channel, message) hints: ROUTES_CHANNEL, PRESENCE_CHANNEL, gateway_channel(n), SUSPECT_CHANNEL, CHAT_CHANNEL.
 
         Hints get lost in an outage. After every (re)connect one (channel, b"resync") per channel is yielded: read the state anew.
         """

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
+from perdure.ledger.chat import CHAT_CHANNEL, CHAT_PAGE, ChatLine, ChatPage, SayStatus
 from perdure.ledger.ledger import (
     CHECKPOINTS_KEPT,
     EPOCH_RESEED_STEP,
@@ -53,7 +54,7 @@ from perdure.ledger.memory_reseed import deliver_again, restore_player, without_
 from perdure.ledger.memory_store import MemoryStore, StoredCheckpoint, StoredHead, StoredPlayer, StoredZone, Subscription
 from perdure.ledger.record import blob_digest
 from perdure.wire.entries import Entry, EntryKind
-from perdure.wire.identifiers import LOBBY, key_hex
+from perdure.wire.identifiers import LOBBY, key_hex, player_key
 
 
 class MemoryLedger(Ledger):
@@ -268,6 +269,35 @@ class MemoryLedger(Ledger):
         players = self.store.data.players.items()
         here = [_presence(key, known) for key, known in players if known.place >= 0 and zone in (None, known.place)]
         return sorted(here, key=lambda presence: (presence.name, presence.player))
+
+    async def names(self, players: Sequence[int]) -> dict[int, str]:
+        known = self.store.data.players
+        return {key: known[key].name for key in players if key in known and known[key].place >= 0}
+
+    # --- chat -----------------------------------------------------------------------------------------------------
+
+    async def say(self, player: int, session: int, to: str, text: str) -> SayStatus:
+        self._check_open()
+        data = self.store.data
+        speaker = data.players.get(player)
+        if speaker is None or speaker.session != session or speaker.place == LOBBY:
+            return SayStatus.NOT_HERE
+        if to:
+            other = data.players.get(player_key(to))
+            if other is None or other.place == LOBBY or other.name != to:
+                return SayStatus.OFFLINE
+        number = data.chat[-1][0] + 1 if data.chat else 1
+        data.chat.append((number, ChatLine(speaker.name, to, speaker.place, text)))
+        self.store.publish(CHAT_CHANNEL, str(speaker.place))
+        return SayStatus.OK
+
+    async def chat(self, after: str) -> ChatPage:
+        lines = self.store.data.chat
+        last = lines[-1][0] if lines else 0
+        if not after or last <= int(after):
+            return ChatPage(str(last))
+        page = [row for row in lines if row[0] > int(after)][:CHAT_PAGE]
+        return ChatPage(str(page[-1][0]), tuple(line for _, line in page))
 
     # --- membership and assignment --------------------------------------------------------------------------------
 

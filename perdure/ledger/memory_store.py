@@ -13,6 +13,7 @@ import json
 from collections import deque
 from dataclasses import dataclass, field
 
+from perdure.ledger.chat import CHAT_KEPT, ChatLine
 from perdure.ledger.ledger import PRESENCE_CHANNEL, PRESENCE_LOG_LENGTH, LoggedRecord, Member, WorldSettings
 from perdure.wire.identifiers import LOBBY, key_hex
 
@@ -109,6 +110,8 @@ class StoredData:
     draining: set[str] = field(default_factory=set)
     orders: dict[str, list[str]] = field(default_factory=dict)
     presence_log: deque[str] = field(default_factory=lambda: deque(maxlen=PRESENCE_LOG_LENGTH))
+    chat: deque[tuple[int, ChatLine]] = field(default_factory=lambda: deque(maxlen=CHAT_KEPT))
+    """Lines by their number."""
     leader: str = ""
     term: int = 0
     beat: int = 0

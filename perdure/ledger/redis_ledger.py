@@ -26,6 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from perdure.ledger import keys
+from perdure.ledger.chat import CHAT_PAGE, ChatLine, ChatPage, SayStatus
 from perdure.ledger.ledger import (
     ClusterView,
     Commit,
@@ -53,7 +54,7 @@ from perdure.ledger.redis_answers import decoding, pairs_of, presence_of, run_id
 from perdure.ledger.redis_commit import CommitConnection
 from perdure.ledger.redis_errors import UNAVAILABLE, code_of, explain, unknown_function
 from perdure.ledger.redis_functions import LIBRARY_NAME, LibraryAwaited, ensure_library
-from perdure.wire.identifiers import key_hex
+from perdure.wire.identifiers import key_hex, player_key
 
 log = structlog.get_logger("ledger")
 
@@ -373,6 +374,25 @@ class RedisLedger(Ledger):
             rows = pairs_of(await self._call("online", zone, read=True))
         with decoding("presence"):
             return sorted((presence_of(player, row) for player, row in rows.items()), key=lambda presence: (presence.name, presence.player))
+
+    async def names(self, players: Sequence[int]) -> dict[int, str]:
+        if not players:
+            return {}
+        rows = await self._run("HMGET", keys.key(self._world, "ONLINE"), *map(key_hex, players))
+        with decoding("presence"):
+            return {key: row.decode().split(" ", 5)[5] for key, row in zip(players, rows, strict=True) if row is not None}
+
+    # --- chat -----------------------------------------------------------------------------------------------------
+
+    async def say(self, player: int, session: int, to: str, text: str) -> SayStatus:
+        answer = await self._call("say", _PLAYER.pack(player), session, to, _PLAYER.pack(player_key(to)), text)
+        return SayStatus(answer.decode())
+
+    async def chat(self, after: str) -> ChatPage:
+        last, *rows = await self._call("chat", after, CHAT_PAGE, read=True)
+        with decoding("the chat"):
+            lines = [ChatLine(row[1].decode(), row[3].decode(), int(row[5]), row[7].decode()) for _, row in rows]
+        return ChatPage(last.decode(), tuple(lines))
 
     # --- membership and assignment --------------------------------------------------------------------------------
 

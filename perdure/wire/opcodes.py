@@ -15,6 +15,8 @@ class ClientOp(IntEnum):
     COMMAND = 2  # [2, seq, kind, field, ...]
     PING = 3  # [3, any integer]
     LEAVE = 4  # [4]: log out; the server closes with LOGGED_OUT once the player is back in the lobby
+    CHAT = 5  # [5, to, text]: say something to a player, or to one's zone where `to` is empty
+    WHO = 6  # [6, key, ...]: ask for the names of players
 
 
 class ServerOp(IntEnum):
@@ -25,6 +27,8 @@ class ServerOp(IntEnum):
     NOTICE = 3  # [3, notice, zone, text]
     PONG = 4  # [4, the integer of the ping]
     REFUSED = 5  # [5, seq, text]: a command was not accepted; its number may be used again
+    CHAT = 6  # [6, from, to, text]: somebody says something; from "": the server
+    NAMES = 7  # [7, [[key, name], ...]]: the answer to WHO
 
 
 class SnapshotFlag(IntFlag):

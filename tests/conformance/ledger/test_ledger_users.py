@@ -19,6 +19,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from perdure.cli.status import status
 from perdure.ledger import redis_ledger
+from perdure.ledger.chat import CHAT_CHANNEL, SayStatus
 from perdure.ledger.embedded import EmbeddedServer
 from perdure.ledger.ledger import (
     PRESENCE_CHANNEL,
@@ -158,7 +159,7 @@ async def gateway_works(own: RedisLedger, rest: Lab) -> None:
     await rest.zones(0, 1)
     await rest.ledger.open_world(rest.term)
     await rest.ledger.heartbeat(member("shard-a"))
-    async with hearing(own, gateway_channel(7), ROUTES_CHANNEL) as heard:
+    async with hearing(own, gateway_channel(7), ROUTES_CHANNEL, CHAT_CHANNEL) as heard:
         me = await belong(own, rest, "gateway")
         await heard(ROUTES_CHANNEL)
         first = await own.enter(request("ann", gateway=7))
@@ -169,6 +170,11 @@ async def gateway_works(own: RedisLedger, rest: Lab) -> None:
         assert found is not None and found.presence.gateway == 8
         assert await own.restate(8, [Restated(player_key("ann"), second.session, 4, "ann", "aa")]) == [True]
         assert await own.detach(player_key("ann"), second.session)
+        start = (await own.chat("")).last
+        assert await own.say(player_key("ann"), second.session, "ann", "to myself") is SayStatus.OK
+        await heard(CHAT_CHANNEL)
+        assert [line.text for line in (await own.chat(start)).lines] == ["to myself"]
+        assert await own.names([player_key("ann")]) == {player_key("ann"): "ann"}
         await own.enter(request("ben", gateway=8))
         assert await own.restate(8, []) == []
         assert await own.leave(player_key("ann"), second.session)

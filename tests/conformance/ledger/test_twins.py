@@ -56,6 +56,7 @@ plain_steps = st.one_of(
     st.tuples(st.just("enter"), name, gateway, zone, st.just("")),
     st.tuples(st.just("detach"), name, off),
     st.tuples(st.just("leave"), name, off, st.booleans()),
+    st.tuples(st.just("say"), name, off, st.sampled_from(("", *NAMES))),
     st.tuples(st.just("gateway_lost"), gateway, off),
     st.tuples(st.just("checkpoint"), zone, off, off, off, st.booleans()),
     st.tuples(st.just("put_checkpoint"), zone, off),
@@ -129,6 +130,9 @@ class Twins:
             case "leave", [who, d_session, kick]:
                 session = -1 if d_session < 0 else self.session(who) + d_session
                 return lambda ledger: ledger.leave(player_key(who), session, kick)
+            case "say", [who, d_session, to]:
+                session = self.session(who) + d_session
+                return lambda ledger: ledger.say(player_key(who), session, to, "word")
             case "gateway_lost", [gate, d_term]:
                 return lambda ledger: ledger.gateway_lost(data.term + d_term, gate)
             case "checkpoint", [where, d_tick, d_epoch, d_generation, wrong]:
@@ -243,6 +247,8 @@ class Twins:
             )
         seen["players"] = [await ledger.player(player_key(who)) for who in NAMES]
         seen["online"] = await ledger.online()
+        seen["names"] = await ledger.names([player_key(who) for who in NAMES])
+        seen["chat"] = (await ledger.chat("0" if ledger is self.memory else "0-0")).lines
         return seen
 
     async def presence_logs(self) -> tuple[Counter[str], Counter[str]]:

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perdure.client import ClientProtocol, NotReady, ProtocolError, Refused, Snapshot, SnapshotError, Welcome
+from perdure.client.protocol import ChatReceived, Ignored, NamesReceived
 from perdure.client.world_view import WorldView
 from perdure.game.schema import EntitySchema
 from tests.unit.wire.naive_snapshot import TOY, Parts, packed
@@ -302,6 +303,16 @@ def test_garbage_of_a_server_is_a_typed_error(data: bytes) -> None:
 
 def test_messages_of_other_shapes_are_typed_errors() -> None:
     client = playing()
-    for message in ([1], [1, {}], [2], [2, 1], [3], [4], [5, 1], [99], []):
+    for message in ([1], [1, {}], [2], [2, 1], [3], [4], [5, 1], [6, 1], [7, 1], [None], []):
         with pytest.raises((ProtocolError, SnapshotError)):
             client.receive(packed(message))
+
+
+def test_a_message_of_a_later_version_is_ignored() -> None:
+    assert playing().receive(packed([99, "whatever", {"is": "in it"}])) == Ignored(99)
+
+
+def test_chat_and_names_are_received() -> None:
+    client = playing()
+    assert client.receive(packed([6, "ann", "", "hello"])) == ChatReceived("ann", "", "hello")
+    assert client.receive(packed([7, [[5, "ann"], [6, ""]]])) == NamesReceived({5: "ann", 6: ""})
