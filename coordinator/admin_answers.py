@@ -52,12 +52,17 @@ async def http_error(request: Request, error: Exception) -> Response:
 
 
 class Endpoints:
-    """Wraps handlers for one token. The token itself is not kept, only its digest."""
+    """Wraps handlers for one token. The token itself is not kept, only its digest.
 
-    def __init__(self, token: str) -> None:
+    `anyone_reads`: what changes nothing needs no token, unless the request names this server by a domain name: a page from elsewhere whose
+    name was made to point here (DNS rebinding) would be answered too.
+    """
+
+    def __init__(self, token: str, anyone_reads: bool = False) -> None:
         if not token:
             raise ValueError("the admin API needs a token")
         self._digest = _digest(token)
+        self._anyone_reads = anyone_reads
 
     def open(self, handler: Handler) -> Handler:
         """Wrap a handler that needs no token."""
@@ -68,10 +73,10 @@ class Endpoints:
         return wrapped
 
     def reading(self, handler: Handler) -> Handler:
-        """Wrap a handler that needs the token and changes nothing."""
+        """Wrap a handler that changes nothing; it needs the token unless anyone may read."""
 
         async def wrapped(request: Request) -> Response:
-            fault = self._token_fault(request)
+            fault = None if self._anyone_reads and _is_plain_host(request.url.hostname or "") else self._token_fault(request)
             return refuse(fault) if fault else await _guarded(handler, request)
 
         return wrapped
@@ -109,6 +114,21 @@ async def read_body(request: Request) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             raise AdminError(413, f"the body is over {MAX_BODY_BYTES} bytes", "send only the fields that docs/OPERATIONS.md names")
     return body
+
+
+def integer(request: Request, name: str, default: int, least: int, most: int) -> int:
+    """Return a whole number of the query."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 17 and least <= int(text) <= most):
+        raise AdminError(400, f"{name} is {text!r}", f"{name} is a whole number from {least} to {most}")
+    return int(text)
+
+
+def _is_plain_host(host: str) -> bool:
+    """Is it an address, or a name without a domain (localhost, a container's name)?"""
+    return "." not in host or host.replace(".", "").isdigit()
 
 
 async def _guarded(handler: Handler, request: Request) -> Response:

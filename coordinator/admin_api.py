@@ -20,7 +20,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from coordinator.admin_answers import AdminError, Endpoints, answer, http_error, read_body
+from coordinator.admin_answers import AdminError, Endpoints, answer, http_error, integer, read_body
+from coordinator.live_api import LiveApi
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.migration import phase
 from coordinator.presence_feed import PresenceFeed
@@ -63,10 +64,11 @@ class AdminApi:
         self._feed = feed
         self._metrics = metrics
         self._streams = 0
+        self.live = LiveApi(settings, steering, feed)
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
-        wrap = Endpoints(self._settings.admin_token)
+        wrap = Endpoints(self._settings.admin_token, self._settings.anyone_may_read)
         read, change = ["GET"], ["POST"]
         routes = [
             Route("/healthz", wrap.open(self.healthz), methods=read),
@@ -85,6 +87,7 @@ class AdminApi:
             Route("/members/{name}/pause", wrap.changing(self.pause), methods=change),
             Route("/members/{name}/drain", wrap.changing(self.drain), methods=change),
             Route("/members/{name}/undrain", wrap.changing(self.undrain), methods=change),
+            *self.live.routes(wrap),
         ]
         return Starlette(routes=routes, exception_handlers={HTTPException: http_error, Exception: http_error})
 
@@ -160,9 +163,9 @@ class AdminApi:
 
     async def zone_log(self, request: Request) -> Response:
         zone = await self._zone(request.path_params["zone"])
-        limit = _integer(request, "limit", 100, 1, MAX_LOG_RECORDS)
+        limit = integer(request, "limit", 100, 1, MAX_LOG_RECORDS)
         head = await self._ledger.zone_head(zone)
-        first = _integer(request, "from", max(head.tick - limit + 1, 0), 0, MAX_TICK)
+        first = integer(request, "from", max(head.tick - limit + 1, 0), 0, MAX_TICK)
         records = await self._ledger.read_log(zone, first, limit)
         commands = world_commands(await self._world())
         return answer({"head": asdict(head), "from": first, "records": [logged_json(logged, commands) for logged in records]})
@@ -171,7 +174,7 @@ class AdminApi:
 
     async def changes(self, request: Request) -> Response:
         """Changes above `since`, of those that this coordinator saw and keeps."""
-        since = _integer(request, "since", 0, 0, MAX_TICK)
+        since = integer(request, "since", 0, 0, MAX_TICK)
         found = self._feed.book.since(since)
         names = self._gateway_names()
         return answer({"number": self._feed.book.number, "changes": [_change_json(change, names) for change in found]})
@@ -180,7 +183,7 @@ class AdminApi:
         """Changes as server-sent events, from `since` (or Last-Event-ID) on; without either, from now on."""
         last_id = request.headers.get("last-event-id", "")
         default = int(last_id) if last_id.isascii() and last_id.isdecimal() and len(last_id) < 16 else self._feed.book.number
-        since = _integer(request, "since", default, 0, MAX_TICK)
+        since = integer(request, "since", default, 0, MAX_TICK)
         if self._streams >= self._settings.max_streams:
             raise AdminError(429, f"{self._streams} presence streams are served already", "close one, or raise max_streams")
         return StreamingResponse(self._events(since), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
@@ -227,7 +230,7 @@ class AdminApi:
 
     async def pause(self, request: Request) -> Response:
         self._development_only("pause")
-        return await self._order(request, f"pause {_integer(request, 'ms', 1000, 1, MAX_PAUSE_MS)}")
+        return await self._order(request, f"pause {integer(request, 'ms', 1000, 1, MAX_PAUSE_MS)}")
 
     async def drain(self, request: Request) -> Response:
         """Let a member leave: a shard gives its zones away live and goes when it has none; a gateway closes its sockets and goes.
@@ -327,12 +330,3 @@ def _player_name(request: Request) -> str:
     if fault:
         raise AdminError(404, f"{name!r} is no player's name", fault)
     return name
-
-
-def _integer(request: Request, name: str, default: int, least: int, most: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdecimal() and len(text) < 17 and least <= int(text) <= most):
-        raise AdminError(400, f"{name} is {text!r}", f"{name} is a whole number from {least} to {most}")
-    return int(text)

@@ -25,6 +25,10 @@ class CoordinatorSettings(CommonSettings):
     )
     admin_token_file: str = Field("", description="file that holds the admin token, instead of PERDURE_ADMIN_TOKEN")
     max_streams: int = Field(16, ge=0, le=1024, description="presence streams served at once; more are refused")
+    max_live_streams: int = Field(16, ge=0, le=1024, description="dashboards served at once; more are refused")
+    read_without_token: bool | None = Field(
+        None, description="the admin API tells without a token what changes nothing; default: in development mode only"
+    )
     poll_ms: int = Field(100, ge=10, le=10_000, description="time between readings of the cluster view without any hint")
     leader_lease_ms: int = Field(1000, ge=100, le=60_000, description="silence of the leader after which a standby takes over")
     settle_ms: int = Field(300, ge=0, le=60_000, description="at a start, wait so long after the first shard is ready")
@@ -60,6 +64,11 @@ class CoordinatorSettings(CommonSettings):
         if self.gateway_lease_ms < self.lease_ms:
             raise ValueError(f"gateway_lease_ms ({self.gateway_lease_ms}) must not be below lease_ms ({self.lease_ms})")
         return self
+
+    @property
+    def anyone_may_read(self) -> bool:
+        """Does looking need no token?"""
+        return self.development if self.read_without_token is None else self.read_without_token
 
     def cluster(self) -> ClusterSettings:
         """Return the part that the cluster state steers by."""

@@ -13,6 +13,7 @@ from enum import Enum
 
 import structlog
 
+from coordinator.chronicle import Chronicle
 from coordinator.cluster_state import ClusterState
 from coordinator.events import (
     Assign,
@@ -33,6 +34,7 @@ from coordinator.events import (
 )
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
+from coordinator.trends import Trends
 from perdure.ledger.ledger import ClusterView, Ledger, LedgerRefused, LedgerUnavailable, WorldSettings
 from perdure.ledger.record import unpack_record
 from perdure.placement.lease import LeaseWatch
@@ -74,6 +76,7 @@ class Steering:
         self.world: WorldSettings | None = None
         self.view: ClusterView | None = None
         self.view_read_ms = 0.0
+        self.chronicle, self.trends = Chronicle(), Trends()
         self._renewed_ms = 0.0
         # A pause of this process does no harm: the leadership is taken from a leader only where the ledger, too, knows no later beat.
         self._lease: LeaseWatch[str] = LeaseWatch(settings.leader_lease_ms, math.inf, settings.outage_grace_ms)
@@ -256,6 +259,7 @@ class Steering:
                 elif isinstance(instruction, Evict):
                     await self._ledger.evict(term, instruction.member, instruction.number)
                     self._metrics.failovers.labels(instruction.kind).inc()
+                    self.chronicle.put_out(instruction.member, instruction.number, instruction.reason)
                     log.warning("member lost", member=instruction.member, kind=instruction.kind, reason=instruction.reason)
             except LedgerRefused as error:
                 self._note_refusal(instruction, error)
@@ -269,6 +273,8 @@ class Steering:
     def _note_answer(self, view: ClusterView) -> None:
         self.view, self.view_read_ms = view, self.now_ms()
         self._metrics.observe_view(view, self.zones)
+        self.chronicle.observe(self.view_read_ms, view)
+        self.trends.observe(self.view_read_ms, view)
         if self._outage_began_ms is not None:
             log.info("the ledger answers again", away_ms=round(self.view_read_ms - self._outage_began_ms))
             self._outage_began_ms = None
@@ -279,6 +285,7 @@ class Steering:
         self.state.handle(ViewFailed(self.now_ms()))
         if self._outage_began_ms is None:
             self._outage_began_ms = self.now_ms()
+            self.chronicle.no_view()
             log.warning("the ledger does not answer; running zones wait, nobody is put out", error=str(error))
 
 

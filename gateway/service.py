@@ -38,6 +38,7 @@ from perdure.ledger.chat import CHAT_CHANNEL
 from perdure.ledger.ledger import ROUTES_CHANNEL, Ledger, LedgerError, LedgerUnavailable, WorldSettings, gateway_channel
 from perdure.ledger.membership import Membership
 from perdure.runtime.health import HealthServer
+from perdure.runtime.rate import Rate
 from perdure.runtime.telemetry import configure_logging
 from perdure.wire.identifiers import player_key
 from perdure.wire.opcodes import Close
@@ -63,6 +64,7 @@ class GatewayService:
         self.routing = RoutingTable()
         self.dispatch = Dispatch()
         self.fanout = Fanout(self.counters, self.dispatch.perform)
+        self._bytes_rate, self._frames_rate, self._commands_rate = Rate(), Rate(), Rate()
         self.rules: WorldRules | None = None
         self.drain_requested = asyncio.Event()
         self.url = ""
@@ -317,6 +319,9 @@ class GatewayService:
             "host": socket.gethostname(),
             "url": self.url,
             "links": self.links.up,
+            "bytes_s": self._bytes_rate.of(self.counters.frames_out_bytes),
+            "frames_s": self._frames_rate.of(self.counters.frames_out),
+            "commands_s": self._commands_rate.of(self.counters.commands),
         }
 
     def _registry(self) -> CollectorRegistry:

@@ -22,6 +22,7 @@ from perdure.ledger.ledger import ROUTES_CHANNEL, ClusterView, Ledger, LedgerErr
 from perdure.ledger.membership import Membership
 from perdure.ledger.redis_ledger import RedisLedger
 from perdure.runtime.health import HealthServer
+from perdure.runtime.rate import Rate
 from perdure.runtime.telemetry import configure_logging
 from perdure.wire.identifiers import WorldGrid
 from shard.link_server import LinkServer
@@ -88,6 +89,7 @@ class ShardService:
             checkpoint_s=settings.checkpoint_s, paused_after_s=settings.paused_after_ms / 1000, owner=self.name,
         )  # fmt: skip
         self.state = "starting"
+        self._released_rate = Rate()
         self.failed: dict[int, str] = {}
         self._retry_at: dict[int, float] = {}
         self._membership: Membership | None = None
@@ -226,7 +228,8 @@ class ShardService:
             "players": {str(n): zone.player_count() for n, zone in zones.items()},
             "failed": {str(n): why for n, why in self.failed.items()},
             "stale": {str(n): epoch for n, epoch in self._stale.items()}, "paused": self.ticks.paused,
-            "tick_ms": self.ticks.times.told(),
+            "tick_ms": self.ticks.times.told(), "commit_ms": self.ticks.commit_times.told(),
+            "bytes_s": self._released_rate.of(self.ticks.released_bytes),
         }  # fmt: skip
 
     async def _on_evicted(self) -> None:

@@ -60,7 +60,8 @@ class TickLoop:
         self._paused_after_s = paused_after_s
         self._owner = owner
         self._sent_ticks = round(RESEND_SENT_S * tick_hz)
-        self.times = TickTimes()
+        self.times, self.commit_times = TickTimes(), TickTimes()
+        self.released_bytes = 0
         self.mending = Mending(ledger, self.executor, self._replace, self._give_up)
         self.handovers = Handovers(self._last_checkpoint)
         self.zones: dict[int, Zone] = {}
@@ -192,7 +193,9 @@ class TickLoop:
         frames = await self._in_threads(_encode, zones)
         after_encode = time.monotonic()
         answers = await answering
-        self._metrics.commit.observe(time.monotonic() - after_step)
+        commit_s = time.monotonic() - after_step
+        self._metrics.commit.observe(commit_s)
+        self.commit_times.add(commit_s)
         for zone, answer, made in zip(zones, answers, frames, strict=True):
             self._answered(zone, answer, made)
         self._metrics.step.observe(after_step - started)
@@ -278,6 +281,7 @@ class TickLoop:
             for gateway, frame in frames:
                 if self._links.send(gateway, frame):
                     self._metrics.released.inc(len(frame))
+                    self.released_bytes += len(frame)
                 else:
                     self._metrics.unlinked.inc()
             # Behind another build's checkpoint this one is wanted soon: a log with records of both can be replayed by neither.

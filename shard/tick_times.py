@@ -14,7 +14,7 @@ WINDOW = 256
 
 
 class TickTimes:
-    """The durations of the last ticks, in seconds."""
+    """The durations of the last ticks, or of a part of each, in seconds."""
 
     def __init__(self) -> None:
         self._last: deque[float] = deque(maxlen=WINDOW)
@@ -23,9 +23,10 @@ class TickTimes:
         self._last.append(seconds)
 
     def told(self) -> dict[str, float]:
-        """Return {"mean", "p99", "longest"} of the last ticks, in milliseconds; {} before the first."""
+        """Return {"mean", "p50", "p99", "longest"} of the last ticks, in milliseconds; {} before the first."""
         if not self._last:
             return {}
         taken_ms = np.array(self._last) * 1e3
-        p99 = float(np.percentile(taken_ms, 99))
-        return {"mean": round(float(taken_ms.mean()), 3), "p99": round(p99, 3), "longest": round(float(taken_ms.max()), 3)}
+        p50, p99 = np.percentile(taken_ms, (50, 99)).tolist()
+        found = {"mean": float(taken_ms.mean()), "p50": p50, "p99": p99, "longest": float(taken_ms.max())}
+        return {name: round(value, 3) for name, value in found.items()}

@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "shard": ("perdure.cli.roles", "run one shard"),
     "coordinator": ("perdure.cli.roles", "run one coordinator"),
     "status": ("perdure.cli.status", "show shards, gateways, zones and players"),
+    "top": ("perdure.cli.top", "show the cluster live in the terminal; q ends it"),
     "players": ("perdure.cli.status", "show who is online, where, and since when"),
     "bots": ("perdure.cli.bots", "let N bots play"),
     "load": ("perdure.cli.load", "let Locust play: thousands of players, and a table of what they felt"),

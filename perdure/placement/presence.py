@@ -77,6 +77,10 @@ class PresenceBook:
         """Return everyone online as of the last reading and hint, by name."""
         return sorted((self._now or {}).values(), key=lambda sighting: sighting.name)
 
+    def sightings(self) -> Iterable[Sighting]:
+        """Return everyone online in no order, to be counted at once."""
+        return () if self._now is None else self._now.values()
+
     def gateways(self) -> frozenset[int]:
         """Return the numbers of the gateways that players are attached to."""
         return frozenset(sighting.gateway for sighting in (self._now or {}).values() if sighting.gateway >= 0)

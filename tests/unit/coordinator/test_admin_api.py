@@ -17,7 +17,10 @@ from tests.unit.coordinator.admin_bench import SCHEMA, AdminBench
 
 pytestmark = pytest.mark.asyncio
 
-READING = ["/status", "/world", "/players", "/players/ann", "/presence/changes", "/presence/stream", "/zones/0/log"]
+READING = [
+    "/status", "/world", "/players", "/players/ann", "/presence/changes", "/presence/stream", "/zones/0/log", "/live", "/live/stream",
+    "/live/players", "/events",
+]  # fmt: skip
 CHANGING = [
     "/zones/0/migrate", "/players/ann/kick", "/members/s0/kill", "/members/s0/pause", "/members/s0/drain", "/members/s0/undrain",
 ]  # fmt: skip
@@ -41,7 +44,7 @@ def expect(response: Response, status: int) -> Any:
 @pytest.mark.parametrize("token", ["", "wrong", "perdure-development-admin-token-not-for-productio", "ünïcödé".encode().decode("latin-1")])
 @pytest.mark.parametrize("path", [*READING, *CHANGING])
 async def test_without_the_token_nothing_is_told_and_nothing_done(path: str, token: str) -> None:
-    bench = AdminBench()
+    bench = AdminBench(read_without_token=False)
     await bench.start("s0", "s1")
     await bench.enter("ann")
     before = bench.store.snapshot()
@@ -54,8 +57,35 @@ async def test_without_the_token_nothing_is_told_and_nothing_done(path: str, tok
     assert bench.store.snapshot() == before
 
 
-async def test_another_scheme_is_no_token() -> None:
+@pytest.mark.parametrize("path", sorted(set(READING) - {"/presence/stream", "/live/stream"}))
+async def test_in_development_looking_needs_no_token_unless_a_domain_was_made_to_point_here(path: str) -> None:
     bench = AdminBench()
+    await bench.start("s0", "s1")
+    await bench.enter("ann")
+    async with bench.client("") as client:
+        for host in ("localhost:7710", "127.0.0.1", "[::1]:80", "coordinator"):
+            expect(await client.get(path, headers={"Host": host}), 200)
+        for host in ("evil.example", "127.0.0.1.evil.example", "10.0.0.1.example:80"):
+            expect(await client.get(path, headers={"Host": host}), 401)
+        expect(await client.post("/members/s0/kill"), 401)
+    assert await orders(bench, "s0") == ()
+
+
+async def test_in_production_looking_needs_the_token_unless_it_is_set_otherwise() -> None:
+    production = {"development": False, "secret": "a-secret-of-this-test-with-enough-characters"}
+    token = "a-token-of-this-test-with-enough-characters"
+    for setting, status in ((None, 401), (False, 401), (True, 200)):
+        bench = AdminBench(**production, admin_token=token, read_without_token=setting)
+        await bench.start("s0")
+        async with bench.client("") as client:
+            expect(await client.get("/live"), status)
+            expect(await client.post("/members/s0/drain"), 401)
+        async with bench.client(token) as client:
+            expect(await client.get("/live"), 200)
+
+
+async def test_another_scheme_is_no_token() -> None:
+    bench = AdminBench(read_without_token=False)
     async with bench.client("") as client:
         headers = {"Authorization": f"Basic {bench.settings.admin_token}"}
         expect(await client.get("/status", headers=headers), 401)
