@@ -17,10 +17,11 @@ COPY . /app
 RUN find /app -name '*.py' -exec touch -d '2026-01-01T00:00:00Z' {} + \
  && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /app /opt/perdure/lib || true
 
-# Kernels of the sample games, compiled ahead. Without shard.warmup (or where it fails) a shard compiles at its first start.
+# Kernels of the sample games and the gateway's, compiled ahead. Without shard.warmup (or where it fails) a shard compiles at its first start.
 FROM base AS kernels
 USER perdure
-RUN (python -m shard.warmup games/arena && python -m shard.warmup games/tag && tar --format=posix -cf /tmp/kernels.tar -C /var/cache/perdure .) \
+RUN (python -m shard.warmup games/arena && python -m shard.warmup games/tag \
+ && python -c 'from gateway.send_table import compile_sends; compile_sends()' && tar --format=posix -cf /tmp/kernels.tar -C /var/cache/perdure .) \
  || { echo "the kernels are not compiled ahead" >&2; tar -cf /tmp/kernels.tar -T /dev/null; }
 
 # The load test: docker compose --profile loadtest up

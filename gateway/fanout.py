@@ -1,17 +1,18 @@
 """The fan-out: one release of one zone in, one write per player out. The hottest loop of a gateway.
 
 Owns the table of sessions by slot and the newest route of every zone. Drops what is stale by zone (a whole batch) and by
-session (one frame). Never decodes a snapshot, never waits. Called by shard_links for every RELEASE and ZONE_NOTICE frame,
-and when a link breaks.
+session (one frame). Plain frames go out by compiled code (send_table); the loop here is for all others, and its reference.
+Never decodes a snapshot, never waits. Called by shard_links for every RELEASE and ZONE_NOTICE frame, and when a link breaks.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink, Route
+from gateway.send_table import SendTable
 from gateway.session import Session
 from gateway.session_states import SessionState
 from perdure.wire.link import RELEASE_ENTRY, RELEASE_STRUCT, unpack_release
@@ -21,6 +22,8 @@ ENTRY_STRUCT = struct.Struct("<6I")
 """RELEASE_ENTRY as a struct: iterating it is three times as fast as numpy's tolist (84 against 235 ns an entry)."""
 assert ENTRY_STRUCT.size == RELEASE_ENTRY.itemsize
 MAX_SLOT = (1 << 32) - 1
+MAX_PASSED_SLOTS = 64
+"""Slots whose row in the table of sends is taken are passed over, so many on end; a session without a row is served all the same."""
 
 _DEPARTED = int(SnapshotFlag.MOVED | SnapshotFlag.GONE)
 NOTICE_TEXT = {
@@ -33,7 +36,8 @@ NOTICE_TEXT = {
 class Fanout:
     """`perform` carries out the instructions that a session left (see websocket_server)."""
 
-    def __init__(self, counters: GatewayCounters, perform: Callable[[Session], None]) -> None:
+    def __init__(self, counters: GatewayCounters, perform: Callable[[Session], None], sends: SendTable | None = None) -> None:
+        self.sends = sends or SendTable(1)
         self._counters = counters
         self._perform = perform
         self._sessions: dict[int, Session] = {}
@@ -48,18 +52,22 @@ class Fanout:
 
         Never reusing one means that a frame for a session that is gone cannot reach another player.
         """
+        passed = 0
         while True:
             slot = self._next_slot
             self._next_slot = slot + 1 if slot < MAX_SLOT else 1
-            if slot not in self._sessions:
+            passed += 1
+            if slot not in self._sessions and (self.sends.is_free(slot) or passed > MAX_PASSED_SLOTS):
                 return slot
 
     def add(self, session: Session) -> None:
         self._sessions[session.slot] = session
+        self.sends.add(session)
         self._by_player[session.key] = session
 
     def remove(self, session: Session) -> None:
-        self._sessions.pop(session.slot, None)
+        if self._sessions.pop(session.slot, None) is not None:
+            self.sends.remove(session)
         if self._by_player.get(session.key) is session:
             del self._by_player[session.key]
 
@@ -102,18 +110,34 @@ class Fanout:
             counters.releases_stale += 1
             counters.frames_stale += count
             return
-        # One copy of the whole blob: slices of bytes are cheaper than of a memoryview, and a slow reader's buffer
-        # then holds its own few hundred bytes instead of the whole release.
-        blob = bytes(release.blob)
+        rows = body[RELEASE_STRUCT.size : RELEASE_STRUCT.size + count * ENTRY_STRUCT.size]
+        left = self.sends.send(route.number, body, count)
+        dropped = 0
+        if left is None:
+            dropped = self._deliver(route, bytes(release.blob), ENTRY_STRUCT.iter_unpack(rows))
+        elif left:
+            counters.frames_left_over += len(left)
+            dropped = self._deliver(route, bytes(release.blob), _left_over(rows, left))
+        counters.frames_out += count - dropped
+        counters.frames_out_bytes += len(release.blob)
+
+    def _deliver(self, route: Route, blob: bytes, entries: Iterable[tuple[int, ...]]) -> int:
+        """Write the frames of `entries` one by one; return how many were dropped. Compiled sends must do as this does.
+
+        `blob` is one copy of the whole: slices of bytes are cheaper than of a memoryview, and a slow reader's buffer then holds its own
+        few hundred bytes instead of the whole release.
+        """
+        counters, sends = self._counters, self.sends
         find = self._sessions.get
         dropped = 0
-        rows = body[RELEASE_STRUCT.size : RELEASE_STRUCT.size + count * ENTRY_STRUCT.size]
-        for slot, hop, ack, flags, offset, length in ENTRY_STRUCT.iter_unpack(rows):
+        for slot, hop, ack, flags, offset, length in entries:
             session = find(slot)
             if session is None:
                 counters.frames_unknown += 1
                 dropped += 1
                 continue
+            if session.acknowledged is not None:
+                session.catch_up()
             if session.route is not route or session.hop != hop:
                 if not session.reroute(route, hop, ack, flags):
                     counters.frames_stale += 1
@@ -132,10 +156,11 @@ class Fanout:
                 if flags & _DEPARTED:
                     session.departed(flags)
                     self._perform(session)
-                continue
-            session.write(blob[offset : offset + length])
-        counters.frames_out += count - dropped
-        counters.frames_out_bytes += len(blob)
+                    continue
+            else:
+                session.write(blob[offset : offset + length])
+            sends.arm(session)
+        return dropped
 
     def zone_notice(self, zone: int, notice: int) -> None:
         """Relay a shard's notice to everyone in the zone."""
@@ -147,7 +172,9 @@ class Fanout:
     def link_lost(self, link: CommandLink) -> None:
         """Every session that was served by `link` waits for the next owner from now on."""
         for session in self._sessions.values():
-            session.link_lost(link)
+            if session.route is not None and session.route.link is link:
+                self.sends.disarm(session)
+                session.link_lost(link)
 
     def shard_died(self, link: CommandLink) -> None:
         """The shard behind a link that was lost is known to be dead."""
@@ -162,3 +189,10 @@ class Fanout:
             if session.muted and not session.congested and session.state is SessionState.PLAYING:
                 session.ask_keyframe()
                 self._perform(session)
+
+
+def _left_over(rows: memoryview, left: list[list[int]]) -> Iterator[tuple[int, ...]]:
+    """Yield the entries that compiled code left over; of a frame that was sent in part, what is still to be written."""
+    for entry, sent in left:
+        slot, hop, ack, flags, offset, length = ENTRY_STRUCT.unpack_from(rows, entry * ENTRY_STRUCT.size)
+        yield slot, hop, ack, flags, offset + sent, length - sent

@@ -21,6 +21,7 @@ class GatewayCounters:
         "commands",
         "fast_frames_in",
         "frames_in",
+        "frames_left_over",
         "frames_out",
         "frames_out_bytes",
         "frames_slow",
@@ -48,6 +49,7 @@ class GatewayCounters:
         self.commands: int
         self.fast_frames_in: int
         self.frames_in: int
+        self.frames_left_over: int
         self.frames_out: int
         self.frames_out_bytes: int
         self.frames_slow: int
@@ -70,6 +72,7 @@ DESCRIPTIONS = {
     "commands": "commands accepted and kept until the zone acknowledges them",
     "fast_frames_in": "client messages that took the fast path past the websocket library",
     "frames_in": "client messages received",
+    "frames_left_over": "snapshots that compiled code left to the ordinary path (not plain, or the socket was full)",
     "frames_out": "snapshots written to sockets",
     "frames_out_bytes": "bytes of snapshots written to sockets",
     "frames_slow": "snapshots dropped because the client reads too slowly",

@@ -7,6 +7,7 @@ fanout (Route), session (Route), shard_links (RoutingTable) and admission (Routi
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -23,16 +24,21 @@ class CommandLink(Protocol):
     def ask_keyframe(self, route: Route, player: int) -> None: ...
 
 
+_numbers = count(1)
+
+
 class Route:
     """One link's claim on one zone at one (generation, epoch). Two routes are the same only if they are one object.
 
-    `tick` is the highest tick seen of it. `rows` and `keyframes` are what waits for the link's next write.
+    `number` tells routes apart where there are no objects (32 bits). `tick` is the highest tick seen of it. `rows` and `keyframes` are
+    what waits for the link's next write.
     """
 
-    __slots__ = ("epoch", "generation", "keyframes", "link", "rows", "tick", "zone")
+    __slots__ = ("epoch", "generation", "keyframes", "link", "number", "rows", "tick", "zone")
 
     def __init__(self, link: CommandLink, zone: int, generation: int, epoch: int, tick: int = 0) -> None:
         self.link = link
+        self.number = next(_numbers) & 0xFFFFFFFF
         self.zone = zone
         self.generation = generation
         self.epoch = epoch

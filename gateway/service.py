@@ -28,6 +28,7 @@ from gateway.fanout import Fanout
 from gateway.metrics import GatewayCollector, GatewayCounters
 from gateway.pages import Pages
 from gateway.routing import RoutingTable
+from gateway.send_table import SendTable
 from gateway.session import Session
 from gateway.settings import GatewaySettings
 from gateway.shard_links import ShardLinks
@@ -63,7 +64,7 @@ class GatewayService:
         self.counters = GatewayCounters()
         self.routing = RoutingTable()
         self.dispatch = Dispatch()
-        self.fanout = Fanout(self.counters, self.dispatch.perform)
+        self.fanout = Fanout(self.counters, self.dispatch.perform, SendTable(settings.max_sessions))
         self._bytes_rate, self._frames_rate, self._commands_rate = Rate(), Rate(), Rate()
         self.rules: WorldRules | None = None
         self.drain_requested = asyncio.Event()
@@ -76,6 +77,7 @@ class GatewayService:
         self._joined = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.failed = False
+        self._compiling: asyncio.Task[None] | None = None
         self._hints: asyncio.Task[None] | None = None
         self._doubts: asyncio.Task[None] | None = None
         self.endpoint = WebsocketEndpoint(
@@ -109,6 +111,8 @@ class GatewayService:
             zone_per_second=settings.zone_chat_per_second,
         )
         self.dispatch.bind(self.fanout, self.admission, self.chat)
+        if settings.compiled_sends:
+            self._compiling = self._begin(self.fanout.sends.load(), "compile")
         await self._listen()
         self.url = settings.public_url or f"ws://{host}:{self.endpoint.port}/ws"
         self.membership = Membership(
@@ -196,7 +200,7 @@ class GatewayService:
         left = await self.admission.settle(timeout_s)
         if left:
             log.warning("departures_not_told", count=left, consequence="the coordinator detaches them when this gateway is gone")
-        tasks = [*self._tasks, *(task for task in (self._hints, self._doubts) if task is not None)]
+        tasks = [*self._tasks, *(task for task in (self._hints, self._doubts, self._compiling) if task is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -239,6 +243,8 @@ class GatewayService:
             self.routing.update(view)
             await self.links.follow(self.routing.shards)
             if not self._ready.is_set():
+                if self._compiling is not None:
+                    await self._compiling
                 self._ready.set()
                 # What exists now lives as long as the process: keep the collector away from it.
                 gc.collect()

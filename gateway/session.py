@@ -17,7 +17,7 @@ are handed in as seconds of a monotonic clock. Called by websocket_server, fanou
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway.metrics import GatewayCounters
 from gateway.routing import Route
@@ -83,6 +83,8 @@ class Session:
         "_rules",
         "_strike_due_s",
         "acked",
+        "acknowledged",
+        "acknowledged_at",
         "attached",
         "closed_code",
         "congested",
@@ -121,6 +123,9 @@ class Session:
         self.hop = NO_HOP
         self.acked = UNKNOWN_ACK
         self.last_seq = UNKNOWN_ACK
+        self.acknowledged: Sequence[int] | None = None
+        """Where compiled code leaves acknowledgements, at `acknowledged_at` (gateway.send_table); see `catch_up`."""
+        self.acknowledged_at = 0
         self.pending: deque[tuple[int, bytes]] = deque()
         self.muted = False
         """Snapshots are dropped until a keyframe comes."""
@@ -211,6 +216,9 @@ class Session:
             return self._refuse_for_speed(now_s, seq)
         self._command_due_s = due_s + rules.command_interval_s
 
+        acknowledged = self.acknowledged
+        if acknowledged is not None and acknowledged[self.acknowledged_at] > self.acked:
+            self.catch_up()
         if self.acked < 0:
             return self._refuse(seq, "early", "wait for the first snapshot before sending commands")
         if self.state is _LEAVING:
@@ -367,6 +375,11 @@ class Session:
         while pending and pending[0][0] <= ack:
             pending.popleft()
 
+    def catch_up(self) -> None:
+        """Take in what compiled code was told is acknowledged. Whoever looks at `acked` or `pending` calls this first."""
+        if self.acknowledged is not None:
+            self.acknowledge(self.acknowledged[self.acknowledged_at])
+
     def reroute(self, route: Route, hop: int, ack: int, flags: int) -> bool:
         """A frame arrived that is not of the session's present route. Return False where it is stale: drop it.
 
@@ -450,6 +463,7 @@ class Session:
         route = self.route
         if route is None or route.link is not link:
             return
+        self.catch_up()
         self._lost_link = None
         if self.pending and self.state is SessionState.PLAYING and not self._held_sweeps:
             self._lost_link, self._lost_seq = link, self.pending[0][0]

@@ -89,6 +89,10 @@ class SessionDriver(Protocol):
 
     def end(self, code: Close, text: str) -> None: ...
 
+    def plain_descriptor(self) -> int:
+        """Return the socket's number if whole frames may be sent on it past its transport just now, else -1."""
+        ...
+
 
 def close_text(code: Close, detail: str = "") -> str:
     """Return the close reason that travels: the code's name and what happened, at most 120 bytes of UTF-8."""

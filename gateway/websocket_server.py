@@ -81,6 +81,7 @@ class GameConnection(ServerConnection):
         self._boundary = False
         self._fragments: list[bytes] = []
         self._fragments_text = False
+        self.descriptor = -1
 
     # --- asyncio.Protocol -------------------------------------------------------------------------------------------
 
@@ -177,6 +178,9 @@ class GameConnection(ServerConnection):
         self.endpoint.dispatch.perform(self.session)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # The transport closes the socket when this returns: until then its number is nobody else's.
+        self.descriptor = -1
+        self.endpoint.fanout.sends.disarm(self.session)
         super().connection_lost(exc)
         self._boundary = False
         self._socket_lost()
@@ -185,6 +189,7 @@ class GameConnection(ServerConnection):
     def pause_writing(self) -> None:
         super().pause_writing()
         self.congested_since_s = self.loop.time()
+        self.endpoint.fanout.sends.disarm(self.session)
         self.session.buffer_full()
 
     def resume_writing(self) -> None:
@@ -210,7 +215,26 @@ class GameConnection(ServerConnection):
         if not self.ended.done():
             self.ended.set_result(None)
 
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Write to the transport. What it holds back must be out before anything else is sent on the socket."""
+        self.transport.write(data)
+        if self.transport.get_write_buffer_size():
+            self.endpoint.fanout.sends.disarm(self.session)
+
+    def send_data(self) -> None:
+        super().send_data()  # the library's own frames: answers to pings, the closing handshake
+        if self.transport.get_write_buffer_size():
+            self.endpoint.fanout.sends.disarm(self.session)
+
     # session_instructions.SessionDriver
+
+    def plain_descriptor(self) -> int:
+        transport = self.transport
+        if self.descriptor < 0 or transport.is_closing() or transport.get_write_buffer_size() or self.protocol.state is not OPEN:
+            return -1
+        return self.descriptor
 
     def entered(self) -> None:
         self.authenticated = True
@@ -219,6 +243,7 @@ class GameConnection(ServerConnection):
     def end(self, code: Close, text: str) -> None:
         """Send the close frame and take nothing more; the socket closes when the client does, or after the time limit."""
         self._boundary = False
+        self.descriptor = -1
         if self.protocol.state is OPEN:
             self.protocol.fail(int(code), text)
             self.send_data()
@@ -326,14 +351,16 @@ class WebsocketEndpoint:
         peer = transport.get_extra_info("peername")
         connection.address = peer[0] if peer else ""
         self._waiting_by_address[connection.address] += 1
+        connection.session = Session(self._rules(), connection.write, self.counters)
+        connection.session.driver = connection
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.settings.send_buffer_bytes:
                 # Else the kernel keeps megabytes of stale snapshots for a slow reader before we notice that it is slow.
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.settings.send_buffer_bytes)
-        connection.session = Session(self._rules(), transport.write, self.counters)
-        connection.session.driver = connection
+        if raw is not None and transport.get_extra_info("sslcontext") is None:
+            connection.descriptor = raw.fileno()
 
     def _not_waiting(self, connection: GameConnection) -> None:
         if connection in self._waiting:
@@ -453,12 +480,12 @@ class WebsocketEndpoint:
                 self._end(connection, Close.IDLE, "")
             elif quiet_s > settings.ping_interval_ms / 1000 and not connection.pinged:
                 connection.pinged = True
-                connection.transport.write(PING_FRAME)
+                connection.write(PING_FRAME)
             elif session.state is SessionState.LEAVING:
                 connection.leaving_since_s = connection.leaving_since_s or now_s
                 if now_s - connection.leaving_since_s > settings.leave_timeout_ms / 1000:
                     self._end(connection, Close.UNAVAILABLE, "the logout did not end in time")
-            if session.fresh:
+            if session.fresh | self.fanout.sends.take_fresh(session):
                 session.fresh = False
                 connection.silent_sweeps = 0
             elif session.state in (SessionState.WAITING, SessionState.PLAYING, SessionState.LEAVING):

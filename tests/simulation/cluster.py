@@ -210,7 +210,8 @@ class Cluster:
 
     def start_gateway(self, name: str) -> None:
         host = self.host_of(name)
-        settings = _settings(GatewaySettings, name=name, host=host, port=GATEWAY_PORT, development=True, secret=SECRET)
+        settings = _settings(GatewaySettings, name=name, host=host, port=GATEWAY_PORT, development=True, secret=SECRET,
+                             compiled_sends=False)  # fmt: skip
 
         async def main() -> int:
             return await gateway.service.serve_gateway(settings, remote_ledger(self.server, process))

@@ -47,6 +47,9 @@ class TransportDouble(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
 
 class SessionDouble:
     """Keeps what it is told; closes as a session does."""
@@ -80,11 +83,15 @@ class EndpointDouble:
         self.counters = GatewayCounters()
         self.dispatch = self
         self.fanout = self
+        self.sends = self
 
     def perform(self, session: Any) -> None:
         pass
 
     def remove(self, session: Any) -> None:
+        pass
+
+    def disarm(self, session: Any) -> None:
         pass
 
     def opened(self, connection: Any, transport: Any) -> None:

@@ -507,7 +507,7 @@ async def test_sigterm_ends_with_zero() -> None:
         sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()}
     )
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         line = b""
         while b"ready" not in line:
             line = await process.stdout.readline()
