@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from perdure.game.contract import row_dtype
+from perdure.game.contract import effect_dtype, row_dtype
 from perdure.game.portable import unpack_rows
 from perdure.ledger.ledger import Ledger
-from perdure.wire.entries import EntryKind, unpack_entry
+from perdure.wire.entries import Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY, player_key
 from shard.program import Program
 from shard.replay import replay_zone
@@ -22,6 +22,8 @@ from shard.zone import Zone
 
 GOLD = {("arena", "ship"): "gold", ("arena", "coin"): "value", ("bazaar", "trader"): "gold", ("bazaar", "purse"): "gold"}
 """(game, entity) -> the field that holds gold; each of these games counts in its totals what it minted."""
+CARRIED = {("arena", "gain"): "value", ("bazaar", "gain"): "gold"}
+"""(game, effect) -> the field in which it carries gold from a zone to another."""
 
 
 @dataclass
@@ -55,6 +57,8 @@ async def audit(ledger: Ledger, program: Program, players: Iterable[str]) -> Aud
         gold += _gold_of_zone(game, zone)
         for data in [*zone.page, *await ledger.read_inbox(number)]:
             entry = unpack_entry(data)
+            if entry.kind is EntryKind.EFFECT:
+                gold += _gold_of_effect(program, entry)
             if entry.kind not in (EntryKind.JOIN, EntryKind.ARRIVE):
                 continue
             if entry.player:
@@ -80,6 +84,12 @@ async def audit(ledger: Ledger, program: Program, players: Iterable[str]) -> Aud
 def _gold(game: str, entity: str, rows: np.ndarray) -> int:
     column = GOLD.get((game, entity))
     return int(rows[column].sum()) if column else 0
+
+
+def _gold_of_effect(program: Program, entry: Entry) -> int:
+    effect = program.game.effects[entry.type]
+    column = CARRIED.get((program.game.name, effect.name))
+    return int(unpack_rows(entry.payload, effect_dtype(effect))[column].sum()) if column else 0
 
 
 def _gold_of_zone(game: str, zone: Zone) -> int:

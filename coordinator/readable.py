@@ -62,6 +62,7 @@ def _record_json(record: Record, commands: Mapping[int, CommandSchema]) -> Json:
         "epoch": record.epoch,
         "state_hash": f"{record.state_hash:016x}",
         "build": f"{record.build:016x}",
+        "effects_bytes": len(record.effects),
         "commands": [
             _command_json(record.commands[at : at + record.row_bytes], commands)
             for at in range(0, record.rows * record.row_bytes, max(record.row_bytes, 1))

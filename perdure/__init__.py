@@ -12,14 +12,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from perdure.game.contract import Game, GameError, f32, f64, flag, i8, i16, i32, i64, q, u8, u16, u32
-    from perdure.game.rules import despawn, emit, rand, rand_int, room, spawn
+    from perdure.game.rules import despawn, emit, rand, rand_int, reach, reply, room, spawn
 
 _CONTRACT = ("Game", "GameError", "f32", "f64", "flag", "i8", "i16", "i32", "i64", "q", "u8", "u16", "u32")
-_RULES = ("despawn", "emit", "rand", "rand_int", "room", "spawn")
+_RULES = ("despawn", "emit", "rand", "rand_int", "reach", "reply", "room", "spawn")
 
 __all__ = [
-    "Game", "GameError", "despawn", "emit", "f32", "f64", "flag", "i8", "i16", "i32", "i64", "q", "rand", "rand_int", "room",
-    "spawn", "u8", "u16", "u32",
+    "Game", "GameError", "despawn", "emit", "f32", "f64", "flag", "i8", "i16", "i32", "i64", "q", "rand", "rand_int", "reach",
+    "reply", "room", "spawn", "u8", "u16", "u32",
 ]  # fmt: skip
 
 

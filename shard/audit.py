@@ -19,6 +19,7 @@ from perdure.ledger.ledger import Ledger, LoggedRecord, ZoneHead
 from perdure.ledger.record import blob_digest, chain_digest, unpack_record
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import WorldGrid, key_hex
+from shard.passages import stamp_of
 from shard.program import Program
 from shard.recovery import RECORDS_PER_READ
 from shard.zone import Zone, ZoneError
@@ -41,6 +42,8 @@ class AuditReport:
     chained: int = 0
     players: int = 0
     entities: int = 0
+    effects: int = 0
+    """On their way between entities of two zones."""
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -201,6 +204,7 @@ async def _catch_up(ledger: Ledger, logs: dict[int, _Log], report: AuditReport) 
 
 async def _places(ledger: Ledger, program: Program, zones: dict[int, Zone], report: AuditReport, *, complete: bool) -> dict[str, None]:
     """Return what is wrong with the places of players and entities, as this pass sees it."""
+    effects: dict[tuple[int, int, int, int], list[str]] = defaultdict(list)
     players: dict[int, list[str]] = defaultdict(list)
     places: dict[int, int] = {}
     entities: dict[int, list[str]] = defaultdict(list)
@@ -216,6 +220,8 @@ async def _places(ledger: Ledger, program: Program, zones: dict[int, Zone], repo
                 entities[one].append(f"zone {number}")
         for data in [*zone.page, *await ledger.read_inbox(number)]:
             entry = unpack_entry(data)
+            if entry.kind is EntryKind.EFFECT and not zone.passages.has(entry):
+                effects[entry.origin, *stamp_of(entry)].append(f"the inbox of zone {number}")
             if entry.kind not in (EntryKind.JOIN, EntryKind.ARRIVE):
                 continue
             if entry.player:
@@ -225,7 +231,7 @@ async def _places(ledger: Ledger, program: Program, zones: dict[int, Zone], repo
                 for one in unpack_rows(entry.payload, dtypes[entry.type])["id"].tolist():
                     entities[one].append(f"the inbox of zone {number}")
     online = {presence.player: presence for presence in await ledger.online()}
-    report.players, report.entities = len(online), len(entities)
+    report.players, report.entities, report.effects = len(online), len(entities), len(effects)
     wrong: dict[str, None] = {}
     for key, found in players.items():
         name = online[key].name if key in online else key_hex(key)
@@ -241,4 +247,8 @@ async def _places(ledger: Ledger, program: Program, zones: dict[int, Zone], repo
     for one, found in entities.items():
         if len(found) > 1:
             wrong[f"entity {one:x} is in {len(found)} places: {', '.join(sorted(found))}"] = None
+    for (origin, *stamp), found in effects.items():
+        if len(found) > 1:
+            what = f"an effect of zone {origin} (generation, tick, place {tuple(stamp)})"
+            wrong[f"{what} is in {len(found)} places: {', '.join(sorted(found))}"] = None
     return wrong

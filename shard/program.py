@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from perdure.game.contract import Declared, Game, row_dtype
+from perdure.game.contract import Declared, Game, effect_dtype, row_dtype
 from perdure.game.jit import JIT_DISABLED, cache_in, cache_root, perdure_sources, sources_digest
 from perdure.game.loading import LoadedGame
 from perdure.game.schema import Schema
 from perdure.wire.link import RELEASE_ENTRY
 from shard.kernels import encode, layout, state
+from shard.program_effects_source import EffectParts
 from shard.program_source import TableParts, generate
 
 KERNELS = (encode, state)
@@ -35,7 +36,8 @@ KERNELS = (encode, state)
 SPAWN_BUFFER = 512
 OUT_CAPACITY = 512
 INPUT_CAPACITY = 256
-"""At least perdure.ledger.ledger.INBOX_PAGE_ENTRIES, and at most half of OUT_CAPACITY: each entry may be refused."""
+"""At least perdure.ledger.ledger.INBOX_PAGE_ENTRIES. Each entry may be refused, or (an effect) answered or sent on: together with
+perdure.game.contract.MAX_PROPOSALS they are less than OUT_CAPACITY."""
 ARRIVALS_CAPACITY = INPUT_CAPACITY
 GATEWAYS = 64
 FRAME_BUFFER_BYTES = 1 << 20
@@ -57,6 +59,11 @@ class Program:
         return self.module.step
 
     @property
+    def across(self) -> Any:
+        """across(zone arrays) -> None: fills what the game proposes over its borders; None where the game has no such hook."""
+        return getattr(self.module, "across", None)
+
+    @property
     def encode(self) -> Any:
         """encode(zone arrays, encoder arrays) -> None: fills flat arrays, then makes frames."""
         return self.module.encode
@@ -70,7 +77,8 @@ class Program:
 def compile_program(loaded: LoadedGame) -> Program:
     """Generate, write and import the program of a loaded game. Nothing is compiled before its first call."""
     game = loaded.game
-    source = generate(game, loaded.module_name, loaded.variable, [table_parts(entity) for entity in game.entities])
+    tables, effects = [table_parts(entity) for entity in game.entities], [effect_parts(effect) for effect in game.effects]
+    source = generate(game, loaded.module_name, loaded.variable, tables, effects)
     build = sources_digest([*perdure_sources(), *loaded.files], source)
     name = f"perdure_program_{game.name}_{build:016x}"
     folder = cache_root() / "programs" / f"{build:016x}"
@@ -147,6 +155,12 @@ def zone_arrays(program: Program) -> Any:
     for event in game.events:
         dtype = np.dtype([("at_x", "f8"), ("at_y", "f8"), *((f.name, f.dtype) for f in event.fields)], align=True)
         values[f"{event.name}_rows"] = _rows(event.options["capacity"] + 1, dtype)
+    for effect in game.effects:
+        rows = _rows(effect_parts(effect)[-1], effect_dtype(effect))
+        values[f"{effect.name}_effects"], values[f"{effect.name}_effects_words"] = rows, words_of(rows)
+    values["effect_counts"] = np.zeros((len(game.effects), layout.EFFECT_COUNTS), np.int64)
+    values["departures"] = _rows(layout.DEPARTURES_KEPT if game.effects else 0, layout.DEPARTURE)
+    values["departures_words"] = words_of(values["departures"])
     return module.Zone(**{name: values[name] for name in module.Zone._fields})
 
 
@@ -156,6 +170,12 @@ def table_parts(entity: Declared) -> TableParts:
     ghosts = owned + entity.options["ghosts"]
     spawned = ghosts + min(SPAWN_BUFFER, owned) + 1
     return TableParts(owned, ghosts, spawned, spawned + ARRIVALS_CAPACITY)
+
+
+def effect_parts(effect: Declared) -> EffectParts:
+    """Return where the parts of an effect's rows end in their one array: proposals, arrivals, answers; see EffectParts."""
+    proposed = effect.options["capacity"] + 1
+    return EffectParts(proposed, proposed + INPUT_CAPACITY, proposed + 2 * INPUT_CAPACITY + 1)
 
 
 def totals_dtype(game: Game) -> np.dtype[Any]:

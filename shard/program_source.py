@@ -1,8 +1,8 @@
 """The source of a game's program: the text of `step`, and with it of the tuples and functions that depend on the game.
 
-Owns every word of the generated file but those of the encoder, which are shard.program_encoder_source's. Returns text: never
-writes, compiles or runs it, and makes no arrays. The same game gives the same bytes, since the build stamp is made of them.
-Called by shard.program.
+Owns every word of the generated file but those of the encoder, which are shard.program_encoder_source's, and those of effects, which
+are shard.program_effects_source's. Returns text: never writes, compiles or runs it, and makes no arrays. The same game gives the same
+bytes, since the build stamp is made of them. Called by shard.program.
 """
 
 from __future__ import annotations
@@ -15,6 +15,16 @@ import numpy as np
 from perdure.game.contract import Game
 from perdure.game.schema import FieldSchema
 from shard.kernels import layout
+from shard.program_effects_source import (
+    EFFECTS_FIELDS,
+    EffectParts,
+    across_source,
+    apply_effects,
+    effect_tuples,
+    effects_of_world,
+    effects_source,
+    post_replies,
+)
 from shard.program_encoder_source import ENCODER_FIELDS, encoder_source
 
 
@@ -44,12 +54,13 @@ _game = getattr(sys.modules[{module!r}], {variable!r})
 '''
 
 
-def generate(game: Game, module_name: str, variable: str, tables: Sequence[TableParts]) -> str:
-    """Return the source of the program of a game that `variable` of a module holds; `tables`: of its entities, in their order."""
+def generate(game: Game, module_name: str, variable: str, tables: Sequence[TableParts], effects: Sequence[EffectParts]) -> str:
+    """Return the source of the program of a game that `variable` of a module holds; `tables`, `effects`: of its own, in their order."""
     parts = [HEADER.format(name=game.name, module=module_name, variable=variable)]
     parts += [f"game_{hook} = _game.hooks[{hook!r}]\n" for hook in sorted(game.hooks)]
-    parts += [_tuples(game), _refuse(), _apply_inputs(game, tables), _apply_commands(game), _emigrate(game), _logouts(game), _hash(game)]
-    parts += [_step(game, tables), encoder_source(game)]
+    parts += [_tuples(game), _refuse(game, tables), effects_source(game, effects), _apply_inputs(game, tables), _apply_commands(game)]
+    parts += [_emigrate(game), _logouts(game), _hash(game), _step(game, tables, effects)]
+    parts += [across_source(game, _world(game, tables, effects, ghosts_too=True)), encoder_source(game)]
     return "\n".join(parts)
 
 
@@ -75,6 +86,10 @@ def _tuples(game: Game) -> str:
         text += _tuple(f"Events_{v.name}", ["rows", "count"])
         zone.append(f"{v.name}_rows")
         world.append(v.name)
+    for effect in game.effects:
+        text += _tuple(f"Effects_{effect.name}", EFFECTS_FIELDS)
+        world.append(effect.name)
+    zone += effect_tuples(game)
     return text + _tuple("World", world) + _tuple("Zone", zone) + _tuple("Encoder", list(ENCODER_FIELDS))
 
 
@@ -82,8 +97,11 @@ def _avatar(game: Game) -> tuple[int, str]:
     return next((i, e.name) for i, e in enumerate(game.entities) if e.options["avatar"])
 
 
-def _world(game: Game, tables: Sequence[TableParts]) -> str:
-    """Return the expression of the world that rules see; inline, since Numba cannot return a tuple that holds a record."""
+def _world(game: Game, tables: Sequence[TableParts], effects: Sequence[EffectParts], ghosts_too: bool = False) -> str:
+    """Return the expression of the world that rules see; inline, since Numba cannot return a tuple that holds a record.
+
+    Ghosts are no part of the state, so to rules that run from the log there are none.
+    """
     lines = ["World("]
     lines.append("        meta[META_TICK], z.floats[FLOAT_DT], meta[META_SEED], meta[META_ZONE], meta[META_ID_BASE],")
     lines.append("        z.floats[FLOAT_X0], z.floats[FLOAT_Y0], z.floats[FLOAT_X1], z.floats[FLOAT_Y1], z.floats[FLOAT_WIDTH],")
@@ -93,25 +111,42 @@ def _world(game: Game, tables: Sequence[TableParts]) -> str:
     for t, e in enumerate(game.entities):
         n, (owned, ghosts, spawned, _) = e.name, tables[t]
         at = counts + 2 * t
+        shown = f" + meta[META_TABLE_GHOSTS + {t}]" if ghosts_too else ""
         lines.append(
-            f"        Table_{n}(z.{n}_rows[: meta[META_TABLE_ROWS + {t}]], z.{n}_rows[{owned} : {owned} + meta[META_TABLE_GHOSTS + {t}]], "
+            f"        Table_{n}(z.{n}_rows[: meta[META_TABLE_ROWS + {t}]], z.{n}_rows[{owned} : {owned}{shown}], "
             f"z.{n}_rows[{ghosts} : {spawned}], z.{n}_words[{ghosts} : {spawned}], meta[{at} : {at + 2}], {owned}),"
         )
     lines += [f"        z.{c.name}_given[: meta[META_TABLE_ROWS + {index}]]," for c in game.commands]
     for k, v in enumerate(game.events):
         at = counts + 2 * (len(game.entities) + k)
         lines.append(f"        Events_{v.name}(z.{v.name}_rows, meta[{at} : {at + 2}]),")
+    lines += effects_of_world(game, effects)
     lines.append("    )")
     return "\n".join(lines)
 
 
-def _refuse() -> str:
-    return '''
+def _targets(game: Game) -> set[str]:
+    """Return the names of the entities that effects may have for their targets."""
+    return {e.options["target"] for e in game.effects}
+
+
+def _note_departure(entity: str, target: str) -> str:
+    count = "z.counters[COUNTER_DEPARTURES]"
+    return f"{count} = note_departure(z.departures, {count}, {entity}, {target})\n"
+
+
+def _refuse(game: Game, tables: Sequence[TableParts]) -> str:
+    noted = "".join(
+        f"    if target >= 0 and z.inputs[k].type == {t} and z.inputs[k].arrival >= 0:\n"
+        f"        {_note_departure(f'z.{e.name}_rows[{tables[t].spawned} + z.inputs[k].arrival].id', 'target')}"
+        for t, e in enumerate(game.entities) if e.name in _targets(game)
+    )  # fmt: skip
+    return f'''
 @kernel
 def refuse(z, k, target):
     """Inbox entry k finds no room: send it back to `target` (its origin, or the lobby)."""
     meta = z.meta
-    at = meta[META_OUT]
+{noted}    at = meta[META_OUT]
     out = z.out[at]
     out.kind = OUT_REFUSED
     out.target = target
@@ -151,6 +186,8 @@ def _apply_inputs(game: Game, tables: Sequence[TableParts]) -> str:
                 meta[META_TABLE_ROWS + {t}] = append_row(z.{e.name}_words[:{owned_e}], n, z.{e.name}_words, {arrivals_e} + e.arrival)
                 z.{e.name}_rows[n].dead = 0
                 z.{e.name}_rows[n].player = -1"""
+    for k, effect in enumerate(game.effects):
+        others += f"\n        if e.kind == KIND_EFFECT and e.type == {k}:\n            take_{effect.name}(z, w, k)"
     return f'''
 @kernel
 def enter_player(z, w, k):
@@ -328,6 +365,8 @@ def emigrate_{e.name}(z):
             row.dead = DEAD_DEPARTED
             depart(z, OUT_CROSS, target, {t}, i, np.int64(row.player))
 '''
+        if e.name in _targets(game):
+            text += f"            {_note_departure('row.id', 'target')}"
     return text
 
 
@@ -357,10 +396,12 @@ def _hash(game: Game) -> str:
     lines.append("    h = hash_words(h, z.totals_words, 1)")
     lines.append("    h = hash_words(h, z.players_words, meta[META_PLAYERS_HIGH])")
     lines += [f"    h = hash_words(h, z.{e.name}_words, meta[META_TABLE_ROWS + {t}])" for t, e in enumerate(game.entities)]
+    if game.effects:
+        lines.append("    h = hash_words(h, z.departures_words, min(z.counters[COUNTER_DEPARTURES], len(z.departures_words)))")
     return "\n".join([*lines, "    return h\n"])
 
 
-def _step(game: Game, tables: Sequence[TableParts]) -> str:
+def _step(game: Game, tables: Sequence[TableParts], effects: Sequence[EffectParts]) -> str:
     index, a = _avatar(game)
     purge = "".join(f"    meta[META_TABLE_ROWS + {t}] = purge(z.{e.name}_words, meta[META_TABLE_ROWS + {t}])\n"
                     for t, e in enumerate(game.entities))  # fmt: skip
@@ -381,15 +422,16 @@ def step(z):
     meta[META_TICK] += 1
     meta[META_OUT] = 0
 {purge}    meta[META_COUNTS:] = 0
+{"    z.effect_counts[:, EFFECT_REPLIES:] = 0" + chr(10) if game.effects else ""}\
     meta[META_PLAYERS_HIGH] = free_departed(z.players, z.players_words, meta[META_PLAYERS_HIGH])
     for i in range(meta[META_TABLE_ROWS + {index}]):
         if z.{a}_rows[i].player >= 0:
             z.players[z.{a}_rows[i].player].row = i
     index_players(z.players, meta[META_PLAYERS_HIGH], z.player_index)
-    w = {_world(game, tables)}
+    w = {_world(game, tables, effects)}
     apply_inputs(z, w)
-    apply_commands(z)
-    w = {_world(game, tables)}
+{post_replies(game, effects)}{apply_effects(game)}    apply_commands(z)
+    w = {_world(game, tables, effects)}
 {start}    game_tick(w)
 {merge}    logouts(z, w)
 {emigrate}    return state_hash(z)

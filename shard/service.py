@@ -87,6 +87,7 @@ class ShardService:
         self.ticks = TickLoop(
             ledger, self.links, self.metrics, tick_hz=program.game.tick_hz, threads=settings.threads or min(os.cpu_count() or 1, 4),
             checkpoint_s=settings.checkpoint_s, paused_after_s=settings.paused_after_ms / 1000, owner=self.name,
+            development=settings.development,
         )  # fmt: skip
         self.state = "starting"
         self._released_rate = Rate()

@@ -51,6 +51,7 @@ class TickLoop:
         checkpoint_s: float,
         paused_after_s: float,
         owner: str = "",
+        development: bool = False,
     ) -> None:
         self._ledger, self._links, self._metrics = ledger, links, metrics
         self._interval_s = 1.0 / tick_hz
@@ -59,6 +60,8 @@ class TickLoop:
         self._checkpoint_ticks = max(1, round(checkpoint_s * tick_hz))
         self._paused_after_s = paused_after_s
         self._owner = owner
+        self._development = development
+        self._across_told: dict[int, str] = {}
         self._sent_ticks = round(RESEND_SENT_S * tick_hz)
         self.times, self.commit_times = TickTimes(), TickTimes()
         self.released_bytes = 0
@@ -119,6 +122,7 @@ class TickLoop:
     # --- which zones ----------------------------------------------------------------------------------------------
     def add(self, zone: Zone) -> None:
         """Run a recovered zone: its first tick comes at once, since its players see nothing until then; the next with the others'."""
+        zone.compare_across = self._development
         self.zones[zone.zone] = zone
         self._fresh.append(zone)
         if self._sleeper is not None and not self._sleeper.done():
@@ -186,6 +190,7 @@ class TickLoop:
     async def _tick_ready(self, zones: list[Zone]) -> None:
         started = time.monotonic()
         stepped = await self._in_threads(_step, zones)
+        self._tell_across(zones)
         commits = [commit for commit, _ in stepped if commit is not None]
         zones = [zone for zone, (commit, fault) in zip(zones, stepped, strict=True) if self._sound(zone, commit, fault)]
         after_step = time.monotonic()
@@ -215,6 +220,14 @@ class TickLoop:
         parts = [zones[at : at + share] for at in range(0, len(zones), share)]
         done = await asyncio.gather(*(loop.run_in_executor(self.executor, _each, function, part) for part in parts))
         return [result for part in done for result in part]
+
+    def _tell_across(self, zones: list[Zone]) -> None:
+        """Say once what is wrong with the hook that looks over the borders; the zone goes on without its proposals."""
+        for zone in zones:
+            if zone.across_fault != self._across_told.get(zone.zone, ""):
+                self._across_told[zone.zone] = zone.across_fault
+                if zone.across_fault:
+                    log.error("across_failed", zone=zone.zone, tick=zone.tick, why=zone.across_fault, mend="mend the game")
 
     def _sound(self, zone: Zone, commit: Commit | None, fault: Exception | None) -> bool:
         if commit is not None:

@@ -15,7 +15,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from perdure.game.contract import row_dtype
+from perdure.game.contract import effect_dtype, row_dtype
 from perdure.game.portable import pack_rows, unpack_rows
 from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, PlayerInZone, Transfer
 from perdure.ledger.record import GENESIS_DIGEST, Record, RecordKind, chain_digest, unpack_record
@@ -24,7 +24,8 @@ from perdure.wire.identifiers import LOBBY, WorldGrid
 from perdure.wire.link import RELEASE_STRUCT, LinkType, pack_frame
 from shard.kernels import layout
 from shard.passages import Passages
-from shard.program import Program, encoder_arrays, table_parts, words_of, zone_arrays
+from shard.program import Program, effect_parts, encoder_arrays, table_parts, words_of, zone_arrays
+from shard.proposals import pack_proposals, propose, unpack_proposals
 
 PENDING_PER_PLAYER = 64
 CHECKPOINT_MAGIC = b"PRDC\x02"
@@ -76,6 +77,9 @@ class Zone:
         self.arrays = zone_arrays(program)
         self.encoder: Any = None
         self.bad_entries = 0
+        self.compare_across = False
+        """See that @game.across writes nothing (in development: it costs a copy of the tables)."""
+        self.across_fault = ""
         self._owed: tuple[Transfer, ...] = ()
         self._sent: tuple[Transfer, ...] = ()
         self.passages = Passages()
@@ -195,6 +199,9 @@ class Zone:
     def step(self) -> Commit:
         """Run one tick on the queued commands and the committed page; return what must be committed for it."""
         self._move("step")
+        if self.program.across is not None:
+            self.across_fault = propose(self.program, self.arrays, compare=self.compare_across)
+        effects = pack_proposals(self.program, self.arrays)
         chosen = 0
         if self._pending_count:
             chosen, self._pending_count = self.program.module.gather_commands(self.arrays, self._pending, self._pending_count, self._best)
@@ -203,7 +210,7 @@ class Zone:
         self._run()
         record = Record(
             RecordKind.TICK, self.zone, self.generation, self.epoch, self.tick, self.state_hash, self.program.build,
-            self.arrays.commands.shape[1], chosen, commands,
+            self.arrays.commands.shape[1], chosen, commands, effects,
         ).pack()  # fmt: skip
         previous, self.digest = self.digest, chain_digest(self.digest, record)
         sent = self._transfers()
@@ -214,7 +221,7 @@ class Zone:
     def try_tick(self, rows: npt.NDArray[np.uint8]) -> None:
         """Run the next tick with these commands, and keep nothing of it; the caller puts `arrays` back. Raises what the rules raise."""
         self._must_be(Phase.READY, "try a tick")
-        kept = self.page, self.state_hash, self._entries, self.bad_entries
+        kept, taken = (self.page, self.state_hash, self._entries, self.bad_entries), self.passages.taken()
         try:
             self.arrays.commands[: len(rows)] = rows
             self.arrays.meta[layout.META_COMMANDS] = len(rows)
@@ -222,6 +229,7 @@ class Zone:
             self._transfers()
         finally:
             self.page, self.state_hash, self._entries, self.bad_entries = kept
+            self.passages.take_back(taken)
 
     def committed(self, answer: CommitAnswer) -> None:
         """Take the ledger's answer to the last `step`."""
@@ -249,6 +257,12 @@ class Zone:
         rows = np.frombuffer(record.commands, np.uint8).reshape(record.rows, record.row_bytes)
         self.arrays.commands[: record.rows] = rows
         self.arrays.meta[layout.META_COMMANDS] = record.rows
+        try:
+            unpack_proposals(self.program, self.arrays, record.effects)
+        except ValueError as error:
+            raise ZoneError(
+                f"zone {self.zone} tick {record.tick}: {error}: replay with the build that wrote it ({record.build:016x})"
+            ) from error
         self.generation = record.generation
         self._run()
         if self.state_hash != record.state_hash:
@@ -270,11 +284,12 @@ class Zone:
         """Decode the inbox page into input rows and arrivals; an entry that cannot be read is counted and has no effect."""
         inputs, entities, count = self.arrays.inputs, self.program.game.entities, 0
         self._entries, arrivals = [], dict.fromkeys(range(len(entities)), 0)
+        effects = dict.fromkeys(range(len(self.program.game.effects)), 0)
         elsewhere = self._elsewhere()
         for data in self.page:
             try:
                 entry = unpack_entry(data)
-                if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE) and (
+                if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE, EntryKind.EFFECT) and (
                     self.passages.is_known(entry) or (entry.player and entry.hop < elsewhere.get(entry.player, 0))
                 ):
                     continue
@@ -292,9 +307,13 @@ class Zone:
                     at = table_parts(entity)[2] + arrival
                     getattr(self.arrays, f"{entity.name}_words")[at] = words_of(np.ascontiguousarray(row[:1]))[0]
                     arrivals[kind] += 1
+                elif entry.kind is EntryKind.EFFECT:
+                    arrival = effects[entry.type]
+                    self._read_effect(entry, arrival)
+                    effects[entry.type] += 1
                 elif entry.kind is EntryKind.ARRIVE:
                     raise ValueError("it brings no row")
-            except (ValueError, IndexError):
+            except (ValueError, IndexError, KeyError):
                 self.bad_entries += 1
                 continue
             inputs[count] = (
@@ -304,6 +323,11 @@ class Zone:
             self._entries.append(data)
             count += 1
         self.arrays.meta[layout.META_INPUTS] = count
+
+    def _read_effect(self, entry: Entry, arrival: int) -> None:
+        effect = self.program.game.effects[entry.type]
+        row = np.ascontiguousarray(unpack_rows(entry.payload, effect_dtype(effect))[:1])
+        getattr(self.arrays, f"{effect.name}_effects_words")[effect_parts(effect).proposed + arrival] = words_of(row)[0]
 
     def _elsewhere(self) -> dict[int, int]:
         """Return who is elsewhere by the word of this page, and since which move: a copy that comes with the same page is none too."""
@@ -327,14 +351,17 @@ class Zone:
                 header = ENTRY_STRUCT.pack(EntryKind.LEAVE, 0, self.zone, entry.session, entry.player, 0, 0, entry.hop + 1, entry.last_seq)
                 return Transfer(LOBBY, entry.player, header + entry.payload)
             if not entry.player:
-                return self._stamped(target, index, entry.type, entry.payload)
+                return self._stamped(target, index, entry.kind, entry.type, entry.payload)
             back = Entry(entry.kind, entry.player, entry.session, entry.gateway, entry.slot, entry.hop + 1, entry.last_seq,
                          entry.type, self.zone, entry.payload)  # fmt: skip
             return Transfer(target, entry.player, back.pack())
+        if kind == layout.OUT_EFFECT:
+            rows = getattr(self.arrays, f"{self.program.game.effects[table].name}_effects")
+            return self._stamped(target, index, EntryKind.EFFECT, table, pack_rows(np.asarray(rows[row : row + 1])))
         entity = self.program.game.entities[table]
         payload = pack_rows(np.asarray(getattr(self.arrays, f"{entity.name}_rows")[row : row + 1]))
         if place < 0:
-            return self._stamped(target, index, table, payload)
+            return self._stamped(target, index, EntryKind.ARRIVE, table, payload)
         key, session, gateway, slot, hop, last_seq, *_ = self.players[place].tolist()
         if kind == layout.OUT_LOBBY:
             header = ENTRY_STRUCT.pack(EntryKind.LEAVE, table, self.zone, session, key, 0, 0, hop + 1, last_seq)
@@ -343,9 +370,9 @@ class Zone:
         assert len(header) == ENTRY_HEADER
         return Transfer(target, key, header + payload)
 
-    def _stamped(self, target: int, index: int, table: int, payload: bytes) -> Transfer:
-        """Return the crossing of an entity without a player, with a stamp (passages.stamp_of) that says which it is."""
-        entry = Entry(EntryKind.ARRIVE, 0, self.tick & 0xFFFFFFFF, self.generation, index, type=table, origin=self.zone, payload=payload)
+    def _stamped(self, target: int, index: int, kind: EntryKind, table: int, payload: bytes) -> Transfer:
+        """Return the crossing of an entity without a player, or an effect, with a stamp (passages.stamp_of) that says which it is."""
+        entry = Entry(kind, 0, self.tick & 0xFFFFFFFF, self.generation, index, type=table, origin=self.zone, payload=payload)
         return Transfer(target, 0, entry.pack())
 
     def in_zone(self) -> tuple[PlayerInZone, ...]:
@@ -389,6 +416,9 @@ class Zone:
         for index, entity in enumerate(self.program.game.entities):
             rows = getattr(self.arrays, f"{entity.name}_rows")
             sections[f"rows:{entity.name}"] = np.asarray(rows[: meta[layout.META_TABLE_ROWS + index]])
+        if self.program.game.effects:
+            noted = int(self.arrays.counters[layout.COUNTER_DEPARTURES])
+            sections["departures"] = np.asarray(self.arrays.departures[: min(noted, layout.DEPARTURES_KEPT)])
         return sections
 
     def checkpoint(self) -> bytes:
@@ -451,3 +481,14 @@ class Zone:
             words = words_of(np.ascontiguousarray(rows)) if len(rows) else np.zeros((0, row_dtype(entity).itemsize // 8), np.uint64)
             getattr(self.arrays, f"{entity.name}_words")[: len(rows)] = words
             meta[layout.META_TABLE_ROWS + index] = len(rows)
+        self._restore_departures(sections.get("departures"))
+
+    def _restore_departures(self, data: bytes | None) -> None:
+        """Older images have none: effects then find only who is here."""
+        if not self.program.game.effects or data is None:
+            self.arrays.counters[layout.COUNTER_DEPARTURES] = 0
+            return
+        departures = unpack_rows(data, layout.DEPARTURE)[-layout.DEPARTURES_KEPT :]
+        if len(departures) != min(int(self.arrays.counters[layout.COUNTER_DEPARTURES]), layout.DEPARTURES_KEPT):
+            self.arrays.counters[layout.COUNTER_DEPARTURES] = len(departures)  # of a build that keeps more or fewer
+        np.asarray(self.arrays.departures)[: len(departures)] = departures

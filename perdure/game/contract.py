@@ -1,7 +1,8 @@
 """The game contract: what a game's file declares, and the checks that name file, line and mend before anything compiles.
 
-A game file makes one `Game` and decorates classes (entities, commands, events, totals) and functions (tick, join, leave,
-resume, start). Nothing here compiles or runs rules; `perdure.game.loading` turns a checked Game into a program.
+A game file makes one `Game` and decorates classes (entities, commands, events, effects, totals) and functions (tick, join, leave,
+resume, start, across and the hooks of effects). Nothing here compiles or runs rules; `perdure.game.loading` turns a checked Game into
+a program.
 """
 
 from __future__ import annotations
@@ -28,11 +29,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 MAX_CAPACITY = 32_768
 MAX_ENTITY_TYPES = 32
 MAX_COMMAND_BYTES = 240
+MAX_PROPOSALS = 128
+"""Effects that a zone may propose in a tick, of all kinds together."""
+MAX_EFFECT_BYTES = 240
 SYSTEM_FIELDS: list[tuple[str, str]] = [("id", "<i8"), ("player", "<i4"), ("dead", "u1"), ("pad0", "u1"), ("pad1", "<u2")]
 """First 16 bytes of every entity row: id, index of its player in the zone's player table or -1, and why it is going. A ghost's `player`
 is -2 - zone, where zone is the number of the one that owns it: that is where effects on it are sent (rules.reach)."""
+EFFECT_FIELDS: list[tuple[str, str]] = [
+    ("source", "<i8"), ("target", "<i8"), ("source_zone", "<u2"), ("target_zone", "<u2"), ("hops", "u1"), ("replied", "u1"),
+    ("returned", "u1"), ("pad0", "u1"),
+]  # fmt: skip
+"""First 24 bytes of every effect: the ids of the two entities, the zones to find them in, how often it was sent on, the runtime's marks."""
 RESERVED = {"tick", "dt", "seed", "zone", "id_base", "x0", "y0", "x1", "y1", "width", "height", "counters", "totals"}
-HOOKS = {"tick": 1, "join": 3, "leave": 2, "resume": 2, "start": 1}
+HOOKS = {"tick": 1, "join": 3, "leave": 2, "resume": 2, "start": 1, "across": 1}
+EFFECT_HOOKS = {"sends": 3, "takes": 3, "returned": 3}
 
 
 class GameError(Exception):
@@ -113,7 +123,7 @@ def _field_lines(cls: type) -> tuple[str, int, dict[str, int]]:
 
 
 def _declare(cls: type, purpose: str) -> Declared:
-    """Read a class's annotations into fields; `purpose` is entity, command, event or totals."""
+    """Read a class's annotations into fields; `purpose` is entity, command, event, effect or totals."""
     file, start, lines = _field_lines(cls)
     declared = Declared(cls, cls.__name__.lower(), file, start, [], lines)
     if (declared.name in RESERVED and purpose != "totals") or keyword.iskeyword(declared.name):
@@ -121,13 +131,13 @@ def _declare(cls: type, purpose: str) -> Declared:
     for name, kind in inspect.get_annotations(cls, eval_str=True).items():
         if not isinstance(kind, FieldType):
             raise declared.fault("its type is not one of f32 f64 i8 i16 i32 i64 u8 u16 u32 flag", name)
-        if name in {n for n, _ in SYSTEM_FIELDS} | {"given", "at_x", "at_y"}:
+        if name in {n for n, _ in SYSTEM_FIELDS + EFFECT_FIELDS * (purpose == "effect")} | {"given", "at_x", "at_y"}:
             raise declared.fault("this name is a field of every row already; choose another", name)
         said = cls.__dict__.get(name)
         if said is not None and not isinstance(said, Quantised):
             raise declared.fault(f"its default is {said!r}; write q(lo, hi, ...) or nothing", name)
         declared.fields.append(_field(declared, name, kind, said, purpose))
-    if not declared.fields:
+    if not declared.fields and purpose != "effect":
         raise declared.fault("it has no fields; write at least one, such as `x: f64 = q(0, 1000, step=1/16)`")
     return declared
 
@@ -135,14 +145,14 @@ def _declare(cls: type, purpose: str) -> Declared:
 def _field(declared: Declared, name: str, kind: FieldType, said: Quantised | None, purpose: str) -> FieldSchema:
     dtype = kind.dtype
     if said is None:
-        if purpose == "entity" or purpose == "totals":
+        if purpose in ("entity", "totals", "effect"):
             return FieldSchema(name, dtype)
         if dtype in ("f4", "f8"):
             raise declared.fault("a number with a fraction needs a range: q(lo, hi, step=...)", name)
         lo, hi = (0, 1) if kind is _FLAG else INTEGER_TYPES[dtype]
         said = Quantised(lo, hi, 1, "all", False)
-    if purpose == "totals":
-        raise declared.fault("totals never leave the server; leave q(...) out", name)
+    if purpose in ("totals", "effect"):
+        raise declared.fault(f"{'totals' if purpose == 'totals' else 'effects'} never leave the server; leave q(...) out", name)
     if said.to not in ("all", "owner") or (said.to == "owner" and purpose != "entity"):
         raise declared.fault(f'to={said.to!r}; say to="all" or (for an entity) to="owner"', name)
     if not said.lo < said.hi or said.step <= 0:
@@ -186,8 +196,11 @@ class Game:
         self.entities: list[Declared] = []
         self.commands: list[Declared] = []
         self.events: list[Declared] = []
+        self.effects: list[Declared] = []
         self.totals_declared: Declared | None = None
         self.hooks: dict[str, Callable[..., Any]] = {}
+        self.effect_hooks: dict[tuple[str, str], Callable[..., Any]] = {}
+        """(sends, takes or returned; name of the effect) -> hook"""
         self.hook_sources: list[Callable[..., Any]] = []
 
     # --- declarations ---------------------------------------------------------------------------------------------
@@ -227,6 +240,27 @@ class Game:
 
         return declare
 
+    def effect(self, *, source: type, target: type, capacity: int = 32) -> Callable[[type[T]], type[T]]:
+        """Declare a message from a `source` entity to a `target` entity in another zone; `capacity`: proposed a tick and zone at most."""
+
+        def declare(cls: type[T]) -> type[T]:
+            ends = {"source": source.__name__.lower(), "target": target.__name__.lower()}
+            declared = self._add(self.effects, cls, "effect", capacity=capacity, **ends)
+            for end, name in ends.items():
+                if name not in {e.name for e in self.entities}:
+                    raise declared.fault(
+                        f"{end}={name!r} is no entity of this game; name a class that is decorated with @game.entity above"
+                    )
+            if capacity < 0 or sum(e.options["capacity"] for e in self.effects) > MAX_PROPOSALS:
+                raise declared.fault(
+                    f"capacity={capacity}; at least 1, and {MAX_PROPOSALS} for all effects of a game together, are possible"
+                )
+            if effect_dtype(declared).itemsize > MAX_EFFECT_BYTES:
+                raise declared.fault(f"an effect of {effect_dtype(declared).itemsize} bytes; {MAX_EFFECT_BYTES} are possible")
+            return cls
+
+        return declare
+
     def totals(self, cls: type[T]) -> type[T]:
         """Declare a zone's own counters (one row, `w.totals`); part of its state."""
         if self.totals_declared is not None:
@@ -237,8 +271,8 @@ class Game:
     def _add(self, where: list[Declared], cls: type, purpose: str, **options: Any) -> Declared:
         declared = _declare(cls, purpose)
         declared.options = options
-        if declared.name in {d.name for d in [*self.entities, *self.commands, *self.events]}:
-            raise declared.fault(f"{declared.name!r} is declared already; names are shared by entities, commands and events")
+        if declared.name in {d.name for d in [*self.entities, *self.commands, *self.events, *self.effects]}:
+            raise declared.fault(f"{declared.name!r} is declared already; names are shared by entities, commands, events and effects")
         where.append(declared)
         return declared
 
@@ -253,6 +287,24 @@ class Game:
         compiled = kernel(function)
         self.hooks[name] = compiled
         return compiled
+
+    def _effect_hook(self, name: str, effect: type) -> Callable[[F], F]:
+        def take(function: F) -> F:
+            key, arguments = (name, effect.__name__.lower()), len(inspect.signature(function).parameters)
+            if key[1] not in {e.name for e in self.effects}:
+                raise GameError(
+                    f"{_where(function)}: @game.{name}({effect.__name__}) names no effect; decorate the class with @game.effect"
+                )
+            if key in self.effect_hooks:
+                raise GameError(f"{_where(function)}: @game.{name}({effect.__name__}) stands twice; one function may carry it")
+            if arguments != EFFECT_HOOKS[name]:
+                wanted = EFFECT_HOOKS[name]
+                raise GameError(f"{_where(function)}: @game.{name} takes {wanted} arguments, this function has {arguments}")
+            self.hook_sources.append(function)
+            compiled = self.effect_hooks[key] = kernel(function)
+            return compiled
+
+        return take
 
     def function(self, function: F) -> F:
         """Compile a function of the game's own that its hooks call."""
@@ -279,6 +331,22 @@ class Game:
         """`start(w)`: first tick of a zone that never ran."""
         return self._hook("start", function)
 
+    def across(self, function: F) -> F:
+        """`across(w)`: outside of the log, between two ticks: sees own rows and ghosts, writes nothing, and proposes effects by `reach`."""
+        return self._hook("across", function)
+
+    def sends(self, effect: type) -> Callable[[F], F]:
+        """`sent(w, source, effect) -> bool`: a proposed effect is about to leave, in its source's zone; False: it does not."""
+        return self._effect_hook("sends", effect)
+
+    def takes(self, effect: type) -> Callable[[F], F]:
+        """`taken(w, target, effect)`: an effect has come to its target, in the target's zone; once, whatever fails."""
+        return self._effect_hook("takes", effect)
+
+    def returned(self, effect: type) -> Callable[[F], F]:
+        """`back(w, source, effect)`: an effect's target is gone, so it came back to its source (None where that is gone too)."""
+        return self._effect_hook("returned", effect)
+
     # --- what comes of it -----------------------------------------------------------------------------------------
     def check(self) -> None:
         """Raise GameError where the declaration as a whole cannot be a game."""
@@ -288,6 +356,15 @@ class Game:
             raise GameError(f"game {self.name!r} needs exactly one entity with avatar=True: what a player is in the world")
         if len(self.entities) > MAX_ENTITY_TYPES or len(self.commands) > 250:
             raise GameError(f"game {self.name!r}: at most {MAX_ENTITY_TYPES} entity types and 250 commands")
+        for effect in self.effects:
+            if ("takes", effect.name) not in self.effect_hooks:
+                what = effect.cls.__name__
+                raise effect.fault(
+                    f"nobody takes it; write @game.takes({what}) and a function taken(w, {effect.options['target']}, effect)"
+                )
+        if "across" in self.hooks and not self.effects:
+            where = _where(getattr(self.hooks["across"], "py_func", self.hooks["across"]))
+            raise GameError(f"{where}: @game.across has nothing to propose; declare what reaches over borders with @game.effect")
         from perdure.game.checking import check_functions
 
         check_functions(self)
@@ -307,6 +384,11 @@ class Game:
 def row_dtype(declared: Declared) -> np.dtype[np.void]:
     """Return the dtype of an entity's row: 16 system bytes, then its fields, aligned, a multiple of 8 bytes."""
     return np.dtype([*SYSTEM_FIELDS, *((f.name, f.dtype) for f in declared.fields)], align=True)
+
+
+def effect_dtype(declared: Declared) -> np.dtype[np.void]:
+    """Return the dtype of an effect: 24 system bytes, then its fields, aligned, a multiple of 8 bytes."""
+    return np.dtype([*EFFECT_FIELDS, *((f.name, f.dtype) for f in declared.fields)], align=True)
 
 
 def _where(thing: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a game's rules may call inside a tick: spawn, despawn, emit, random numbers. All compiled, all deterministic.
+"""What a game's rules may call inside a tick: spawn, despawn, emit, reach, reply, random numbers. All compiled, all deterministic.
 
 `w` is the world as a tick sees it (see contract.Game). Rows are records: `ship.x += 1` writes through.
 """
@@ -14,6 +14,9 @@ from perdure.game.jit import kernel, part_of_program
 COUNT_SPAWNED = 0
 COUNT_SPAWN_FAILED = 1
 COUNTER_NEXT_ID = 0
+COUNT_PROPOSED, COUNT_NOT_PROPOSED, COUNT_REPLIES, COUNT_NOT_REPLIED = range(4)
+GHOST_PLAYER = -2
+"""A ghost's `player` is GHOST_PLAYER - the zone that owns it."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -99,4 +102,56 @@ def emit(w: Any, events: Any, x: Any, y: Any) -> Any:
     row = events.rows[at]
     row.at_x = x
     row.at_y = y
+    return row
+
+
+@kernel
+def clear_effect(words: Any, at: Any) -> None:
+    """Set an effect to zero."""
+    for k in range(words.shape[1]):
+        words[at, k] = np.uint64(0)
+
+
+@part_of_program
+def reach(w: Any, effects: Any, source: Any, target: Any) -> Any:
+    """In `across`: propose an effect of an own row on a ghost, and return it to be filled in.
+
+    Past the effect's capacity, or where the source is going, it goes nowhere; it may be proposed again after the next tick.
+    """
+    at = effects.count[COUNT_PROPOSED]
+    last = effects.proposed.shape[0] - 1
+    if at >= last or source.dead != 0:
+        effects.count[COUNT_NOT_PROPOSED] += 1
+        at = last
+    else:
+        effects.count[COUNT_PROPOSED] = at + 1
+    clear_effect(effects.proposed_words, at)
+    row = effects.proposed[at]
+    row.source = source.id
+    row.target = target.id
+    row.source_zone = w.zone
+    row.target_zone = w.zone if target.player > GHOST_PLAYER else GHOST_PLAYER - target.player
+    return row
+
+
+@part_of_program
+def reply(w: Any, effects: Any, effect: Any) -> Any:
+    """In the hook that takes an effect: answer its source with another one, and return that to be filled in.
+
+    One answer to each; a second one goes nowhere.
+    """
+    at = effects.count[COUNT_REPLIES]
+    last = effects.replies.shape[0] - 1
+    if at >= last or effect.replied != 0:
+        effects.count[COUNT_NOT_REPLIED] += 1
+        at = last
+    else:
+        effects.count[COUNT_REPLIES] = at + 1
+    effect.replied = 1
+    clear_effect(effects.replies_words, at)
+    row = effects.replies[at]
+    row.source = effect.target
+    row.target = effect.source
+    row.source_zone = w.zone
+    row.target_zone = effect.source_zone
     return row

@@ -29,11 +29,12 @@ class EntryKind(IntEnum):
     GATEWAY_LOST = 6  # every player attached to `gateway` is detached
     KICK = 7  # put out by an operator; like LEAVE
     MOVED = 8  # the player is elsewhere since its move number `hop`: a copy here that has moved less is left over, and goes
+    EFFECT = 9  # an entity's effect on another one, without a player; payload: its row; stamped as an arrival without a player
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One inbox entry, decoded. `type` is the index of the entity type (ARRIVE), else 0."""
+    """One inbox entry, decoded. `type` is the index of the entity type (ARRIVE) or of the effect (EFFECT), else 0."""
 
     kind: EntryKind
     player: int = 0

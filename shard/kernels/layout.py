@@ -27,8 +27,9 @@ META_LENGTH = 80
 FLOAT_DT, FLOAT_X0, FLOAT_Y0, FLOAT_X1, FLOAT_Y1, FLOAT_WIDTH, FLOAT_HEIGHT, FLOAT_HYSTERESIS, FLOAT_INTEREST = range(9)
 FLOATS_LENGTH = 9
 
+COUNTER_DEPARTURES = 1
 COUNTERS_LENGTH = 4
-"""counters: int64; [0] is the last entity number given out in this zone."""
+"""counters: int64; [0] is the last entity number given out in this zone, [1] how many departures were ever noted (see DEPARTURE)."""
 
 PLAYER = np.dtype(
     [("key", "<i8"), ("session", "<u4"), ("gateway", "<u4"), ("slot", "<u4"), ("hop", "<u4"), ("last_seq", "<u4"), ("row", "<i4"),
@@ -47,10 +48,24 @@ INPUT = np.dtype(
 
 OUT = np.dtype([("kind", "<i4"), ("target", "<i4"), ("type", "<i4"), ("row", "<i4"), ("player", "<i4"), ("entry", "<i4")], align=True)
 """Something that leaves the zone. kind OUT_CROSS: row `row` of table `type` goes to zone `target`, with player index `player`
-(or -1). OUT_LOBBY: the player goes to the lobby. OUT_REFUSED: inbox entry `entry` found no room and goes back to `target`."""
-OUT_CROSS, OUT_LOBBY, OUT_REFUSED = 1, 2, 3
+(or -1). OUT_LOBBY: the player goes to the lobby. OUT_REFUSED: inbox entry `entry` found no room and goes back to `target`.
+OUT_EFFECT: the effect in row `row` of kind `type` goes to zone `target`."""
+OUT_CROSS, OUT_LOBBY, OUT_REFUSED, OUT_EFFECT = 1, 2, 3, 4
+
+DEPARTURE = np.dtype([("id", "<i8"), ("zone", "<i8")], align=True)
+"""An entity that left, and the zone that it went to: effects on it are sent on there. The newest DEPARTURES_KEPT are remembered, in
+a ring; part of the state of a zone whose game has effects."""
+DEPARTURES_KEPT = 1024
+MAX_EFFECT_HOPS = 8
+"""How often an effect may be sent on, from zone to zone behind its target, before it goes back."""
+
+EFFECT_PROPOSED, EFFECT_NOT_PROPOSED, EFFECT_REPLIES, EFFECT_NOT_REPLIED, EFFECT_HANDLED = range(5)
+EFFECT_COUNTS = 5
+"""Counts a kind of effect (the first four as rules.COUNT_...): proposed for the next tick, found no room; answers, found none; handled
+by this tick."""
 
 KIND_JOIN, KIND_ATTACH, KIND_DETACH, KIND_LEAVE, KIND_ARRIVE, KIND_GATEWAY_LOST, KIND_KICK = range(1, 8)
+KIND_EFFECT = 9
 DEAD_DESPAWNED, DEAD_DEPARTED = 1, 2
 LOBBY = -1
 

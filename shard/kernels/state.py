@@ -52,6 +52,35 @@ def clear_row(words: Any, at: Any) -> None:
 
 
 @kernel
+def find_row(words: Any, count: Any, entity: Any) -> Any:
+    """Return the index of the row of an entity id that is not dead, or -1."""
+    wanted = np.uint64(entity)
+    for i in range(count):
+        if words[i, 0] == wanted and words[i, 1] & _DEAD_MASK == _ZERO:
+            return i
+    return -1
+
+
+@kernel
+def note_departure(departures: Any, count: Any, entity: Any, zone: Any) -> Any:
+    """Remember in the ring that an entity left for a zone, as number `count`; return the new count."""
+    place = departures[count % len(departures)]
+    place.id = entity
+    place.zone = zone
+    return count + 1
+
+
+@kernel
+def departed_to(departures: Any, count: Any, entity: Any) -> Any:
+    """Return the zone that an entity left for last, or -1 where the ring does not know it."""
+    for back in range(1, min(count, len(departures)) + 1):
+        place = departures[(count - back) % len(departures)]
+        if place.id == entity:
+            return place.zone
+    return np.int64(-1)
+
+
+@kernel
 def hash_value(state: Any, value: Any) -> Any:
     """Mix one uint64 into a hash state (multiply and shift, order dependent)."""
     state = (state ^ value) * _HASH_PRIME

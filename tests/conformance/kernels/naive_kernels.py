@@ -18,6 +18,15 @@ def purge(rows: list[list[int]]) -> list[list[int]]:
     return [row for row in rows if row[1].to_bytes(8, "little")[4] == 0]
 
 
+def find_row(rows: list[list[int]], entity: int) -> int:
+    return next((at for at, row in enumerate(rows) if row in purge([row]) and row[0] == entity), -1)
+
+
+def departed_to(departures: list[tuple[int, int]], kept: int, entity: int) -> int:
+    """`departures`: all that ever were, of which the last `kept` are remembered."""
+    return next((zone for left, zone in reversed(departures[-kept:]) if left == entity), -1)
+
+
 def hash_value(state: int, value: int) -> int:
     state = ((state ^ value) * 0x9FB21C651E98DF25) & _MASK
     return state ^ (state >> 28)

@@ -46,6 +46,24 @@ def test_append_row_fills_a_table_up_to_its_capacity(rows: list[list[int]], more
     assert array[:count].tolist() == (rows + more)[:8]
 
 
+@BRIEF
+@given(table(longest=8), st.integers(0, 9))
+def test_a_row_is_found_by_its_id_unless_it_is_dead(rows: list[list[int]], at: int) -> None:
+    rows = [[row[0] >> 1, *row[1:]] for row in rows]  # ids are less than 2^63
+    wanted = rows[at][0] if at < len(rows) else 12345
+    assert state.find_row(words(rows, 10), len(rows), wanted) == naive.find_row(rows, wanted)
+
+
+@BRIEF
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9)), max_size=20), st.integers(1, 7))
+def test_the_newest_departure_of_an_entity_is_remembered(departures: list[tuple[int, int]], entity: int) -> None:
+    ring, count = np.zeros(8, layout.DEPARTURE), 0
+    for left, zone in departures:
+        count = state.note_departure(ring, count, left, zone)
+    assert state.departed_to(ring, count, entity) == naive.departed_to(departures, len(ring), entity)
+    assert count == len(departures)
+
+
 def test_a_cleared_row_is_zero_and_no_other_is() -> None:
     array = words([[1, 2, 3], [4, 5, 6], [7, 8, 9]], 3)
     state.clear_row(array, 1)

@@ -172,9 +172,11 @@ WRONG_RULES = [
     ("part of a table", "    n = len(w.coin.row)  #!\n", "coin has no 'row'; did you mean 'rows'?"),
     ("totals", "    w.totals.mad += 1  #!\n", "w.totals has no 'mad'; did you mean 'made'?"),
     ("world", "    a = w.time  #!\n", "w has no 'time'"),
-    ("ghost", "    for ghost in w.man.ghosts:\n        ghost.hp = 3  #!\n", "'hp' of a ghost is written; ghosts are read-only"),
-    ("ghost by index", "    w.man.ghosts[0].hp -= 3  #!\n", "ghosts are read-only"),
-    ("despawned ghost", "    for ghost in w.coin.ghosts:\n        despawn(ghost)  #!\n", "ghosts are read-only"),
+    (
+        "ghost",
+        "    for ghost in w.man.ghosts:  #!\n        pass\n",
+        "ghosts are read in @game.tick; they are in no log, so only @game.across",
+    ),
     ("name", "    for man in w.man.rows:\n        man.x = SPED  #!\n", "the name 'SPED' is not defined; did you mean 'SPEED'?"),
 ]
 

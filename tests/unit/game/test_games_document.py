@@ -24,8 +24,8 @@ def test_the_game_on_the_page_loads(tmp_path: Path) -> None:
 def test_the_limits_on_the_page_are_the_codes() -> None:
     said = (
         f"Entity types {contract.MAX_ENTITY_TYPES}, commands 250, rows a table and zone {contract.MAX_CAPACITY:,}, "
-        f"bytes of a command {contract.MAX_COMMAND_BYTES}, spawns a table and tick {SPAWN_BUFFER}, wire bytes a field {MAX_WIRE_BYTES},\n"
-        f"departures a zone and tick {OUT_CAPACITY},"
+        f"bytes of a command {contract.MAX_COMMAND_BYTES}, effects proposed a zone and tick {contract.MAX_PROPOSALS}, "
+        f"spawns a table and tick {SPAWN_BUFFER}, wire bytes a field {MAX_WIRE_BYTES},\ndepartures a zone and tick {OUT_CAPACITY},"
     )
     assert said in TEXT
     assert f"in {len((ROOT / 'games' / 'tag.py').read_text().splitlines())} lines" in TEXT
@@ -33,4 +33,5 @@ def test_the_limits_on_the_page_are_the_codes() -> None:
 
 def test_every_hook_and_every_name_of_the_world_is_on_the_page() -> None:
     assert all(f"@game.{hook}`" in TEXT for hook in contract.HOOKS)
+    assert all(f"@game.{hook}(Hurt)`" in TEXT for hook in contract.EFFECT_HOOKS)
     assert all(re.search(rf"\b{name}\b", TEXT) for name in contract.RESERVED - {"id_base", "counters"})
