@@ -70,8 +70,10 @@ def functions_of_hooks(game: Game) -> dict[Callable[..., Any], set[str]]:
 
 
 def _called(function: Callable[..., Any]) -> set[Callable[..., Any]]:
-    names = {name: function.__globals__.get(name) for name in function.__code__.co_names}
-    return {getattr(f, "py_func", f) for f in names.values() if callable(f)}
+    """Return what a function's names call; not those of attributes, such as the tick of `w.tick`."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    named = [function.__globals__.get(node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    return {getattr(f, "py_func", f) for f in named if callable(f)}
 
 
 def _check_answers(function: Callable[..., Any]) -> None:

@@ -45,7 +45,7 @@ def across(w):
         for coin in w.coin.ghosts:
             if coin.x - man.x < 3.0:
                 grab = reach(w, w.grab, man, coin)
-                grab.much = 3
+                grab.much = 3 + w.tick % 2
 
 
 """
