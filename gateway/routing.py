@@ -71,6 +71,10 @@ class RoutingTable:
         self.shards = {name: member for name, member in view.members.items() if member.kind == "shard"}
         self._spawn_zones = sorted(zone for zone, owner in self.owners.items() if owner in self.shards)
 
+    def map_owners(self, zones: int) -> list[str]:
+        """Return for each zone of the world who runs it, by the ledger's word; "" for nobody."""
+        return [self.owners.get(zone, "") for zone in range(zones)]
+
     def spawn_zone(self, player: int, zones: int) -> int:
         """Return where a player who was never here starts: spread evenly over the zones that have an owner.
 

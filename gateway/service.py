@@ -41,6 +41,7 @@ from perdure.ledger.membership import Membership
 from perdure.runtime.health import HealthServer
 from perdure.runtime.rate import Rate
 from perdure.runtime.telemetry import configure_logging
+from perdure.wire.client_messages import map_frame
 from perdure.wire.identifiers import player_key
 from perdure.wire.opcodes import Close
 
@@ -48,6 +49,8 @@ log = structlog.get_logger("gateway")
 
 LEDGER_SILENCE_S = 3.0
 WORLD_POLL_S = 0.1
+MAP_INTERVAL_S = 1.0
+MAPS_AT_ONCE = 500
 RETRY_S = 0.2
 LEDGER_START_WAIT_S = 5.0
 """All parts of a cluster may be started at once, so the ledger gets so long to come up; past it, whoever started us is told."""
@@ -76,6 +79,7 @@ class GatewayService:
         self._ready = asyncio.Event()
         self._joined = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._map_changed = asyncio.Event()
         self.failed = False
         self._compiling: asyncio.Task[None] | None = None
         self._hints: asyncio.Task[None] | None = None
@@ -186,6 +190,7 @@ class GatewayService:
             chat_per_second=settings.chat_per_second,
         )
         self.admission.zones = world.columns * world.rows
+        self._tasks.append(self._begin(self._tell_map(world.columns, world.rows), "map"))
         self.rules = WorldRules(Schema.from_wire(json.loads(world.schema)), limits, world.columns * world.rows)
 
     async def wait_ready(self) -> None:
@@ -241,6 +246,7 @@ class GatewayService:
                 continue
             self._seen_version = view.version
             self.routing.update(view)
+            self._map_changed.set()
             await self.links.follow(self.routing.shards)
             if not self._ready.is_set():
                 if self._compiling is not None:
@@ -268,6 +274,23 @@ class GatewayService:
             except LedgerError as error:
                 log.warning("hints_lost", error=str(error))
             await asyncio.sleep(RETRY_S)
+
+    async def _tell_map(self, columns: int, rows: int) -> None:
+        """Tell all clients who runs which zone, whenever that is not what they were told last, once a second at most."""
+        while True:
+            await self._map_changed.wait()
+            self._map_changed.clear()
+            rules = self.rules
+            assert rules is not None
+            frame = map_frame(columns, rows, self.routing.map_owners(columns * rows))
+            if frame == rules.map_frame:
+                continue
+            rules.map_frame = frame
+            for count, session in enumerate(self.fanout.sessions(), 1):
+                session.map_changed()
+                if count % MAPS_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # so that snapshots are not held up
+            await asyncio.sleep(MAP_INTERVAL_S)
 
     def _doubt(self, sessions: list[Session]) -> None:
         """Sessions that hear nothing: ask the ledger, one round at a time."""

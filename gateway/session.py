@@ -94,6 +94,7 @@ class Session:
         "instructions",
         "key",
         "last_seq",
+        "map_due",
         "muted",
         "name",
         "paused",
@@ -133,6 +134,8 @@ class Session:
         """The client was told that its zone is paused, and not yet that it goes on."""
         self.congested = False
         """The socket's buffer is over its limit: not even a keyframe is written."""
+        self.map_due = False
+        """The map of the world changed while the socket was congested."""
         self.fresh = False
         """A frame was accepted since the driver last cleared this."""
         self.closed_code: Close | None = None
@@ -363,6 +366,14 @@ class Session:
                 }
             )
         )
+        if rules.map_frame:
+            self.write(rules.map_frame)
+
+    def map_changed(self) -> None:
+        """Zones have other owners: tell the client, or remember to where it reads too slowly."""
+        self.map_due = self.congested
+        if not self.congested and self._rules is not None and self.state in (SessionState.WAITING, SessionState.PLAYING):
+            self.write(self._rules.map_frame)
 
     # --- from the shards --------------------------------------------------------------------------------------------
 
@@ -394,7 +405,9 @@ class Session:
             if route.stamp < old.stamp:
                 return False
         if self._owner and self._owner != route.link.name and hop == self.hop and route.zone == self.zone:
-            self.write(notice_frame(Notice.FAILED_OVER, route.zone, f"zone {route.zone} runs on another server now"))
+            lost = f"lost {self._owner}: {route.link.name} runs zone {route.zone} now"
+            moved = f"zone {route.zone} moved from {self._owner} to {route.link.name}"
+            self.write(notice_frame(Notice.FAILED_OVER, route.zone, lost if old is None else moved))
         if self.paused:
             # The zone that said so was left, or lost its owner, before it could say that it goes on.
             self.noticed(Notice.RESUMED, route.zone, "the world goes on")
@@ -502,6 +515,8 @@ class Session:
     def buffer_drained(self) -> None:
         """The socket's buffer is low again: a keyframe brings the client up to date."""
         self.congested = False
+        if self.map_due:
+            self.map_changed()
         if self.muted and self.state in (SessionState.PLAYING, SessionState.LEAVING):
             self.ask_keyframe()
 

@@ -41,6 +41,8 @@ class WorldRules:
         self.limits = limits
         self.zones = zones
         self.commands: dict[int, CommandSchema] = {command.kind: command for command in schema.commands}
+        self.map_frame = b""
+        """Who runs which zone now, as a frame for clients; empty until the first view."""
         self.learned: dict[bytes, tuple[int, bytes]] = {}
         """Bytes of a checked command behind its number -> (its first byte, the row behind the number)."""
         self.row_bytes = ROW_HEAD.size + schema.command_payload_bytes

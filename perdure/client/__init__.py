@@ -2,7 +2,17 @@
 
 from perdure.client.bots import BotReport, BotsReport, run_bots
 from perdure.client.connection import Client, ClientClosed, ClientStats, CommandRefused, OutcomeUnknown
-from perdure.client.protocol import ChatReceived, ClientProtocol, NamesReceived, NoticeReceived, NotReady, ProtocolError, Refused, Welcome
+from perdure.client.protocol import (
+    ChatReceived,
+    ClientProtocol,
+    NamesReceived,
+    NoticeReceived,
+    NotReady,
+    ProtocolError,
+    Refused,
+    Welcome,
+    WorldMap,
+)
 from perdure.client.world_view import EntityView, Event, Snapshot, SnapshotError, WorldView
 
 __all__ = [
@@ -25,6 +35,7 @@ __all__ = [
     "Snapshot",
     "SnapshotError",
     "Welcome",
+    "WorldMap",
     "WorldView",
     "run_bots",
 ]

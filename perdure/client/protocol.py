@@ -91,13 +91,22 @@ class NamesReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class WorldMap:
+    """Who runs which zone: `owners[row * columns + column]` is the name of a shard, or "" for none."""
+
+    columns: int
+    rows: int
+    owners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
     """A message of a later version of the protocol."""
 
     op: int
 
 
-Received = Welcome | Snapshot | NoticeReceived | Pong | Refused | ChatReceived | NamesReceived | Ignored
+Received = Welcome | Snapshot | NoticeReceived | Pong | Refused | ChatReceived | NamesReceived | WorldMap | Ignored
 
 
 @dataclass(slots=True)
@@ -117,6 +126,8 @@ class ClientProtocol:
         """Makes the world view; who has no use for entities may give another."""
         self.resume = ""
         self.player = ""
+        self.map: WorldMap | None = None
+        """Who runs which zone, as the gateway told last."""
         self.acked = 0
         self.outgoing: list[bytes] = []
         """Messages that the driver must send, in order."""
@@ -235,6 +246,9 @@ class ClientProtocol:
                 return ChatReceived(message[1], message[2], message[3])
             if op == ServerOp.NAMES:
                 return NamesReceived(dict(message[1]))
+            if op == ServerOp.MAP:
+                self.map = WorldMap(int(message[1]), int(message[2]), tuple(message[3]))
+                return self.map
         except (LookupError, TypeError, ValueError) as error:
             raise ProtocolError(f"message {op} of the server has another shape: {error!r}") from error
         if type(op) is not int:
@@ -320,5 +334,5 @@ class ClientProtocol:
 
 __all__ = [
     "ChatReceived", "ClientProtocol", "Ignored", "NamesReceived", "NotReady", "NoticeReceived", "Pong", "ProtocolError", "Received",
-    "Refused", "Snapshot", "SnapshotError", "Welcome",
+    "Refused", "Snapshot", "SnapshotError", "Welcome", "WorldMap",
 ]  # fmt: skip

@@ -142,5 +142,10 @@ def pong_frame(number: int) -> bytes:
     return server_frame(_ENCODER.encode([int(ServerOp.PONG), number]))
 
 
+def map_frame(columns: int, rows: int, owners: list[str]) -> bytes:
+    """`owners`: for each zone the name of the shard that runs it, "" for none."""
+    return server_frame(_ENCODER.encode([int(ServerOp.MAP), columns, rows, owners]))
+
+
 def refused_frame(seq: int, text: str) -> bytes:
     return server_frame(_ENCODER.encode([int(ServerOp.REFUSED), seq, text[:MAX_TEXT]]))

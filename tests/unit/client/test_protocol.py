@@ -303,7 +303,7 @@ def test_garbage_of_a_server_is_a_typed_error(data: bytes) -> None:
 
 def test_messages_of_other_shapes_are_typed_errors() -> None:
     client = playing()
-    for message in ([1], [1, {}], [2], [2, 1], [3], [4], [5, 1], [6, 1], [7, 1], [None], []):
+    for message in ([1], [1, {}], [2], [2, 1], [3], [4], [5, 1], [6, 1], [7, 1], [11, 2], [11, "a", 1, []], [None], []):
         with pytest.raises((ProtocolError, SnapshotError)):
             client.receive(packed(message))
 

@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 
 from gateway.service import EXIT_FAULT, GatewayService, serve_gateway
 from gateway.session_states import SessionState
-from perdure.client import ClientClosed, run_bots
+from perdure.client import ClientClosed, WorldMap, run_bots
 from perdure.ledger.ledger import EnterAnswer, EnterRequest, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.wire.client_messages import encode_hello
@@ -52,6 +52,15 @@ async def test_a_shard_death_loses_no_command_and_no_socket() -> None:
         assert anna.world.epoch == 2
         assert [notice.notice for notice in anna.notices] == [Notice.FAILED_OVER]
         assert c.gateway.counters.resends >= 1
+
+
+async def test_clients_are_told_who_runs_which_zone_and_when_that_changes() -> None:
+    async with cluster() as c, c.client("anna") as anna, c.client("otto") as otto:
+        await eventually(lambda: anna.protocol.map is not None, "the map")
+        assert anna.protocol.map == WorldMap(2, 1, ("shard-a", "shard-a"))
+        await c.shards["shard-b"].own(c.term, 1)
+        for client in (anna, otto):
+            await eventually(lambda client=client: client.protocol.map == WorldMap(2, 1, ("shard-a", "shard-b")), "the new map")
 
 
 async def test_suspicion_reaches_the_ledger_at_once() -> None:

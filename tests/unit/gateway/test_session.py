@@ -7,7 +7,7 @@ import pytest
 from gateway.session import HELD_SWEEPS, Session
 from gateway.session_instructions import AskKeyframe, CloseSocket, Detach, Forward, Leave, close_text
 from gateway.session_states import TRANSITIONS, SessionEvent, SessionState
-from perdure.wire.client_messages import encode_command, encode_hello, encode_leave, encode_ping
+from perdure.wire.client_messages import encode_command, encode_hello, encode_leave, encode_ping, map_frame
 from perdure.wire.opcodes import Close, Notice, ServerOp
 from tests.unit.gateway.session_bench import GONE, KEYFRAME, MOVED, Bench, LinkDouble, seqs
 from tests.unit.wire.naive_snapshot import TOY, packed
@@ -112,7 +112,22 @@ def test_a_new_route_gets_all_unacknowledged_commands_in_order_before_newer_ones
     assert isinstance(forward, Forward) and forward.route is heir
     assert seqs(forward.rows) == [3, 4]
     assert bench.command() is not None
-    assert bench.messages() == [[3, int(Notice.FAILED_OVER), 0, "zone 0 runs on another server now"]]
+    assert bench.messages() == [[3, int(Notice.FAILED_OVER), 0, "lost a: b runs zone 0 now"]]
+
+
+def test_who_reads_too_slowly_gets_the_newest_map_when_there_is_room() -> None:
+    bench = Bench()
+    bench.play()
+    bench.rules.map_frame = map_frame(1, 1, ["a"])
+    bench.session.map_changed()
+    assert bench.messages() == [[int(ServerOp.MAP), 1, 1, ["a"]]]
+    bench.session.buffer_full()
+    for owner in ("", "b"):
+        bench.rules.map_frame = map_frame(1, 1, [owner])
+        bench.session.map_changed()
+    assert bench.messages() == []
+    bench.session.buffer_drained()
+    assert bench.messages() == [[int(ServerOp.MAP), 1, 1, ["b"]]]
 
 
 def test_nothing_is_resent_while_the_route_stays() -> None:
