@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from benchmarks._light_socket import Frames, frame, upgrade_request
 from perdure.cli.children import die_with_parent
+from perdure.client.frames import Frames, frame, upgrade_request
 from perdure.client.reconnect import BACKOFF_FIRST_S, BACKOFF_MOST_S, STAGGER_S
 from perdure.wire.client_messages import encode_hello
 from perdure.wire.opcodes import ServerOp

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from benchmarks._light_clients import Herd, LightPlayer, Players, serve
-from benchmarks._light_socket import BINARY
+from perdure.client.frames import BINARY
 from perdure.client.protocol import ClientProtocol, ProtocolError
 from perdure.client.world_view import SnapshotError
 from perdure.wire.client_messages import encode_command

@@ -15,13 +15,14 @@ from argparse import Namespace
 from typing import Any
 
 import gevent
-from locust import User, constant, events, task
+from locust import LoadTestShape, User, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
-from loadtest.player import Player
+from loadtest.player import Conductor, Player
 from loadtest.report import Report, bounds_of
+from loadtest.shapes import CHURN, HOTSPOT, KILLS, PATROL, RAMP, SHAPES, STORM, Asked, Shape
 from loadtest.shard_killer import kill_shards
 from loadtest.steering import Steer, hotspot, patrol, wander
 from perdure.client.header_protocol import HeaderProtocol
@@ -46,6 +47,11 @@ SEEING = ("hotspot", "patrol")
 
 @events.init_command_line_parser.add_listener
 def _options(parser: LocustArgumentParser) -> None:
+    shapes = "; ".join(f"{name}: {shape.about}" for name, shape in SHAPES.items())
+    parser.add_argument(
+        "--shape", choices=tuple(SHAPES), default=None, include_in_web_ui=False,
+        help=f"how many players there are over time; each shape brings its scenario. {shapes}",
+    )  # fmt: skip
     group = parser.add_argument_group("players")
     group.add_argument(
         "--gateway", action="append", default=[], env_var="PERDURE_GATEWAY_URLS", help="ws://host:port/ws, once for each gateway"
@@ -70,6 +76,7 @@ class PlayerUser(User):
 
     wait_time = constant(0)
     count = 0
+    conductor: Conductor | None = None
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -79,9 +86,10 @@ class PlayerUser(User):
         number, type(self).count = type(self).count, type(self).count + 1
         name, secret = f"{options.player_prefix}{max(worker, 0)}-{number}", secret_of_environment()
         self._options = options
+        conductor = type(self).conductor = type(self).conductor or Conductor(options.commands_hz)
         self._player = Player(
             options.gateway, name, lambda: make_token(secret, name, TOKEN_TTL_S), _steering(options),
-            Report(environment.events.request.fire, bounds_of(options.bound)), commands_hz=options.commands_hz,
+            Report(environment.events.request.fire, bounds_of(options.bound)), conductor=conductor,
             seed=zlib.crc32(name.encode()), protocol=_protocol(options, number),
         )  # fmt: skip
 
@@ -102,6 +110,49 @@ class PlayerUser(User):
         """Log out, so that nobody stands in the world until the grace time is over; the task then ends by itself."""
         self._player.stop()
         return super().stop(force)
+
+
+class PlayersShape(LoadTestShape):
+    """What Locust asks for the number of players. It knows shapes by their classes: the page's --class-picker shows these."""
+
+    abstract = True
+    use_common_options = True
+    shape: Shape
+
+    def tick(self) -> tuple[int, float] | None:
+        assert self.runner is not None
+        options = self.runner.environment.parsed_options
+        assert options is not None
+        options.scenario = self.shape.scenario  # workers are told it with their players
+        asked = Asked(options.num_users or 1, options.spawn_rate or 1.0, float(options.run_time or 0.0), options.every)
+        return self.shape.tick(self.get_run_time(), asked)
+
+
+class SteadyRamp(PlayersShape):
+    shape = RAMP
+
+
+class Hotspot(PlayersShape):
+    shape = HOTSPOT
+
+
+class BorderPatrol(PlayersShape):
+    shape = PATROL
+
+
+class Churn(PlayersShape):
+    shape = CHURN
+
+
+class ReconnectStorm(PlayersShape):
+    shape = STORM
+
+
+class ShardKills(PlayersShape):
+    shape = KILLS
+
+
+SHAPE_CLASSES = (SteadyRamp, Hotspot, BorderPatrol, Churn, ReconnectStorm, ShardKills)
 
 
 def _protocol(options: Namespace, number: int) -> type[ClientProtocol]:
@@ -148,6 +199,23 @@ def _check(environment: Environment, **_: Any) -> None:
     if fault:
         print(f"loadtest: {fault}", file=sys.stderr)
         raise SystemExit(2)
+
+
+@events.init.add_listener
+def _choose_shape(environment: Environment, runner: Any = None, **_: Any) -> None:
+    """Of the shapes in this file Locust would take the first, wanted or not: take the one that was asked for, or none."""
+    options = environment.parsed_options
+    wanted = SHAPES.get(getattr(options, "shape", None) or "")
+    chosen = [one() for one in SHAPE_CLASSES if one.shape is wanted]
+    environment.shape_class = chosen[0] if chosen else None
+    if environment.shape_class is not None:
+        environment.shape_class.runner = runner
+
+
+@events.quitting.add_listener
+def _tell_cost(**_: Any) -> None:
+    if PlayerUser.conductor is not None and PlayerUser.conductor.snapshots:
+        print(f"loadtest: the players of this process took {PlayerUser.conductor.cost()}", file=sys.stderr)
 
 
 @events.test_start.add_listener

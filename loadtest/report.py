@@ -11,15 +11,17 @@ from typing import Any, Protocol
 
 BOUNDS_MS = {
     "connect": 5000.0, "hello to first snapshot": 5000.0, "command to effect": 500.0, "snapshot jitter": 500.0, "crossing gap": 500.0,
-    "blackout (failover)": 1000.0, "blackout (socket broke)": 10_000.0,
+    "blackout (failover)": 1000.0, "blackout (socket broke)": 10_000.0, "bytes per player and second": float("inf"),
 }  # fmt: skip
-"""Row -> milliseconds that it may take. `--bound "ROW=MS"` changes one."""
+"""Row -> milliseconds (or bytes) that it may take. `--bound "ROW=MS"` changes one."""
 
 
 class Measures(Protocol):
-    """What a player tells of: times in seconds, sizes in bytes. `name` is a row of the report."""
+    """What a player tells of: times in seconds, or a count of bytes. `name` is a row of the report."""
 
-    def took(self, name: str, seconds: float, size: int = 0) -> None: ...
+    def took(self, name: str, seconds: float) -> None: ...
+
+    def counted(self, name: str, count: float) -> None: ...
 
     def broke(self, name: str, why: str, seconds: float = 0.0) -> None: ...
 
@@ -53,13 +55,20 @@ class Report:
     def __init__(self, fire: Callable[..., Any], bounds: dict[str, float]) -> None:
         self._fire_event, self._bounds = fire, bounds
 
-    def took(self, name: str, seconds: float, size: int = 0) -> None:
-        ms = seconds * 1000.0
-        over = ms > self._bounds.get(name, float("inf"))
-        self._fire(name, ms, size, BoundBroken(f"over its bound of {self._bounds[name]:g} ms") if over else None)
+    def took(self, name: str, seconds: float) -> None:
+        self._bounded(name, seconds * 1000.0, 0, "ms")
+
+    def counted(self, name: str, count: float) -> None:
+        """A row of bytes, where the others have milliseconds: their columns are the only ones with percentiles."""
+        self._bounded(name, count, round(count), "bytes")
 
     def broke(self, name: str, why: str, seconds: float = 0.0) -> None:
         self._fire(name, seconds * 1000.0, 0, Broken(why))
 
-    def _fire(self, name: str, ms: float, size: int, fault: Exception | None) -> None:
-        self._fire_event(request_type="player", name=name, response_time=ms, response_length=size, exception=fault, context={})
+    def _bounded(self, name: str, value: float, size: int, unit: str) -> None:
+        bound = self._bounds.get(name)
+        over = bound is not None and value > bound
+        self._fire(name, value, size, BoundBroken(f"over its bound of {bound:g} {unit}") if over else None)
+
+    def _fire(self, name: str, value: float, size: int, fault: Exception | None) -> None:
+        self._fire_event(request_type="player", name=name, response_time=value, response_length=size, exception=fault, context={})

@@ -25,15 +25,18 @@ class SnapshotError(ValueError):
 
 
 class _Layout:
-    """How a run of fields lies on the wire: one struct, and which of its 3-byte levels must be put together."""
+    """How a run of fields lies on the wire: one struct, and which of its 3-byte levels must be put together. `run`: the fields as a slice,
+    where they are neighbours."""
 
-    __slots__ = ("_wide", "indexes", "size", "unpack_from")
+    __slots__ = ("_wide", "indexes", "run", "size", "unpack_from")
 
     def __init__(self, fields: Sequence[FieldSchema], indexes: Sequence[int]) -> None:
         packed = struct.Struct("<" + "".join(_LETTERS[f.wire_bytes] for f in fields))
         self.size = packed.size
         self.unpack_from = packed.unpack_from
         self.indexes = tuple(indexes)
+        neighbours = bool(self.indexes) and self.indexes == tuple(range(self.indexes[0], self.indexes[-1] + 1))
+        self.run = slice(self.indexes[0], self.indexes[-1] + 1) if neighbours else None
         self._wide = tuple(k for k, f in enumerate(fields) if f.wire_bytes == 3)
 
     def read(self, data: bytes, at: int) -> Sequence[int]:
@@ -236,10 +239,15 @@ class WorldView:
                 raise SnapshotError(f"an update of handle {handle}, which is not in use")
             plan = entity._plan
             start = at + 2 + plan.mask_bytes
-            layout = plan.update(updates[at + 2 : start])
-            levels = entity.levels
-            for k, level in zip(layout.indexes, layout.read(updates, start), strict=True):
-                levels[k] = level
+            mask = updates[at + 2 : start]
+            layout = plan.updates.get(mask) or plan.update(mask)
+            read = layout.read(updates, start)
+            if layout.run is not None:  # who moved: the most frequent update by far
+                entity.levels[layout.run] = read
+            else:
+                levels = entity.levels
+                for k, level in zip(layout.indexes, read, strict=True):
+                    levels[k] = level
             at = start + layout.size
             count += 1
         snapshot.updated = count

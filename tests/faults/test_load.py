@@ -22,16 +22,18 @@ async def cluster() -> AsyncIterator[LocalCluster]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_players_play(cluster: LocalCluster, processes: int) -> None:
-    code, rows, said = on(cluster, "--run-time", "6s", "--processes", str(processes), *LOOSE)
+    code, rows, said = on(cluster, "--run-time", "8s", "--processes", str(processes), *LOOSE)
     assert code == 0, said
     assert failures(rows) == {}
+    assert "connect" in rows, said
+    assert "the players of this process took" in said
     assert rows["connect"]["num_requests"] == rows["hello to first snapshot"]["num_requests"] == USERS
     assert rows["command to effect"]["num_requests"] >= USERS
     assert rows["crossing gap"]["num_requests"] > 0, "a step of this game leads anywhere in the world"
 
 
 def test_a_broken_bound_is_an_exit_code(cluster: LocalCluster) -> None:
-    code, rows, said = on(cluster, "--run-time", "4s", *LOOSE, "--bound", "command to effect=0.001")
+    code, rows, said = on(cluster, "--run-time", "8s", *LOOSE, "--bound", "command to effect=0.001")
     assert code == 1, said
     assert set(failures(rows)) == {"command to effect"}
     assert "over its bound of 0.001 ms" in said

@@ -21,7 +21,7 @@ async def cluster() -> AsyncIterator[LocalCluster]:
 
 
 def test_a_storm_breaks_every_socket_and_all_come_back(cluster: LocalCluster) -> None:
-    code, rows, said = on(cluster, "--run-time", "9s", "--scenario", "storm", "--every", "3", *LOOSE)
+    code, rows, said = on(cluster, "--run-time", "10s", "--shape", "storm", "--every", "3", *LOOSE)
     assert code == 0, said
     assert rows["blackout (socket broke)"]["num_requests"] >= USERS
     assert "drop" not in rows, "what the scenario breaks is no failure of the cluster"
@@ -37,7 +37,7 @@ def test_visitors_of_a_churn_log_out_and_in(cluster: LocalCluster) -> None:
 def test_shards_are_killed_in_a_cluster_of_its_own(tmp_path: Path) -> None:
     environment = {"XDG_RUNTIME_DIR": str(tmp_path), "PERDURE_REDIS_URL": ""}
     code, rows, said = load(
-        "--shards", "2", "--zones", "2x2", "--game", str(PACES), "--run-time", "10s", "--scenario", "kill", "--every", "4", *LOOSE,
+        "--shards", "2", "--zones", "2x2", "--game", str(PACES), "--run-time", "16s", "--scenario", "kill", "--every", "3", *LOOSE,
         environment=environment,
     )  # fmt: skip
     assert code == 0, said

@@ -1,60 +1,23 @@
-"""The crowd's socket and protocol: the frames of a server however its bytes are cut, and a snapshot's header as the SDK reads it."""
+"""The crowd's socket and protocol: it resumes as the SDK's client does, and reads a snapshot's header as that one."""
 
 from __future__ import annotations
 
 import asyncio
-import struct
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
 
-from benchmarks._light_socket import BINARY, Frames, LightClient, frame
+from benchmarks._light_socket import LightClient
 from perdure.client.header_protocol import HeaderProtocol
 from perdure.client.protocol import ClientProtocol
 from perdure.client.world_view import Snapshot, SnapshotError
 from perdure.wire.opcodes import Close, ServerOp, SnapshotFlag
 
-SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 SCHEMA = {"name": "t", "tick_hz": 20, "width": 9, "height": 9, "interest": 9, "entities": [], "commands": [], "events": []}
 WELCOME = {"player": "ann", "key": 1, "session": 1, "resume": "r", "tick_hz": 20, "zone": 3, "gateway": "g", "schema_hash": "h",
            "schema": SCHEMA}  # fmt: skip
 SNAPSHOT = [int(ServerOp.SNAPSHOT), 3, 2, 700, int(SnapshotFlag.KEYFRAME), 0, 9, b"", b"", b"", b"", b""]
-
-
-def _served(message: bytes, opcode: int = BINARY) -> bytes:
-    size = len(message)
-    if size < 126:
-        head = struct.pack(">BB", 0x80 | opcode, size)
-    elif size < 1 << 16:
-        head = struct.pack(">BBH", 0x80 | opcode, 126, size)
-    else:
-        head = struct.pack(">BBQ", 0x80 | opcode, 127, size)
-    return head + message
-
-
-@given(st.lists(st.sampled_from([0, 1, 125, 126, 300, 65_535, 65_536]), max_size=6), st.data())
-@settings(max_examples=60, deadline=None)
-def test_messages_come_out_whole_however_the_bytes_are_cut(sizes: list[int], data: st.DataObject) -> None:
-    messages = [bytes([k]) * size for k, size in enumerate(sizes)]
-    stream = SWITCHING + b"".join(map(_served, messages))
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
-    frames, found = Frames(), []
-    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        found += frames.feed(stream[start:end])
-    assert found == [(BINARY, message) for message in messages]
-
-
-def test_a_refused_upgrade_is_an_error() -> None:
-    with pytest.raises(ValueError, match="503"):
-        Frames().feed(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
-
-
-def test_what_is_sent_is_a_frame_that_is_masked() -> None:
-    assert frame(b"abc") == b"\x82\x83\0\0\0\0abc"
-    assert frame(b"x" * 200)[:4] == b"\x82\xfe\x00\xc8"
 
 
 def _shown(protocol: ClientProtocol) -> Snapshot:

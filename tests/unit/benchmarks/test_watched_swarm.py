@@ -16,13 +16,14 @@ from benchmarks._swarm import Gaps
 from benchmarks._watched_swarm import Crossing, Watched
 from perdure.client.bots import BotReport
 from perdure.wire.opcodes import ServerOp
-from tests.unit.benchmarks.test_light_socket import SWITCHING, WELCOME, _served
+from tests.unit.benchmarks.test_light_socket import WELCOME
+from tests.unit.client.test_frames import SWITCHING, served
 
 
 def snapshot(zone: int, tick: int, ack: int) -> bytes:
     """A snapshot as the server writes it: numbers of fixed width."""
     head = struct.pack(">BBBHBIBIBBIBQ", 0x9C, 2, 0xCD, zone, 0xCE, 1, 0xCE, tick, 0, 0xCE, ack, 0xCF, 9)
-    return _served(head + b"\xc5\x00\xc8" + bytes(200) + b"\xc4\x00" * 4)
+    return served(head + b"\xc5\x00\xc8" + bytes(200) + b"\xc4\x00" * 4)
 
 
 class _Transport:
@@ -45,7 +46,7 @@ def player() -> tuple[Watched, Any, _Transport]:
     one.sockets = 1
     one.transport = transport  # type: ignore[assignment]
     one.data_received(SWITCHING)
-    one.data_received(_served(msgspec.msgpack.encode([int(ServerOp.WELCOME), WELCOME])))
+    one.data_received(served(msgspec.msgpack.encode([int(ServerOp.WELCOME), WELCOME])))
     one.data_received(snapshot(3, 10, 4))
     transport.written.clear()
     return one, herd, transport
@@ -78,9 +79,9 @@ def test_numbers_of_refused_commands_are_used_again_once_all_refusals_have_come(
         one.steer()
     for seq in (6, 7):
         one.steer()
-        one.data_received(_served(msgspec.msgpack.encode([int(ServerOp.REFUSED), seq, "wait"])))
+        one.data_received(served(msgspec.msgpack.encode([int(ServerOp.REFUSED), seq, "wait"])))
     assert len(transport.written) == 4, "nothing is sent while a refusal is still due"
-    one.data_received(_served(msgspec.msgpack.encode([int(ServerOp.REFUSED), 8, "wait"])))
+    one.data_received(served(msgspec.msgpack.encode([int(ServerOp.REFUSED), 8, "wait"])))
     one.steer()
     assert one.report().unacknowledged == [5, 6]
     assert one.report().refused == 3

@@ -35,13 +35,15 @@ def direction(player: Player, steer: Any) -> dict[str, float]:
 def test_a_row_over_its_bound_is_a_failure_and_one_within_is_none() -> None:
     rows: list[dict[str, Any]] = []
     report = Report(lambda **row: rows.append(row), bounds_of(["connect=100"]))
-    report.took("connect", 0.099, 7)
+    report.took("connect", 0.099)
     report.took("connect", 0.101)
     report.took("a row without a bound", 1000.0)
     report.broke("drop", "the socket broke")
+    report.counted("bytes per player and second", 7400.4)
     faults = [type(row["exception"]) for row in rows]
-    assert faults == [type(None), BoundBroken, type(None), Broken]
-    assert rows[0]["response_time"] == pytest.approx(99.0) and rows[0]["response_length"] == 7
+    assert faults == [type(None), BoundBroken, type(None), Broken, type(None)]
+    assert rows[0]["response_time"] == pytest.approx(99.0) and rows[0]["response_length"] == 0
+    assert (rows[-1]["response_time"], rows[-1]["response_length"]) == (7400.4, 7400)
     assert str(rows[1]["exception"]) == "over its bound of 100 ms"
 
 

@@ -1,0 +1,173 @@
+"""A player's websocket on gevent's loop: what comes is handled in the loop's own callback, without a greenlet to switch to.
+
+Owns one socket. `open` blocks the calling greenlet alone; after that nothing here blocks: a socket that takes no more is ended. What
+comes is read in one `recv` a wake-up, in frames cut by perdure.client.frames. Knows nothing of the game. Called by player.
+"""
+
+from __future__ import annotations
+
+import socket as sockets
+import ssl
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+from gevent import monkey
+from gevent import socket as gsocket
+from gevent.event import AsyncResult
+
+from perdure.client.frames import BINARY, CLOSE, PING, PONG, Frames, close_code, frame, upgrade_request
+
+RECEIVE_BYTES = 65536
+_READABLE = 1
+
+End = tuple[int | None, str]
+"""How a socket ended: the close code (None: it broke) and why."""
+
+
+class Websocket:
+    """`on_message` takes each message, within the loop: it must not block. What it raises as a ValueError ends the socket.
+
+    `ended`: an AsyncResult of `End`, for whoever waits.
+    """
+
+    def __init__(self, on_message: Callable[[bytes], None]) -> None:
+        self._on_message = on_message
+        self._frames = Frames()
+        self._socket: Any = None
+        self._tls: _Tls | None = None
+        self._watcher: Any = None
+        self.ended: AsyncResult[End] = AsyncResult()
+
+    def open(self, url: str) -> None:
+        """Connect and upgrade. Raises OSError, or ValueError that says what is wrong. `start` begins reading."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            raise ValueError(f"{url!r} is no URL of a websocket")
+        opened = gsocket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "wss" else 80)))
+        opened.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+        # Taken out of gevent's hands: its sockets belong to greenlets, and this one is read by the loop itself.
+        self._socket = monkey.get_original("socket", "socket")(fileno=opened.detach())
+        self._socket.setblocking(False)
+        if parts.scheme == "wss":
+            self._tls = _Tls(self._socket, parts.hostname)
+        self.send_bytes(upgrade_request(url))
+        while not self._frames.upgraded:
+            self._feed(self._receive())
+
+    def start(self) -> None:
+        self._watcher = gevent.get_hub().loop.io(self._socket.fileno(), _READABLE)
+        self._watcher.start(self._readable)
+        if self._tls is not None:
+            self._readable()  # what the handshake has read beyond its end
+
+    def _receive(self) -> bytes:
+        """Wait for bytes, as a greenlet."""
+        while True:
+            data = self._read()
+            if data:
+                return data
+            if data is not None:
+                raise OSError("closed during the handshake")
+            gsocket.wait_read(self._socket.fileno())
+
+    def _read(self) -> bytes | None:
+        """Return what has come, None where nothing has, nothing where the other side has closed."""
+        try:
+            return self._socket.recv(RECEIVE_BYTES) if self._tls is None else self._tls.receive()
+        except BlockingIOError:
+            return None
+
+    def _readable(self) -> None:
+        try:
+            data = self._read()
+            while data:
+                self._feed(data)
+                data = self._read() if self._tls is not None and self._socket is not None else None
+            if data == b"":
+                self.end(None, "the socket broke")
+        except (OSError, ValueError) as error:
+            self.end(None, str(error))
+
+    def _feed(self, data: bytes) -> None:
+        for opcode, message in self._frames.feed(data):
+            if opcode == BINARY:
+                self._on_message(message)
+            elif opcode == PING:
+                self.send_bytes(frame(message, PONG))
+            elif opcode == CLOSE:
+                self.send_bytes(frame(message[:2], CLOSE))
+                self.end(*close_code(message))
+
+    def send(self, message: bytes) -> None:
+        """Send a message. Without a socket nothing is sent."""
+        size = len(message)
+        self.send_bytes(bytes((0x82, 0x80 | size)) + b"\0\0\0\0" + message if size < 126 else frame(message))
+
+    def send_bytes(self, data: bytes) -> None:
+        if self._socket is None:
+            return
+        try:
+            sent = self._socket.send(data) if self._tls is None else self._tls.send(data)
+        except OSError as error:
+            self.end(None, str(error))
+            return
+        if sent < len(data):
+            self.end(None, "the server does not read what it is sent")
+
+    def end(self, code: int | None, why: str) -> None:
+        """End it, if it has not ended yet."""
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
+            self._watcher = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if not self.ended.ready():
+            self.ended.set((code, why))
+
+
+class _Tls:
+    """TLS over a socket that does not block. The handshake blocks the calling greenlet."""
+
+    def __init__(self, socket: Any, host: str) -> None:
+        self._socket, self._in, self._out = socket, ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ssl = ssl.create_default_context().wrap_bio(self._in, self._out, server_hostname=host)
+        while True:
+            try:
+                self._ssl.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._flush()
+                gsocket.wait_read(socket.fileno())
+                self._in.write(socket.recv(RECEIVE_BYTES) or _closed())
+        self._flush()
+
+    def _flush(self) -> None:
+        data = self._out.read()
+        if data and self._socket.send(data) < len(data):
+            raise OSError("the server does not read what it is sent")
+
+    def receive(self) -> bytes:
+        """As a socket's recv: raises BlockingIOError where nothing has come."""
+        while True:
+            try:
+                return self._ssl.read(RECEIVE_BYTES)
+            except ssl.SSLWantReadError:
+                data = self._socket.recv(RECEIVE_BYTES)
+                if not data:
+                    return b""
+                self._in.write(data)
+            except ssl.SSLZeroReturnError:
+                return b""
+
+    def send(self, data: bytes) -> int:
+        self._ssl.write(data)
+        self._flush()
+        return len(data)
+
+
+def _closed() -> bytes:
+    raise OSError("closed during the TLS handshake")
