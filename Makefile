@@ -16,7 +16,7 @@ NAME ?=
 # Faults that every run of the tests injects; `make faults` injects all of them.
 QUICK_FAULTS := tests/faults/test_faults.py tests/faults/test_bad_input.py tests/faults/test_load.py
 
-.PHONY: help setup up test faults sim check format bench load chaos chaos-table audit compose-test images lock clean
+.PHONY: help setup up test faults browser-test screenshots sim check format bench load chaos chaos-table audit compose-test images lock clean
 
 help: ## list the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ endif
 
 faults: setup ## run every fault test on real processes (some minutes)
 	@$(BIN)/python -m pytest tests/faults $(ARGS)
+
+browser-test: setup ## play, look and steer in a real browser, on real processes (needs Chromium, or CHROMIUM=/path/to/it)
+	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+
+screenshots: setup ## make the pictures in docs/images anew (needs Chromium)
+	@$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 sim: setup ## simulate the whole cluster, seed after seed (SEEDS=200)
 	@$(BIN)/perdure sim --seeds $(or $(SEEDS),200) $(ARGS)

@@ -76,7 +76,7 @@ class Endpoints:
         """Wrap a handler that changes nothing; it needs the token unless anyone may read."""
 
         async def wrapped(request: Request) -> Response:
-            fault = None if self._anyone_reads and _is_plain_host(request.url.hostname or "") else self._token_fault(request)
+            fault = None if self.may_read(request) else self._token_fault(request)
             return refuse(fault) if fault else await _guarded(handler, request)
 
         return wrapped
@@ -98,6 +98,13 @@ class Endpoints:
             return response
 
         return wrapped
+
+    def may_read(self, request: Request) -> bool:
+        """Would this request be answered if it only looked?"""
+        return (self._anyone_reads and _is_plain_host(request.url.hostname or "")) or self.has_token(request)
+
+    def has_token(self, request: Request) -> bool:
+        return self._token_fault(request) is None
 
     def _token_fault(self, request: Request) -> AdminError | None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")

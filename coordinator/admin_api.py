@@ -1,4 +1,4 @@
-"""The admin API: what an operator sees of the cluster and may do to it, over HTTP with a bearer token.
+"""The admin API: what an operator sees of the cluster and may do to it, over HTTP with a bearer token; and the dashboard on top of it.
 
 Served by the leader and by standbys alike: it reads the view that its coordinator polls, and writes to the ledger, where whoever
 leads finds it. A migration is asked for by an intent in the ledger, in the leader's term; the leader carries it on. Owns the
@@ -21,6 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from coordinator.admin_answers import AdminError, Endpoints, answer, http_error, integer, read_body
+from coordinator.dashboard_files import dashboard_routes
 from coordinator.live_api import LiveApi
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.migration import phase
@@ -88,6 +89,7 @@ class AdminApi:
             Route("/members/{name}/drain", wrap.changing(self.drain), methods=change),
             Route("/members/{name}/undrain", wrap.changing(self.undrain), methods=change),
             *self.live.routes(wrap),
+            *dashboard_routes(wrap),
         ]
         return Starlette(routes=routes, exception_handlers={HTTPException: http_error, Exception: http_error})
 

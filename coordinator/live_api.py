@@ -40,15 +40,24 @@ class LiveApi:
         self._steering = steering
         self._presence = presence
         self._streams = 0
+        self._wrap: Endpoints | None = None
         self.feed = LiveFeed(self._picture)
 
     def routes(self, wrap: Endpoints) -> list[Route]:
+        self._wrap = wrap
         return [
+            Route("/access", wrap.open(self.access), methods=["GET"]),
             Route("/live", wrap.reading(self.live), methods=["GET"]),
             Route("/live/stream", wrap.reading(self.stream), methods=["GET"]),
             Route("/live/players", wrap.reading(self.players), methods=["GET"]),
             Route("/events", wrap.reading(self.events), methods=["GET"]),
         ]
+
+    async def access(self, request: Request) -> Response:
+        """What the asker may do here: a page shows what fits."""
+        assert self._wrap is not None
+        may = {"read": self._wrap.may_read(request), "token": self._wrap.has_token(request)}
+        return answer(may | {"development": self._settings.development, "add_shard": False})
 
     async def live(self, request: Request) -> Response:
         """The picture, with what a page needs to begin: the trend of the last minutes and the newest events."""

@@ -131,6 +131,8 @@ class _Up:
         say(f"\n[bold green]The world runs[/]: {self.options.shards} shards, zones {self.options.zones}, {self.options.bots} bots.\n")
         for page, url in zip(pages, cluster.gateway_urls.values(), strict=True):
             say(f"  gateway       [bold]{page}[/]   (players: {url})")
+        for page in list(cluster.admin_urls.values())[:1]:
+            say(f"  dashboard     [bold]{page}[/]   (steer with the admin token {cluster.admin_token})", soft_wrap=True)
         say(f"  logs          {cluster.folder}")
         say("\n  [bold]perdure status[/]            who runs what")
         say("  [bold]perdure kill shard-2[/]      and watch the players go on")

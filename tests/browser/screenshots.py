@@ -1,0 +1,68 @@
+"""`make screenshots`: the pictures in docs/images, made anew on a world of real processes. MAKERS names them; an argument picks some."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from playwright.async_api import Browser
+
+from perdure.cli.children import die_with_parent
+from perdure.cli.local_cluster import LocalCluster
+from tests.browser.conftest import Pages, open_browser
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = ROOT / "docs" / "images"
+BOTS = 80
+WARM_S = 25.0
+
+
+def _bots(cluster: LocalCluster) -> subprocess.Popen[bytes]:
+    urls = [part for url in cluster.gateway_urls.values() for part in ("--url", url)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "perdure", "bots", str(BOTS), "--quiet", *urls], env=cluster.environment(), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[LocalCluster]:
+    """Run a world of four shards with bots."""
+    async with LocalCluster(shards=4, zones="4x4", game=str(ROOT / "games" / "arena")) as cluster:
+        bots = _bots(cluster)
+        try:
+            yield cluster
+        finally:
+            bots.kill()
+            await asyncio.to_thread(bots.wait)
+
+
+async def dashboard(browser: Browser) -> None:
+    """The dashboard a moment after a shard was killed."""
+    async with world() as cluster, Pages(browser).open(cluster.admin_urls["coordinator-1"], 1360, 690) as page:
+        await page.wait_for_selector(".chip.live")
+        await asyncio.sleep(WARM_S)  # so that the charts have something to show
+        await cluster.kill("shard-2")
+        await page.wait_for_selector(".event.recovered")
+        await page.wait_for_timeout(900)
+        await page.screenshot(path=IMAGES / "dashboard.png", scale="css")
+
+
+MAKERS: dict[str, Callable[[Browser], Awaitable[None]]] = {"dashboard": dashboard}
+
+
+async def main(names: list[str]) -> None:
+    """Make the named pictures, or all."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    async with open_browser() as browser:
+        for name in names or MAKERS:
+            await MAKERS[name](browser)
+            print(f"docs/images/{name}.png: {(IMAGES / name).with_suffix('.png').stat().st_size // 1024} kB")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))
