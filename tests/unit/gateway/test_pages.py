@@ -25,7 +25,7 @@ def at(c: Cluster, path: str) -> str:
 
 
 async def get(c: Cluster, path: str, method: str = "GET", **headers: str) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60.0) as http:
         return await http.request(method, at(c, path), headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
