@@ -81,6 +81,10 @@ class Passages:
         """Forget what came since `taken` was asked for: the tick that took it was only tried."""
         self._taken = taken
 
+    def highest_move(self) -> int:
+        """Return the highest number of moves of those who left."""
+        return max(self._left.values(), default=0)
+
     def image(self) -> dict[str, Any]:
         """Return all of it, for a checkpoint."""
         sent = [(s.tick, s.transfer.target, s.transfer.player, s.transfer.entry) for s in self._all()]

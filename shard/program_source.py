@@ -261,7 +261,9 @@ def apply_inputs(z, w):
 {resume}            if e.kind == KIND_DETACH and e.session == player.session and player.gateway != 0:
                 player.gateway = 0
                 player.detached_at = meta[META_TICK]
-            if e.kind == KIND_KICK or (e.kind == KIND_LEAVE and e.session == player.session):
+            if e.kind == KIND_KICK and e.hop > 0:
+                player.leaving = LEAVING_COPY
+            elif player.leaving == 0 and (e.kind == KIND_KICK or (e.kind == KIND_LEAVE and e.session == player.session)):
                 player.leaving = 1
         if e.kind == KIND_GATEWAY_LOST:
             for p in range(meta[META_PLAYERS_HIGH]):
@@ -372,7 +374,7 @@ def emigrate_{e.name}(z):
 
 def _logouts(game: Game) -> str:
     index, a = _avatar(game)
-    leave = "        game_leave(w, row)\n" if "leave" in game.hooks else ""
+    leave = "        if player.leaving != LEAVING_COPY:\n            game_leave(w, row)\n" if "leave" in game.hooks else ""
     return f'''
 @kernel
 def logouts(z, w):

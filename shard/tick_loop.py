@@ -352,7 +352,7 @@ class TickLoop:
         blob = zone.checkpoint()
         seed = Reseed(
             zone.zone, self._owner, zone.generation, zone.epoch, zone.tick, zone.digest, blob, blob_digest(blob), zone.in_zone(),
-            zone.passages.since(zone.tick - self._sent_ticks),
+            zone.passages.since(zone.tick - self._sent_ticks), zone.highest_move(),
         )  # fmt: skip
         while self.zones.get(zone.zone) is zone and zone.phase is Phase.FROZEN:
             try:

@@ -83,6 +83,7 @@ class Zone:
         self._owed: tuple[Transfer, ...] = ()
         self._sent: tuple[Transfer, ...] = ()
         self.passages = Passages()
+        self._copies: dict[int, int] = {}
         self._avatar = next(i for i, e in enumerate(game.entities) if e.options["avatar"])
         capacity = game.entities[self._avatar].options["capacity"]
         self._pending = np.zeros((0, self.arrays.commands.shape[1]), np.uint8)
@@ -290,7 +291,7 @@ class Zone:
             try:
                 entry = unpack_entry(data)
                 if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE, EntryKind.EFFECT) and (
-                    self.passages.is_known(entry) or (entry.player and entry.hop < elsewhere.get(entry.player, 0))
+                    self.passages.is_known(entry) or (entry.player and entry.hop <= elsewhere.get(entry.player, -1))
                 ):
                     continue
                 told = entry.kind
@@ -298,6 +299,7 @@ class Zone:
                     if not self._has_moved_less(entry):
                         continue
                     told = EntryKind.KICK  # its row goes to the lobby; the ledger has the player further on, and passes it over
+                    self._copies[entry.player] = entry.hop
                 kind = self._avatar if entry.kind is EntryKind.JOIN else entry.type
                 arrival = -1
                 if entry.payload and entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE):
@@ -336,7 +338,7 @@ class Zone:
 
     def _has_moved_less(self, entry: Entry) -> bool:
         here = self.players
-        return bool(np.any((here["key"] == entry.player) & (here["departed"] == 0) & (here["hop"] < entry.hop)))
+        return bool(np.any((here["key"] == entry.player) & (here["departed"] == 0) & (here["hop"] <= entry.hop)))
 
     def _transfers(self) -> tuple[Transfer, ...]:
         """Return what the last tick sends away, as transfers."""
@@ -364,7 +366,9 @@ class Zone:
             return self._stamped(target, index, EntryKind.ARRIVE, table, payload)
         key, session, gateway, slot, hop, last_seq, *_ = self.players[place].tolist()
         if kind == layout.OUT_LOBBY:
-            header = ENTRY_STRUCT.pack(EntryKind.LEAVE, table, self.zone, session, key, 0, 0, hop + 1, last_seq)
+            # A copy goes by a number that the record has reached: it is no move of the player's.
+            number = hop + 1 if self.players[place]["leaving"] != layout.LEAVING_COPY else self._copies.pop(key, hop)
+            header = ENTRY_STRUCT.pack(EntryKind.LEAVE, table, self.zone, session, key, 0, 0, number, last_seq)
             return Transfer(LOBBY, key, header + payload)
         header = ENTRY_STRUCT.pack(EntryKind.ARRIVE, table, self.zone, session, key, gateway, slot, hop + 1, last_seq)
         assert len(header) == ENTRY_HEADER
@@ -384,6 +388,11 @@ class Zone:
                 entry = unpack_entry(transfer.entry)
                 found.append(PlayerInZone(entry.player, entry.session, entry.gateway, entry.slot, entry.hop - 1))
         return tuple(found)
+
+    def highest_move(self) -> int:
+        """Return the highest number of moves that this zone remembers of anybody."""
+        here = self.players["hop"][self.players["key"] != 0]
+        return max(int(here.max(initial=0)), self.passages.highest_move())
 
     # --- what clients are sent ------------------------------------------------------------------------------------
     def _encoder(self) -> Any:

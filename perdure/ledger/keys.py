@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from perdure.ledger.chat import CHAT_CHANNEL, CHAT_KEPT
+from perdure.ledger.generations import MOST_GENERATIONS, MOVES_A_GENERATION, SESSIONS_A_GENERATION
 from perdure.ledger.ledger import (
     CHECKPOINTS_KEPT,
     EPOCH_RESEED_STEP,
@@ -17,8 +18,6 @@ from perdure.ledger.ledger import (
     INBOX_LIMIT_ENTRIES,
     INBOX_PAGE_BYTES,
     INBOX_PAGE_ENTRIES,
-    MOST_GENERATIONS,
-    MOVES_A_GENERATION,
     ORDERS_LIMIT,
     PRESENCE_CHANNEL,
     PRESENCE_LOG_LENGTH,
@@ -83,6 +82,7 @@ def lua_constants() -> str:
         "CHECKPOINTS": CHECKPOINTS_KEPT,
         "RESEED_STEP": EPOCH_RESEED_STEP,
         "MOVES_A_GENERATION": MOVES_A_GENERATION,
+        "SESSIONS_A_GENERATION": SESSIONS_A_GENERATION,
         "MOST_GENERATIONS": MOST_GENERATIONS,
         "PRESENCE_LOG": PRESENCE_LOG_LENGTH,
         "CHAT": CHAT_KEPT,

@@ -20,11 +20,6 @@ INBOX_PAGE_ENTRIES = 256
 INBOX_PAGE_BYTES = 256 * 1024
 CHECKPOINTS_KEPT = 2
 EPOCH_RESEED_STEP = 1 << 20
-MOVES_A_GENERATION = 1 << 20
-"""A player who comes in from the lobby under generation g has a number of moves above (g - 1) times this, so that it is above
-every number that a zone remembers of it, whatever a ledger that went back has forgotten of the player."""
-MOST_GENERATIONS = (1 << 11) - 1
-"""From here on the floor of the moves rises no more: they are 32 bits in an entry."""
 PRESENCE_LOG_LENGTH = 1000
 INBOX_LIMIT_ENTRIES = 1 << 16
 """Entries waiting for one zone past which nobody may enter there any more (LedgerRefused)."""
@@ -144,7 +139,8 @@ class EnterRequest:
     """A login (`resume_presented` empty) or a resume. Hashes are hex; secrets never reach the ledger.
 
     A player in the lobby is sent to `spawn_zone` (or to the zone it logged out from, where one is recorded) by a JOIN
-    entry; one who is in a zone gets an ATTACH entry in that zone's inbox. Either way `session` rises by one, and the
+    entry; one who is in a zone gets an ATTACH entry in that zone's inbox. Either way `session` rises, above all
+    that were given under earlier generations, whatever a ledger that went back has forgotten of them, and the
     gateway that held the older session hears of it on its channel (`gateway_channel`).
     """
 
@@ -329,7 +325,10 @@ class WorldSettings:
 
 @dataclass(frozen=True, slots=True)
 class Reseed:
-    """What a live owner knows of its zone: where it stands, its image, who is in it, and what it sent away lately, oldest first."""
+    """What a live owner knows of its zone: where it stands, its image, who is in it, and what it sent away lately, oldest first.
+
+    `highest`: the highest number of moves that the zone remembers of anybody.
+    """
 
     zone: int
     owner: str
@@ -350,6 +349,7 @@ class Ledger(ABC):
     @abstractmethod
     async def init_world(self, world: WorldSettings) -> WorldSettings:
         """Record the world if there is none; return what is recorded. The caller compares."""
+    highest: int = 0
 
     @abstractmethod
     async def world(self) -> WorldSettings | None: ...
@@ -410,7 +410,12 @@ class Ledger(ABC):
         Then, for each of `players` whose record has not moved further: its place becomes this zone, its session the newer of both.
         Where the record's is newer, an ATTACH of it (or a DETACH, where the record has no gateway) goes to the inbox. A record
         that is made anew has no name and no resume token until `enter` brings them. Then, of `sent`, each transfer of a tick
-        that the ledger did not know is delivered, unless its player's record has moved as far.
+        that the ledger did not know is delivered, unless its player's record has moved as far. One who went to the lobby, and whom a
+        newer session has looked for here since, is joined anew with what was saved.
+
+        A statement about a player whose record has moved further, or as far to another zone, leaves a copy in this zone: it gets an
+        entry MOVED, unless the player is on the way into it. The world's generation rises so far that numbers given from then on are
+        above `highest`.
         """
 
     @abstractmethod

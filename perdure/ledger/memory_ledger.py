@@ -16,13 +16,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from perdure.ledger.chat import CHAT_CHANNEL, CHAT_PAGE, ChatLine, ChatPage, SayStatus
+from perdure.ledger.generations import generation_above, moves_floor, sessions_floor
 from perdure.ledger.ledger import (
     CHECKPOINTS_KEPT,
     EPOCH_RESEED_STEP,
     EVICTED_REMEMBERED,
     INBOX_LIMIT_ENTRIES,
-    MOST_GENERATIONS,
-    MOVES_A_GENERATION,
     ORDERS_LIMIT,
     ROUTES_CHANNEL,
     SUSPECT_CHANNEL,
@@ -150,7 +149,7 @@ class MemoryLedger(Ledger):
         found.log.clear()
         found.blobs = {(seed.tick, new.epoch): bytes(seed.blob)}
         found.checkpoints = [StoredCheckpoint(seed.tick, new.epoch, seed.blob_digest)]
-        data.generation = max(data.generation, new.generation)
+        data.generation = max(data.generation, new.generation, generation_above(seed.highest))
         found.inbox = without_known(found.inbox, seed)
         for player in seed.players:
             restore_player(self.store, seed.zone, player)
@@ -188,11 +187,11 @@ class MemoryLedger(Ledger):
             raise LedgerRefused(f"the inbox of zone {place} is full ({INBOX_LIMIT_ENTRIES} entries): nobody runs the zone")
         old_gateway, old_slot = known.gateway, known.slot
         data.players[request.player] = known
-        known.session += 1
+        known.session = max(known.session, sessions_floor(data.generation)) + 1
         known.place, known.gateway, known.slot, known.resume = place, request.gateway, request.slot, request.resume_issued
         if joins:
             known.since_ms = request.now_ms
-            known.moves = max(known.moves, (min(data.generation, MOST_GENERATIONS) - 1) * MOVES_A_GENERATION) + 1
+            known.moves = max(known.moves, moves_floor(data.generation)) + 1
         entry = Entry(
             EntryKind.JOIN if joins else EntryKind.ATTACH,
             request.player,

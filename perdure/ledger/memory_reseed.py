@@ -32,7 +32,8 @@ def restore_player(store: MemoryStore, zone: int, stated: PlayerInZone) -> None:
     """Bring a player's record in line with the zone that it is in; where it has moved further, the zone hears of that instead."""
     data = store.data
     record = data.players.get(stated.player, StoredPlayer(""))
-    if record.moves > stated.hop:
+    # As far, to another zone: two histories that came to the same number. The one that the record tells is lived in now.
+    if record.moves > stated.hop or (record.moves == stated.hop and record.place not in (LOBBY, zone)):
         _leave_no_copy(store, zone, {record.place}, stated.player, record.moves)
         return
     data.players[stated.player] = record
@@ -63,8 +64,14 @@ def deliver_again(store: MemoryStore, zone: int, transfer: Transfer) -> None:
     record.moves = entry.hop
     _leave_no_copy(store, record.place, {zone, transfer.target}, transfer.player, entry.hop)
     if transfer.target == LOBBY:
-        record.session = max(record.session, entry.session)
         record.saved, record.home = transfer.entry[ENTRY_HEADER:], zone
+        if record.session > entry.session and record.gateway >= 0:  # somebody has looked for the player here since
+            record.place, record.moves = zone, entry.hop + 1
+            again = Entry(EntryKind.JOIN, transfer.player, record.session, record.gateway, record.slot, record.moves, payload=record.saved)
+            data.zone(zone).inbox.append(again.pack())
+            store.announce("restore", transfer.player, record)
+            return
+        record.session = max(record.session, entry.session)
         record.place, record.gateway, record.slot = LOBBY, -1, -1
         store.announce("leave", transfer.player, record)
         return

@@ -27,6 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from perdure.ledger import keys
 from perdure.ledger.chat import CHAT_PAGE, ChatLine, ChatPage, SayStatus
+from perdure.ledger.generations import generation_above
 from perdure.ledger.ledger import (
     ClusterView,
     Commit,
@@ -307,7 +308,7 @@ class RedisLedger(Ledger):
         return await self._call("read_checkpoint", zone, tick, read=True)
 
     async def reseed(self, seed: Reseed) -> ZoneHead:
-        said: list[Any] = [len(seed.players)]
+        said: list[Any] = [f"{len(seed.players)} {generation_above(seed.highest)}"]
         for player in seed.players:
             said += (_PLAYER.pack(player.player), player.session, player.gateway, player.slot, player.hop)
         for sent in seed.sent:

@@ -37,6 +37,7 @@ from shard.kernels.layout import (
     FLAG_KEYFRAME,
     FLAG_MOVED,
     FRAME_HEADER_ROOM,
+    LEAVING_COPY,
     SCRATCH_ENTERS,
     SCRATCH_LEAVES,
     SCRATCH_UPDATES,
@@ -449,7 +450,7 @@ def list_viewers(state: Any, sights: Any, viewers: Any, players: Any, high: Any)
             flags |= FLAG_KEYFRAME
             seen.count = 0
         if player.departed != 0:
-            flags |= FLAG_GONE if player.leaving != 0 else FLAG_MOVED
+            flags |= FLAG_MOVED if player.leaving == 0 or player.leaving == LEAVING_COPY else FLAG_GONE
         seen.force = 0
         seen.key = player.key
         seen.session = np.int64(player.session)

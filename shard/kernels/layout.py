@@ -37,7 +37,9 @@ PLAYER = np.dtype(
     align=True,
 )  # fmt: skip
 """A player in a zone. key 0: a free place. gateway 0: no socket, since tick `detached_at`. departed: 1 while its last frame
-of this zone is made; the place is freed at the start of the next tick."""
+of this zone is made; the place is freed at the start of the next tick. leaving: 1 asked to, or was put out; LEAVING_COPY: the player
+is elsewhere, what is here is left over from before a ledger went back, and goes without a word to rules or clients."""
+LEAVING_COPY = 2
 
 INPUT = np.dtype(
     [("player", "<i8"), ("kind", "<i4"), ("type", "<i4"), ("session", "<u4"), ("gateway", "<u4"), ("slot", "<u4"), ("hop", "<u4"),

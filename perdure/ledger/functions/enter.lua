@@ -24,11 +24,10 @@ local function enter(keys, args)
   want('set', base .. KEY.ZONE_PLAYERS .. place, base .. KEY.GATEWAY_PLAYERS .. gateway)
   if old_gateway ~= '-1' then want('set', base .. KEY.GATEWAY_PLAYERS .. old_gateway) end
   player.name = name
-  local session, moves = tonumber(player.session) + 1, tonumber(player.moves)
-  if joins then
-    local generation = math.min(control(base, 'generation', 1), LIMIT.MOST_GENERATIONS)
-    moves = math.max(moves, (generation - 1) * LIMIT.MOVES_A_GENERATION) + 1
-  end
+  local generation = math.min(control(base, 'generation', 1), LIMIT.MOST_GENERATIONS)
+  local session = math.max(tonumber(player.session), (generation - 1) * LIMIT.SESSIONS_A_GENERATION) + 1
+  local moves = tonumber(player.moves)
+  if joins then moves = math.max(moves, (generation - 1) * LIMIT.MOVES_A_GENERATION) + 1 end
   local saved = joins and redis.call('HGET', row, 'saved') or ''
   local entry = entry_of(joins and KIND.JOIN or KIND.ATTACH, raw, session, tonumber(gateway), tonumber(slot), saved, joins and moves or 0)
 

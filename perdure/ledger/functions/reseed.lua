@@ -1,6 +1,7 @@
 -- perdure_v1_reseed: a live owner restores a zone that the ledger forgot.
 -- KEYS[1] base
--- ARGV    zone, owner, generation, epoch, tick, digest, blob, blob digest, number of players, then for each player: key (8 raw bytes),
+-- ARGV    zone, owner, generation, epoch, tick, digest, blob, blob digest, '<number of players> <generation whose
+--         moves are above all that the zone remembers>' (a shard of an earlier build leaves that away), then for each player: key (8 raw bytes),
 --         session, gateway, slot, hop; then for each transfer: tick, target (-1 is the lobby), player (8 raw bytes, or empty), entry
 -- answer  as zone_head
 -- errors  PERDURE ... where the ledger is ahead of the caller, or a record is damaged; WRONGTYPE
@@ -10,9 +11,14 @@ local function blank(hex)
   return { hex = hex, name = '', session = '0', place = '-1', gateway = '-1', slot = '-1', since = '0', home = '-1', resume = '', moves = '0' }
 end
 
+local function players_of(args)
+  local count, above = string.match(args[9], '^(%d+) ?(%d*)$')
+  return tonumber(count), tonumber(above) or 1
+end
+
 -- What is said of players, in order; each as a table. Checks all keys that `restore` is about to write.
 local function statements(base, zone, args, at)
-  local said, players, last = {}, {}, 9 + 5 * tonumber(args[9])
+  local said, players, last = {}, {}, 9 + 5 * (players_of(args))
   for i = 10, last, 5 do
     said[#said + 1] = {
       raw = args[i], session = args[i + 1], gateway = args[i + 2], slot = args[i + 3], hop = tonumber(args[i + 4]), place = zone,
@@ -50,7 +56,7 @@ end
 
 -- What stays of an inbox without the arrivals of players that the zone has seen at that number or a later one.
 local function without_known(inbox, args)
-  local known, kept, last = {}, {}, 9 + 5 * tonumber(args[9])
+  local known, kept, last = {}, {}, 9 + 5 * (players_of(args))
   for i = last + 1, #args, 4 do
     if args[i + 2] ~= '' then known[args[i + 2]] = hop_of(args[i + 3]) end
   end
@@ -70,16 +76,27 @@ local function restore(base, zone, one)
   end
   local player = one.player
   local moves, session, gateway = tonumber(player.moves), tonumber(one.session), tonumber(one.gateway)
-  if moves > one.hop and not one.entry and player.place ~= zone then
-    redis.call('RPUSH', base .. KEY.INBOX .. zone, entry_of(KIND.MOVED, one.raw, 0, 0, 0, '', moves))
+  if not one.entry and (moves > one.hop or (moves == one.hop and player.place ~= '-1' and player.place ~= zone)) then
+    -- As far, to another zone: two histories that came to the same number. The one that the record tells is lived in now.
+    if player.place ~= zone then redis.call('RPUSH', base .. KEY.INBOX .. zone, entry_of(KIND.MOVED, one.raw, 0, 0, 0, '', moves)) end
+    return
   end
-  if moves > one.hop or (one.entry and moves == one.hop) then return end
+  if one.entry and moves >= one.hop then return end
   local old_place, old_gateway, row = player.place, player.gateway, base .. KEY.PLAYER .. player.hex
   if one.entry and one.place ~= '-1' then redis.call('RPUSH', base .. KEY.INBOX .. one.place, one.entry) end
-  if one.place == '-1' then
-    player.session = digits(math.max(tonumber(player.session), session))
-    player.gateway, player.slot, player.home = '-1', '-1', zone
-    redis.call('HSET', row, 'saved', string.sub(one.entry, LIMIT.ENTRY_HEADER + 1))
+  local place, hop = one.place, one.hop
+  if place == '-1' then
+    local saved = string.sub(one.entry, LIMIT.ENTRY_HEADER + 1)
+    player.home = zone
+    redis.call('HSET', row, 'saved', saved)
+    if tonumber(player.session) > session and player.gateway ~= '-1' then -- somebody has looked for the player here since
+      place, hop = zone, hop + 1
+      redis.call('RPUSH', base .. KEY.INBOX .. zone,
+        entry_of(KIND.JOIN, one.raw, tonumber(player.session), tonumber(player.gateway), tonumber(player.slot), saved, hop))
+    else
+      player.session = digits(math.max(tonumber(player.session), session))
+      player.gateway, player.slot = '-1', '-1'
+    end
   elseif tonumber(player.session) < session then
     player.session, player.resume = digits(session), ''
     player.gateway = gateway > 0 and digits(gateway) or '-1'
@@ -94,11 +111,11 @@ local function restore(base, zone, one)
   if old_place ~= '-1' and old_place ~= one.place and old_place ~= zone then
     redis.call('RPUSH', base .. KEY.INBOX .. old_place, entry_of(KIND.MOVED, one.raw, 0, 0, 0, '', one.hop))
   end
-  player.place, player.moves = one.place, digits(one.hop)
+  player.place, player.moves = place, digits(hop)
   redis.call('HSET', row, 'name', player.name, 'session', player.session, 'place', player.place, 'gateway', player.gateway,
     'slot', player.slot, 'since', player.since, 'home', player.home, 'resume', player.resume or '', 'moves', player.moves)
   show(base, player, old_place, old_gateway)
-  announce(base, one.place == '-1' and 'leave' or 'restore', player)
+  announce(base, place == '-1' and 'leave' or 'restore', player)
 end
 
 local function reseed(keys, args)
@@ -111,7 +128,7 @@ local function reseed(keys, args)
   end
   local blobs_key, log_key = base .. KEY.BLOBS .. zone, base .. KEY.LOG .. zone
   want('stream', log_key)
-  want('set', blobs_key)
+  want('set', blobs_key, base .. KEY.ZONE_PLAYERS .. zone)
   want('string', base .. KEY.CHECKPOINTS .. zone)
   want('hash', base .. KEY.OWNERS, base .. KEY.SUCCESSORS)
   want('list', base .. KEY.INBOX .. zone)
@@ -122,6 +139,7 @@ local function reseed(keys, args)
   local new_epoch = digits(math.max(tonumber(has_epoch), tonumber(epoch)) + LIMIT.RESEED_STEP)
   local blob_key = base .. KEY.BLOB .. zone .. ':' .. tick .. ':' .. new_epoch
   want('string', blob_key)
+  local _, above = players_of(args)
   local said = statements(base, zone, args, tonumber(at))
 
   for _, blob in ipairs(redis.call('SMEMBERS', blobs_key)) do redis.call('UNLINK', base .. KEY.BLOB .. zone .. ':' .. blob) end
@@ -132,7 +150,7 @@ local function reseed(keys, args)
   redis.call('SET', base .. KEY.HEAD .. zone, new_generation .. ' ' .. new_epoch .. ' ' .. tick .. ' ' .. args[6])
   redis.call('HSET', base .. KEY.OWNERS, zone, owner)
   redis.call('HDEL', base .. KEY.SUCCESSORS, zone, zone .. ':image')
-  redis.call('HSET', base .. KEY.CONTROL, 'generation', digits(math.max(world_generation, tonumber(new_generation))))
+  redis.call('HSET', base .. KEY.CONTROL, 'generation', digits(math.max(world_generation, tonumber(new_generation), above)))
   local inbox_key = base .. KEY.INBOX .. zone
   local inbox = redis.call('LRANGE', inbox_key, 0, -1)
   local kept = without_known(inbox, args)

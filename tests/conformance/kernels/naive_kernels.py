@@ -180,6 +180,6 @@ def viewers(players: Sequence[dict[str, Any]], sights: dict[int, dict[str, Any]]
             known = all(seen[name] == player[name] for name in ("key", "session", "gateway", "hop"))
             flags = 0 if known and not seen["force"] else 1
             if player["departed"]:
-                flags |= 2 if player["leaving"] else 4
+                flags |= 2 if player["leaving"] == 1 else 4
             listed.append({"place": place, "flags": flags, **{n: player[n] for n in ("gateway", "slot", "hop")}, "ack": player["last_seq"]})
     return sorted(listed, key=lambda viewer: viewer["gateway"])

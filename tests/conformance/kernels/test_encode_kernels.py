@@ -179,7 +179,7 @@ FIELDS = ("key", "session", "gateway", "hop")
 SMALL = st.integers(0, 3)
 PLAYER = st.fixed_dictionaries(
     {"key": SMALL, "session": SMALL, "gateway": SMALL, "hop": SMALL, "slot": SMALL, "last_seq": SMALL, "row": st.integers(-1, 3),
-     "departed": st.integers(0, 1), "leaving": st.integers(0, 1)}
+     "departed": st.integers(0, 1), "leaving": st.integers(0, 2)}
 )  # fmt: skip
 SIGHT = st.fixed_dictionaries(dict.fromkeys(FIELDS, SMALL) | {"force": st.integers(0, 1), "count": SMALL})
 

@@ -172,9 +172,9 @@ def arrive(name: str, target: int, *, session: int = 1, gateway: int = 7, slot: 
     return Transfer(target, player, entry.pack())
 
 
-def logout(name: str, saved: bytes = b"saved", *, hop: int = 2) -> Transfer:
+def logout(name: str, saved: bytes = b"saved", *, session: int = 1, hop: int = 2) -> Transfer:
     player = player_key(name)
-    return Transfer(-1, player, Entry(EntryKind.LEAVE, player, hop=hop, payload=saved).pack())
+    return Transfer(-1, player, Entry(EntryKind.LEAVE, player, session, hop=hop, payload=saved).pack())
 
 
 def effect(target: int, payload: bytes = b"x") -> Transfer:

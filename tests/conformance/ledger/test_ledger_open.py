@@ -6,9 +6,8 @@ import pytest
 from ledger_lab import Lab, logout, seed
 
 from perdure.ledger import keys
+from perdure.ledger.generations import MOST_GENERATIONS, MOVES_A_GENERATION
 from perdure.ledger.ledger import (
-    MOST_GENERATIONS,
-    MOVES_A_GENERATION,
     CommitStatus,
     EnterStatus,
     LedgerRefused,

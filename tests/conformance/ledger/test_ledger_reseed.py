@@ -6,6 +6,7 @@ import pytest
 from ledger_lab import Lab, arrive, effect, logout, seed
 from test_ledger_log import flip, stored_blobs
 
+from perdure.ledger.generations import MOVES_A_GENERATION, generation_above, moves_floor, sessions_floor
 from perdure.ledger.ledger import (
     EPOCH_RESEED_STEP,
     CommitStatus,
@@ -94,7 +95,7 @@ async def test_a_reseed_mends_where_players_are(lab: Lab) -> None:
     waiting = [(entry.kind, entry.player, entry.session, entry.gateway, entry.slot) for entry in await lab.inbox(1)]
     assert waiting == [(EntryKind.ARRIVE, cid, 1, 7, 3), (EntryKind.ATTACH, dan, 2, 9, 8)]
     back = await lab.enter("eve", resume_presented="bb" * 32)
-    assert (back.status, back.session, back.place) == (EnterStatus.OK, 4, 1)
+    assert (back.status, back.session, back.place) == (EnterStatus.OK, sessions_floor(2) + 1, 1), "above all of the generation before"
 
 
 async def test_a_reseed_delivers_again_what_the_ledger_forgot_and_nothing_else(lab: Lab) -> None:
@@ -143,3 +144,48 @@ async def test_an_owner_that_comes_late_hears_who_has_moved_further(lab: Lab) ->
         (EntryKind.ARRIVE, player_key("bob"), 9), (EntryKind.MOVED, player_key("ada"), 1), (EntryKind.MOVED, player_key("cid"), 5),
     ]  # fmt: skip
     assert {presence.name: presence.place for presence in await lab.ledger.online()} == {"ada": 0, "bob": 1}
+
+
+async def test_two_histories_that_came_to_the_same_number(lab: Lab) -> None:
+    """A late owner whose word is as old as the record's is told that its player is elsewhere: nobody is in two zones."""
+    await lab.zones(0, 1)
+    for name in ("ada", "bob", "cid"):
+        await lab.enter(name)
+    await lab.commit(0)
+    await lab.commit(0, arrive("bob", 1), logout("cid", b"what cid has"))
+    late = tuple(PlayerInZone(player_key(name), 1, 7, 3, moves) for name, moves in (("ada", 1), ("bob", 2), ("cid", 2)))
+    await lab.ledger.reseed(seed(1, 1, 1, 50, players=late))
+    told = [(entry.player, entry.hop) for entry in await lab.inbox(1) if entry.kind is EntryKind.MOVED]
+    assert told == [(player_key("ada"), 1)], "bob came by the very move that the zone tells; cid is in the lobby"
+    assert {presence.name: presence.place for presence in await lab.ledger.online()} == {"ada": 0, "bob": 1, "cid": 1}
+
+
+async def test_who_logged_in_again_where_a_late_owner_knows_that_it_has_left(lab: Lab) -> None:
+    """The login found the player in the zone, by an older copy: it is joined anew, with what was saved as it left."""
+    await lab.zones(0)
+    for name in ("ada", "bob"):
+        await lab.enter(name)
+    await lab.commit(0)
+    again = await lab.enter("ada", gateway=9, slot=8)
+    sent = (Sent(9, logout("ada", b"what ada has")), Sent(9, logout("bob", b"what bob has")))
+    await lab.ledger.reseed(seed(0, 1, 1, 10, sent=sent))
+    joined = [entry for entry in await lab.inbox(0) if entry.kind is EntryKind.JOIN]
+    assert [(e.player, e.session, e.gateway, e.slot, e.hop, e.payload) for e in joined] == [
+        (player_key("ada"), again.session, 9, 8, 3, b"what ada has"),
+    ]  # fmt: skip
+    assert [(presence.name, presence.place, presence.gateway) for presence in await lab.ledger.online()] == [("ada", 0, 9)]
+    record = await lab.ledger.player(player_key("ada"))
+    assert record is not None and (record.moves, record.saved, record.home_zone) == (3, b"what ada has", 0)
+
+
+async def test_numbers_rise_above_all_that_a_zone_remembers(lab: Lab) -> None:
+    """More moves than a generation has room for: the owner says so, and who comes in from the lobby is above them all the same."""
+    await lab.zones(0)
+    highest = 5 * MOVES_A_GENERATION + 3
+    assert moves_floor(generation_above(highest)) == 6 * MOVES_A_GENERATION
+    assert [moves_floor(generation_above(n)) for n in (0, 1, MOVES_A_GENERATION)] == [0, MOVES_A_GENERATION, MOVES_A_GENERATION]
+    await lab.ledger.reseed(seed(0, 1, 1, 9, highest=highest))
+    assert (await lab.ledger.view()).generation == generation_above(highest) == 7
+    await lab.enter("ada")
+    (joined,) = await lab.inbox(0)
+    assert joined.hop == 6 * MOVES_A_GENERATION + 1 > highest

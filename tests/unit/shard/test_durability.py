@@ -307,7 +307,7 @@ def reseed(world: World, number: int) -> None:
     zone, blob = world.zones[number], world.zones[number].checkpoint()
     seed = Reseed(
         number, "shard", zone.generation, zone.epoch, zone.tick, zone.digest, blob, blob_digest(blob), zone.in_zone(),
-        zone.passages.since(0),
+        zone.passages.since(0), zone.highest_move(),
     )  # fmt: skip
     head = now(world.ledger.reseed(seed))
     zone.reseeded(head.generation, head.epoch)
