@@ -242,15 +242,24 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What a member is to do. `number`: by it the member says that it has the order."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class HeartbeatAnswer:
     """`accepted` is False once this incarnation was evicted: drop every zone, register anew under a new number.
 
-    `routes_version` rises with every change of assignment, membership or intents. `orders` are taken by this call.
+    `routes_version` rises with every change of assignment, membership or intents. `orders` come again until a heartbeat says that
+    it has them.
     """
 
     accepted: bool
     routes_version: int
-    orders: tuple[str, ...] = ()
+    orders: tuple[Order, ...] = ()
     detail: str = ""
 
 
@@ -340,6 +349,7 @@ class Reseed:
     blob_digest: str
     players: Sequence[PlayerInZone] = ()
     sent: Sequence[Sent] = ()
+    highest: int = 0
 
 
 class Ledger(ABC):
@@ -349,7 +359,6 @@ class Ledger(ABC):
     @abstractmethod
     async def init_world(self, world: WorldSettings) -> WorldSettings:
         """Record the world if there is none; return what is recorded. The caller compares."""
-    highest: int = 0
 
     @abstractmethod
     async def world(self) -> WorldSettings | None: ...
@@ -486,11 +495,15 @@ class Ledger(ABC):
 
     # membership and assignment
     @abstractmethod
-    async def heartbeat(self, member: Member, known: bool = False) -> HeartbeatAnswer:
-        """Register or refresh. A name held by another `number` whose beat is recorded is refused unless that one was evicted.
+    async def heartbeat(self, member: Member, known: bool = False, taken: Sequence[int] = ()) -> HeartbeatAnswer:
+        """Register or refresh. `taken`: numbers of orders that earlier answers have brought, and that need not come again.
+
+        A name held by another `number` whose beat is recorded is refused unless that one was evicted.
 
         `known`: the ledger has accepted this number before. Where it has another under the name then, and the world is not
         open, it is the server that went back, to the time of an earlier process: the name goes to who asks.
+
+        Registering drops the orders for who had the name before.
 
         Registering, and a change of kind, address or info["state"], raise routes_version; a plain beat does not.
         """
@@ -551,7 +564,7 @@ class Ledger(ABC):
 
     @abstractmethod
     async def order(self, member: str, order: str) -> None:
-        """Queue an order (at most ORDERS_LIMIT) that the member's next heartbeat takes: "die", "pause 5000", "drain".
+        """Queue an order (at most ORDERS_LIMIT): "die", "pause 5000", "drain". Answers to the member's heartbeats bring it until it has it.
 
         LedgerRefused where there is no such member, or too many orders wait.
         """

@@ -61,6 +61,8 @@ class Membership:
         self._beat = 0
         self._heard_s = -1.0
         self._waits = False
+        self._taken: set[int] = set()
+        """Orders that were obeyed, and that the ledger may not know to be here: the answer that brought them may be one of many."""
         self._known = False
         """Whether the ledger ever took a heartbeat under this number."""
         self.accepted = False
@@ -77,7 +79,7 @@ class Membership:
         member = Member(self.name, self.kind, self.number, self._address, self._beat, self._info())
         try:
             async with asyncio.timeout(ANSWER_DEADLINE_S):
-                answer = await self._ledger.heartbeat(member, self._known)
+                answer = await self._ledger.heartbeat(member, self._known, sorted(self._taken))
         except TimeoutError:
             raise LedgerUnavailable(f"no answer to a heartbeat within {ANSWER_DEADLINE_S:g} s") from None
         self._heard_s = time.monotonic()
@@ -89,12 +91,17 @@ class Membership:
                 self._waits = True
                 log.info("waiting_for_name", name=self.name, why=answer.detail)
             self.number, self._known = new_number(), False
+            self._taken.clear()
             await self._evicted()
             return
         self._waits, self._known = False, True
         self._routes_changed(answer.routes_version)
+        there = {order.number for order in answer.orders}
+        self._taken &= there  # what does not come again, the ledger has dropped
         for order in answer.orders:
-            self._obey(order)
+            if order.number not in self._taken:
+                self._taken.add(order.number)
+                self._obey(order.text)
 
     def _obey(self, order: str) -> None:
         verb, _, argument = order.partition(" ")

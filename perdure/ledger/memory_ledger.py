@@ -40,6 +40,7 @@ from perdure.ledger.ledger import (
     LobbyRecord,
     LoggedRecord,
     Member,
+    Order,
     Presence,
     Reseed,
     Restated,
@@ -300,7 +301,7 @@ class MemoryLedger(Ledger):
 
     # --- membership and assignment --------------------------------------------------------------------------------
 
-    async def heartbeat(self, member: Member, known: bool = False) -> HeartbeatAnswer:
+    async def heartbeat(self, member: Member, known: bool = False, taken: Sequence[int] = ()) -> HeartbeatAnswer:
         data = self.store.data
         if (member.name, member.number) in data.evicted:
             return HeartbeatAnswer(False, data.version, detail=f"{member.name} ({member.number}) was evicted or has left")
@@ -313,10 +314,13 @@ class MemoryLedger(Ledger):
         data.members[member.name] = replace(member, info=json.loads(json.dumps(member.info)))
         if held is None:
             data.suspects.pop(member.name, None)
+            data.orders.pop(member.name, None)
         if held is None or (held.kind, held.address, held.info.get("state")) != (member.kind, member.address, member.info.get("state")):
             self._raise_version()
-        orders = data.orders.pop(member.name, [])
-        return HeartbeatAnswer(True, data.version, tuple(orders))
+        waiting = [order for order in data.orders.pop(member.name, []) if order.number not in taken]
+        if waiting:
+            data.orders[member.name] = waiting
+        return HeartbeatAnswer(True, data.version, tuple(waiting))
 
     async def view(self) -> ClusterView:
         data = self.store.data
@@ -423,7 +427,8 @@ class MemoryLedger(Ledger):
         waiting = data.orders.setdefault(member, [])
         if len(waiting) >= ORDERS_LIMIT:
             raise LedgerRefused(f"{ORDERS_LIMIT} orders wait for {member} already: it does not beat")
-        waiting.append(order)
+        data.orders_given += 1
+        waiting.append(Order(data.orders_given, order))
 
     # --- hints ----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from perdure.ledger.chat import CHAT_KEPT, ChatLine
-from perdure.ledger.ledger import PRESENCE_CHANNEL, PRESENCE_LOG_LENGTH, LoggedRecord, Member, WorldSettings
+from perdure.ledger.ledger import PRESENCE_CHANNEL, PRESENCE_LOG_LENGTH, LoggedRecord, Member, Order, WorldSettings
 from perdure.wire.identifiers import LOBBY, key_hex
 
 SUBSCRIPTION_LIMIT = 1024
@@ -108,7 +108,8 @@ class StoredData:
     evicted: dict[tuple[str, int], None] = field(default_factory=dict)
     suspects: dict[str, int] = field(default_factory=dict)
     draining: set[str] = field(default_factory=set)
-    orders: dict[str, list[str]] = field(default_factory=dict)
+    orders: dict[str, list[Order]] = field(default_factory=dict)
+    orders_given: int = 0
     presence_log: deque[str] = field(default_factory=lambda: deque(maxlen=PRESENCE_LOG_LENGTH))
     chat: deque[tuple[int, ChatLine]] = field(default_factory=lambda: deque(maxlen=CHAT_KEPT))
     """Lines by their number."""

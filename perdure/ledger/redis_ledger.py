@@ -44,6 +44,7 @@ from perdure.ledger.ledger import (
     LobbyRecord,
     LoggedRecord,
     Member,
+    Order,
     Presence,
     Reseed,
     Restated,
@@ -397,15 +398,17 @@ class RedisLedger(Ledger):
 
     # --- membership and assignment --------------------------------------------------------------------------------
 
-    async def heartbeat(self, member: Member, known: bool = False) -> HeartbeatAnswer:
+    async def heartbeat(self, member: Member, known: bool = False, taken: Sequence[int] = ()) -> HeartbeatAnswer:
         state = str(member.info.get("state", ""))
         number = str(member.number)
         packed: bytes = msgpack.packb([member.kind, number, member.address, str(member.beat), state, json.dumps(member.info)])  # type: ignore[assignment]
-        answer = await self._call("heartbeat", member.name, number, member.kind, member.address, state, packed, "1" if known else "0")
+        words = (member.name, number, member.kind, member.address, state, packed, "1" if known else "0")
+        answer = await self._call("heartbeat", *words, *taken)
         accepted, version = answer[0] == 1, int(answer[1])
         if not accepted:
             return HeartbeatAnswer(False, version, detail=answer[2].decode())
-        return HeartbeatAnswer(True, version, tuple(order.decode() for order in answer[2:]))
+        orders = (order.decode().split(" ", 1) for order in answer[2:])
+        return HeartbeatAnswer(True, version, tuple(Order(int(at), text) for at, text in orders))
 
     async def view(self) -> ClusterView:
         answer = await self._call("view", read=True)

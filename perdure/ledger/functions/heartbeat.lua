@@ -1,6 +1,7 @@
--- perdure_v1_heartbeat: register a member or refresh it, and take its orders.
--- KEYS[1] base; ARGV name, number, kind, address, state, packed record (see KEY.MEMBERS), "1" where it was accepted before
--- answer  {1, routes version, order, ...} | {0, routes version, detail}
+-- perdure_v1_heartbeat: register a member or refresh it, and tell its orders.
+-- KEYS[1] base; ARGV name, number, kind, address, state, packed record (see KEY.MEMBERS), "1" where it was accepted before, then the
+--         numbers of the orders that it has: they are dropped
+-- answer  {1, routes version, '<number> <order>', ...} | {0, routes version, detail}
 -- errors  WRONGTYPE, PERDURE ... (a damaged record)
 
 local function heartbeat(keys, args)
@@ -19,13 +20,21 @@ local function heartbeat(keys, args)
   end
   local orders_key = base .. KEY.ORDERS .. name
   want('hash', base .. KEY.SUSPECTS)
-  local orders = redis.call('LRANGE', orders_key, 0, -1)
+  local orders, taken, left = redis.call('LRANGE', orders_key, 0, -1), {}, {}
+  for i = 8, #args do taken[args[i]] = true end
+  for _, order in ipairs(orders) do
+    local number = string.match(order, '^(%d+) ')
+    if held and number and not taken[number] then left[#left + 1] = order end
+  end
 
   redis.call('HSET', base .. KEY.MEMBERS, name, args[6])
   if not held then redis.call('HDEL', base .. KEY.SUSPECTS, name) end
   if not held or held.kind ~= args[3] or held.address ~= args[4] or held.state ~= args[5] then version = raise_version(base) end
-  if #orders > 0 then redis.call('DEL', orders_key) end
-  return { 1, digits(version), unpack(orders) }
+  if #left < #orders then
+    redis.call('DEL', orders_key)
+    if #left > 0 then redis.call('RPUSH', orders_key, unpack(left)) end
+  end
+  return { 1, digits(version), unpack(left) }
 end
 
 redis.register_function('perdure_v1_heartbeat', heartbeat)

@@ -145,16 +145,32 @@ async def test_draining_is_a_mark_that_raises_the_version_once(lab: Lab) -> None
     assert (await lab.ledger.view()).draining == frozenset()
 
 
-async def test_orders_are_taken_once_in_order_and_bounded(lab: Lab) -> None:
+async def test_orders_come_in_order_until_they_are_taken_and_are_bounded(lab: Lab) -> None:
     assert isinstance(await lab.unchanged(lab.ledger.order("shard-a", "die")), LedgerRefused)
     await lab.ledger.heartbeat(member())
     for at in range(ORDERS_LIMIT):
         await lab.ledger.order("shard-a", f"pause {at}")
     answer = await lab.unchanged(lab.ledger.order("shard-a", "drain"))
     assert isinstance(answer, LedgerRefused) and "does not beat" in str(answer)
-    taken = await lab.ledger.heartbeat(member(beat=2))
-    assert taken.orders == tuple(f"pause {at}" for at in range(ORDERS_LIMIT))
-    assert (await lab.ledger.heartbeat(member(beat=3))).orders == ()
+    told = (await lab.ledger.heartbeat(member(beat=2))).orders
+    assert [order.text for order in told] == [f"pause {at}" for at in range(ORDERS_LIMIT)]
+    assert len({order.number for order in told}) == ORDERS_LIMIT
+    assert (await lab.ledger.heartbeat(member(beat=3))).orders == told, "that answer may have been lost"
+    first = [order.number for order in told[:3]]
+    assert (await lab.ledger.heartbeat(member(beat=4), True, first)).orders == told[3:]
+    await lab.ledger.order("shard-a", "drain")
+    left = (await lab.ledger.heartbeat(member(beat=5), True, [order.number for order in told])).orders
+    assert [order.text for order in left] == ["drain"] and left[0].number not in {order.number for order in told}
+    assert (await lab.ledger.heartbeat(member(beat=6), True, [left[0].number])).orders == ()
+
+
+async def test_orders_are_not_for_who_comes_by_the_name_later(lab: Lab) -> None:
+    term = await lab.lead()
+    await lab.ledger.heartbeat(member(number=11))
+    await lab.ledger.order("shard-a", "die")
+    assert len((await lab.ledger.heartbeat(member(number=11, beat=2))).orders) == 1
+    await lab.ledger.evict(term, "shard-a", 11)
+    assert (await lab.ledger.heartbeat(member(number=12))).orders == ()
 
 
 # --- election ---------------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ async def belong(own: Ledger, rest: Lab, kind: str) -> Member:
     me = Member(f"{kind}-1", kind, 7, "address", 1, {"state": "ready"})
     assert (await own.heartbeat(me)).accepted
     await rest.ledger.order(me.name, "drain")
-    assert (await own.heartbeat(me)).orders == ("drain",)
+    assert [order.text for order in (await own.heartbeat(me)).orders] == ["drain"]
     assert me.name in (await own.view()).members
     assert await own.world() == WORLD
     return me

@@ -354,7 +354,7 @@ async def test_kick_reaches_the_players_zone() -> None:
 
 async def orders(bench: AdminBench, name: str) -> tuple[str, ...]:
     member = (await bench.ledger.view()).members[name]
-    return (await bench.ledger.heartbeat(member)).orders
+    return tuple(order.text for order in (await bench.ledger.heartbeat(member)).orders)
 
 
 async def test_kill_and_pause_are_orders_in_development() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -121,7 +122,7 @@ async def test_links_that_change_while_the_gateway_gets_another_number_are_all_t
 class Deaf(MemoryLedger):
     """Does not answer heartbeats."""
 
-    async def heartbeat(self, member: Member, known: bool = False) -> HeartbeatAnswer:
+    async def heartbeat(self, member: Member, known: bool = False, taken: Sequence[int] = ()) -> HeartbeatAnswer:
         await asyncio.Event().wait()
         raise AssertionError("nobody sets it")
 
@@ -141,3 +142,38 @@ async def test_a_heartbeat_without_an_answer_is_given_up_in_time_for_another(mon
 
 async def nobody_knows() -> None:
     raise AssertionError("silence is no eviction")
+
+
+class Forgetful(MemoryLedger):
+    """Loses the answers to its first heartbeats, after they took effect."""
+
+    lost = 3
+
+    async def heartbeat(self, member: Member, known: bool = False, taken: Sequence[int] = ()) -> HeartbeatAnswer:
+        answer = await super().heartbeat(member, known, taken)
+        if known and self.lost:
+            self.lost -= 1
+            raise LedgerUnavailable("the answer is lost")
+        return answer
+
+
+async def test_an_order_whose_answer_is_lost_comes_again_and_is_obeyed_once() -> None:
+    ledger, drained = Forgetful(), []
+    one = membership.Membership(
+        ledger, kind="gateway", name="g", address="ws://g", heartbeat_s=0.1, development=True, info=dict, routes_changed=lambda _: None,
+        evicted=nobody_knows, drain=lambda: drained.append(1),
+    )  # fmt: skip
+    await one.beat()
+    await ledger.order("g", "drain")
+    for _ in range(Forgetful.lost):
+        with pytest.raises(LedgerUnavailable):
+            await one.beat()
+    assert drained == []
+    await one.beat()
+    assert drained == [1]
+    ledger.lost = 1
+    with pytest.raises(LedgerUnavailable):
+        await one.beat()
+    await one.beat()
+    await one.beat()
+    assert drained == [1] and ledger.store.data.orders == {}
