@@ -16,7 +16,7 @@ NAME ?=
 # Faults that every run of the tests injects; `make faults` injects all of them.
 QUICK_FAULTS := tests/faults/test_faults.py tests/faults/test_bad_input.py tests/faults/test_load.py
 
-.PHONY: help setup up test faults browser-test screenshots sim check format bench load chaos chaos-table audit compose-test images lock clean
+.PHONY: help setup up test faults browser-test screenshots sim check format bench report load chaos chaos-table audit compose-test images lock clean
 
 help: ## list the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,7 +72,10 @@ format: setup ## let ruff mend and format what it can
 	@$(BIN)/ruff format .
 
 bench: setup ## all benches in one table, with their bars (ARGS=--quick), or one of them (NAME=failover)
-	@$(BIN)/perdure bench $(or $(NAME),all) $(ARGS)
+	@$(BIN)/perdure bench $(or $(NAME),all) --keep bench-results $(ARGS)
+
+report: setup ## one page, with plots, of what make bench has kept (IMAGES=docs/images for the pictures alone too)
+	@$(BIN)/perdure report bench-results $(if $(IMAGES),--images $(IMAGES))
 
 load: setup ## thousands of players on the cluster that runs here, or on one of its own (USERS=2000 ARGS="--scenario kill")
 	@$(BIN)/perdure load --users $(or $(USERS),200) $(ARGS)

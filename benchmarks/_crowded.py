@@ -10,12 +10,13 @@ import math
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks._playing import console
 from benchmarks._swarm import Measured, Swarm
-from perdure.cli.local_cluster import LocalCluster
+from benchmarks._tick_parts import free_port, parts_ms, read_parts
+from perdure.cli.local_cluster import Launch, LocalCluster
 
 MEADOW = str(Path(__file__).with_name("_meadow.py"))
 COMMANDS_HZ = 10
@@ -49,6 +50,10 @@ class Crowded:
 
     cluster: LocalCluster
     swarm: Swarm
+    health_port: int
+    """Of the first shard."""
+    parts_ms: dict[str, float] = field(default_factory=dict)
+    """The mean tick of the first shard while it was measured last: step, encode, commit, release."""
 
     def cpu_ns(self) -> dict[str, int]:
         """Return what each role has run so far."""
@@ -59,9 +64,10 @@ class Crowded:
 
     async def measure(self, seconds: float) -> tuple[Measured, dict[str, float]]:
         """Return what the swarm saw, and the cores that each role took meanwhile."""
-        before = self.cpu_ns()
+        parts, before = await read_parts(self.health_port), self.cpu_ns()
         seen = await self.swarm.measure(seconds)
         after = self.cpu_ns()
+        self.parts_ms = parts_ms(parts, await read_parts(self.health_port))
         return seen, {role: (after[role] - before[role]) / 1e9 / seen.seconds for role in before}
 
 
@@ -71,7 +77,9 @@ async def crowded(players: int, reach: int, *, shards: int = 1, gateways: int = 
     """Start the meadow, have so many players come and steer, and end everything in the end."""
     mine = os.sched_getaffinity(0)
     server_core, swarm_core = cores()
-    cluster = LocalCluster(shards=shards, gateways=gateways, coordinators=1, zones=zones, game=MEADOW, settings=settings or {})
+    port = free_port()
+    cluster = LocalCluster(shards=shards, gateways=gateways, coordinators=1, zones=zones, game=MEADOW, settings=settings or {},
+                           launches={"shard-1": Launch(settings={"health_port": str(port)})})  # fmt: skip
     swarm: Swarm | None = None
     if pinned:
         os.sched_setaffinity(0, {server_core})  # who is started now inherits it
@@ -89,7 +97,7 @@ async def crowded(players: int, reach: int, *, shards: int = 1, gateways: int = 
         await swarm.steer(COMMANDS_HZ)
         with console.status("they settle"):
             await swarm.measure(SETTLE_S)
-        yield Crowded(cluster, swarm)
+        yield Crowded(cluster, swarm, port)
     finally:
         if swarm is not None:
             await swarm.kill()

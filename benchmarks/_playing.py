@@ -36,6 +36,7 @@ COMMANDS_HZ = 10.0
 STEERING = [(mx, my, fire) for fire in (0, 0, 1) for mx, my in ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))]
 """What the swarm does, another each second: a circle of eight turns is 1,600 wide, so that borders are crossed all the time."""
 ENTER_DEADLINE_S = 300.0
+HISTOGRAM_MS = 10
 console = Console(stderr=True)
 
 
@@ -129,6 +130,12 @@ def percentiles(values_s: list[float]) -> dict[str, float]:
         return {"p50": 0.0, "p99": 0.0, "max": 0.0}
     ms = 1000 * np.array(values_s)
     return {"p50": round(float(np.percentile(ms, 50)), 1), "p99": round(float(np.percentile(ms, 99)), 1), "max": round(float(ms.max()), 1)}
+
+
+def histogram(values_s: list[float]) -> list[list[int]]:
+    """Return [milliseconds, how many] of seconds, in steps of `HISTOGRAM_MS`; steps with none are left out."""
+    steps, counts = np.unique(np.floor(1000 * np.array(values_s) / HISTOGRAM_MS).astype(int), return_counts=True)
+    return [[step * HISTOGRAM_MS, count] for step, count in zip(steps.tolist(), counts.tolist(), strict=True)]
 
 
 def longest_gap(bot: BotReport, start: float, end: float) -> float:

@@ -124,6 +124,7 @@ async def _measure(zones: int, ticks: int, rounds: int, tick_hz: int, folder: Pa
             await ledger.view()
         results["view_ms"] = round((time.perf_counter() - began) / 50 * 1e3, 3)
         results["view_zones"] = next_zone
+        results["appendfsync"] = (await client.config_get("appendfsync"))["appendfsync"]
     finally:
         await ledger.close()
         await client.aclose()
@@ -140,7 +141,8 @@ def run(rounds: int = 5, zones: int = 16, ticks: int = 100, tick_hz: int = 20, b
         measured = asyncio.run(_measure(zones, ticks, rounds, tick_hz, Path(folder) / "data", binary))
     settings = {"zones": zones, "ticks": ticks, "rounds": rounds, "tick_hz": tick_hz, "record_bytes": RECORD_BYTES}
     ours = measured["ours"]
-    passed = ours["p50_ms"] <= BAR_P50_MS and ours["p99_ms"] <= BAR_P99_MS
+    always = measured["appendfsync"] == "always"  # with less a commit is faster, and may be lost
+    passed = ours["p50_ms"] <= BAR_P50_MS and ours["p99_ms"] <= BAR_P99_MS and always
     return {**settings, **measured, "bar_p50_ms": BAR_P50_MS, "bar_p99_ms": BAR_P99_MS, "passed": passed}
 
 

@@ -7,7 +7,7 @@ import asyncio
 import random
 from typing import Any
 
-from benchmarks._playing import COMMANDS_HZ, Playing, console, nothing_lost, percentiles, playing
+from benchmarks._playing import COMMANDS_HZ, Playing, console, histogram, nothing_lost, percentiles, playing
 from benchmarks._watched_swarm import Crossing
 from perdure.client.bots import Bot, BotsReport
 from perdure.client.connection import ClientClosed
@@ -96,5 +96,6 @@ async def _run(crossings: int, players: int, bots: int, shards: int, seed: int) 
                 await asyncio.sleep(0.2)
     gap = percentiles(between_shards())
     gaps = {f"gap_ms_{k}": v for k, v in gap.items()}
-    figures = {"crossings": len(between_shards()), "crossings_in_all": len(every()), **gaps, **game.verdict()}
+    figures = {"crossings": len(between_shards()), "crossings_in_all": len(every()), **gaps, **game.verdict(),
+               "gap_ms_histogram": histogram(between_shards())}  # fmt: skip
     return {**figures, "bar_p99_ms": BAR_P99_MS, "passed": gap["p99"] <= BAR_P99_MS and nothing_lost(figures)}

@@ -12,7 +12,7 @@ import random
 import time
 from typing import Any
 
-from benchmarks._playing import console, longest_gap, nothing_lost, percentiles, playing
+from benchmarks._playing import console, histogram, longest_gap, nothing_lost, percentiles, playing
 from perdure.ledger.ledger import ClusterView
 
 BAR_P50_MS, BAR_P99_MS = 300, 700
@@ -49,7 +49,8 @@ async def _run(kills: int, players: int, bots: int, shards: int, seed: int) -> d
     gaps = [longest_gap(reports[name], at, after) for (at, names), (after, _) in itertools.pairwise(happened)
             for name in names if name in reports]  # fmt: skip
     blackout = percentiles(gaps)
-    figures = {"kills": kills, **{f"blackout_ms_{k}": v for k, v in blackout.items()}, "clients_affected": len(gaps), **game.verdict()}
+    figures = {"kills": kills, **{f"blackout_ms_{k}": v for k, v in blackout.items()}, "clients_affected": len(gaps), **game.verdict(),
+               "blackout_ms_histogram": histogram(gaps)}  # fmt: skip
     bars = {"bar_p50_ms": BAR_P50_MS, "bar_p99_ms": BAR_P99_MS}
     return {**figures, **bars, "passed": blackout["p50"] <= BAR_P50_MS and blackout["p99"] <= BAR_P99_MS and nothing_lost(figures)}
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks._crowded import INTEREST, Crowded, crowded, reach_of
 from benchmarks._playing import console
+from perdure.ledger.ledger import LedgerUnavailable
 
 BAR_P99_MS, BAR_TICK_RATIO = 60.0, 5.0
 SIDE = 1000
@@ -31,6 +32,7 @@ def run(players: int = 1000, minutes: float = 10.0) -> dict[str, Any]:
 async def _run(players: int, minutes: float) -> dict[str, Any]:
     windows = max(1, math.ceil(minutes * 60.0 / WINDOW_S))
     found: list[dict[str, float]] = []
+    missing = 0
     ticks: list[dict[str, float]] = []
     faults = 0
     async with crowded(players, reach_of(players, players * math.pi * INTEREST**2 / SIDE**2)) as world:
@@ -39,11 +41,15 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
             for number in range(windows):
                 with console.status(f"{number * WINDOW_S / 60:.1f} of {windows * WINDOW_S / 60:.1f} minutes"):
                     seen, _ = await world.measure(WINDOW_S)
-                found.append({"p99": seen.interval_ms_p99, "p999": seen.interval_ms_p999, "max": seen.interval_ms_max})
-                faults = seen.faults
+                found.append({"p50": seen.interval_ms_p50, "p99": seen.interval_ms_p99, "p999": seen.interval_ms_p999,
+                              "max": seen.interval_ms_max})  # fmt: skip
+                faults, missing = seen.faults, max(missing, players - seen.playing)
+            await asyncio.sleep(2 * LOOK_S)  # so that the shortest run has a look too
         finally:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
+    if not ticks:
+        raise RuntimeError("no shard told how long its ticks take: was it at work?")
     p99 = median(one["p99"] for one in found)
     mean_ms, longest_ms = fmean(one["mean"] for one in ticks), max(one["longest"] for one in ticks)
     return {
@@ -51,8 +57,10 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
         "interval_ms_p99_worst_window": round(max(one["p99"] for one in found), 1),
         "interval_ms_max": round(max(one["max"] for one in found), 1),
         "tick_ratio": round(longest_ms / mean_ms, 2), "bar_tick_ratio": BAR_TICK_RATIO, "tick_ms_mean": round(mean_ms, 2),
-        "tick_ms_longest": round(longest_ms, 2), "minutes": round(windows * WINDOW_S / 60, 1), "players": players, "faults": faults,
-        "passed": p99 <= BAR_P99_MS and longest_ms <= BAR_TICK_RATIO * mean_ms and faults == 0,
+        "tick_ms_longest": round(longest_ms, 2), "minutes": round(windows * WINDOW_S / 60, 1), "players": players,
+        "faults": faults, "players_missing": missing,
+        "windows": [{name: round(value, 1) for name, value in one.items()} for one in found],
+        "passed": p99 <= BAR_P99_MS and longest_ms <= BAR_TICK_RATIO * mean_ms and faults == 0 and missing == 0,
     }  # fmt: skip
 
 
@@ -61,7 +69,11 @@ async def _look(world: Crowded, ticks: list[dict[str, float]]) -> None:
     await asyncio.sleep(WINDOW_S - LOOK_S)
     while True:
         await asyncio.sleep(LOOK_S)
-        for member in (await world.cluster.ledger.view()).members.values():
+        try:
+            members = (await world.cluster.ledger.view()).members
+        except LedgerUnavailable:
+            continue  # busy: there is another look in a second, and a tick's length is told for longer than that
+        for member in members.values():
             told = member.info.get("tick_ms")
             if isinstance(told, dict) and told:
                 ticks.append(told)

@@ -8,7 +8,7 @@ import random
 import time
 from typing import Any
 
-from benchmarks._playing import console, longest_gap, nothing_lost, percentiles, playing
+from benchmarks._playing import console, histogram, longest_gap, nothing_lost, percentiles, playing
 from perdure.ledger.ledger import ClusterView
 
 BAR_P99_MS = 100
@@ -44,7 +44,8 @@ async def _run(migrations: int, players: int, bots: int, shards: int, seed: int)
     reports = {bot.name: bot for bot in game.report.bots}
     gaps = [longest_gap(reports[name], start, end) for start, end, names in happened for name in names if name in reports]
     gap = percentiles(gaps)
-    figures = {"migrations": migrations, **{f"gap_ms_{k}": v for k, v in gap.items()}, "clients_affected": len(gaps), **game.verdict()}
+    figures = {"migrations": migrations, **{f"gap_ms_{k}": v for k, v in gap.items()}, "clients_affected": len(gaps), **game.verdict(),
+               "gap_ms_histogram": histogram(gaps)}  # fmt: skip
     return {**figures, "bar_p99_ms": BAR_P99_MS, "passed": gap["p99"] <= BAR_P99_MS and nothing_lost(figures)}
 
 

@@ -1,4 +1,8 @@
-"""Tick: what one tick of a full zone costs, by part and by entity that a player sees."""
+"""Tick: what one tick of a full zone costs, by part and by entity that a player sees; and what a shard spends beside its gateway.
+
+The first is one zone of the arena in this process. The second is a cluster of which all server processes share one core, under players
+who see about 40 others: processor time of the shard and of the gateway for each snapshot, in the same seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,46 @@ from statistics import median
 from typing import Any
 
 from benchmarks._arena_zone import ArenaZone, arena
+from benchmarks._crowded import crowded, reach_of
 from benchmarks._playing import console
 from shard.kernels import layout
 
 TICK_MS = 50.0
+BAR_SHARE = 0.25
+VISIBLE = 40.0
 
 
-def run(players: int = 2000, rounds: int = 5, ticks: int = 40) -> dict[str, Any]:
-    """Run `rounds` of `ticks` ticks of an arena zone with so many players; medians over the rounds.
+def run(players: int = 2000, rounds: int = 5, ticks: int = 40, live_players: int = 1000, seconds: float = 6.0) -> dict[str, Any]:
+    """Run `rounds` of `ticks` ticks of an arena zone, then as many of `seconds` of a cluster; medians over the rounds.
 
     Step: commands, inputs, rules, state hash, record and digest. Encode: interest, deltas and frames, as bytes for the links.
     """
+    import uvloop
+
+    zone = _of_a_zone(players, rounds, ticks)
+    live = uvloop.run(_of_a_cluster(live_players, rounds, seconds))
+    return {**zone, **live, "bar_share": BAR_SHARE, "passed": live["share"] <= BAR_SHARE and live["faults"] == 0}
+
+
+async def _of_a_cluster(players: int, rounds: int, seconds: float) -> dict[str, Any]:
+    shard_us, gateway_us, parts, faults = [], [], [], 0
+    async with crowded(players, reach_of(players, VISIBLE)) as world:
+        for number in range(rounds):
+            with console.status(f"round {number + 1} of {rounds}, {players} players"):
+                seen, spent = await world.measure(seconds)
+            each = seen.seconds / max(seen.snapshots, 1) * 1e6
+            shard_us.append(spent["shard"] * each)
+            gateway_us.append(spent["gateway"] * each)
+            parts.append(world.parts_ms)
+            faults = seen.faults
+    share = median(shard / gateway for shard, gateway in zip(shard_us, gateway_us, strict=True))
+    return {
+        "share": round(share, 3), "shard_us_a_snapshot": round(median(shard_us), 2), "gateway_us_a_snapshot": round(median(gateway_us), 2),
+        "parts_ms": {name: round(median(one[name] for one in parts), 3) for name in parts[0]}, "live_players": players, "faults": faults,
+    }  # fmt: skip
+
+
+def _of_a_zone(players: int, rounds: int, ticks: int) -> dict[str, Any]:
     with console.status("the arena's kernels"):
         program = arena()
     with console.status(f"{players} players come"):

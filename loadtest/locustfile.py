@@ -218,6 +218,14 @@ def _tell_cost(**_: Any) -> None:
         print(f"loadtest: the players of this process took {PlayerUser.conductor.cost()}", file=sys.stderr)
 
 
+@events.quitting.add_listener
+def _somebody_played(environment: Environment, **_: Any) -> None:
+    """A run in which nobody came into the world has broken no bound, and has proved nothing: it has failed."""
+    if not isinstance(environment.runner, WorkerRunner) and not environment.stats.get("hello to first snapshot", "player").num_requests:
+        print("loadtest: nobody came into the world: do gateways and workers run?", file=sys.stderr)
+        environment.process_exit_code = 1
+
+
 @events.test_start.add_listener
 def _begin(environment: Environment, **_: Any) -> None:
     """Of several processes, the one that leads kills the shards."""

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "audit": ("perdure.cli.zone_log", "check that everything is there, once: logs, checkpoints, players, entities"),
     "healthcheck": ("perdure.cli.healthcheck", "ask a member whether it is ready"),
     "bench": ("perdure.cli.bench", "measure, and print the figures"),
+    "report": ("perdure.cli.report", "make one page, with plots, of the results that benches have kept"),
     "sim": ("perdure.cli.sim", "run the whole cluster in one process, on a virtual clock, with faults (a checkout)"),
 }
 
