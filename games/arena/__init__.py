@@ -1,11 +1,13 @@
 """Arena: ships that steer, shoot, die and respawn; coins to pick up, dropped at death; drones that hunt.
 
+Bullets hit, and coins are picked up, across the borders of zones too: `across` proposes, and the hooks of the effects do it.
+
 Gold is conserved by rule: it is minted into coins at a stated rate and counted; from then on it only moves between
-coins and ships. The sum over the world of ship gold, coin value and saved gold equals what `totals.minted` counts.
+coins and ships. The sum over the world of ship gold, coin value, saved gold and what is on its way equals what `totals.minted` counts.
 Times are in ticks, distances in world units.
 """
 
-from perdure import Game, despawn, emit, f64, flag, i8, i16, i64, q, rand, rand_int, room, spawn, u8, u16, u32
+from perdure import Game, despawn, emit, f64, flag, i8, i16, i64, q, rand, rand_int, reach, reply, room, spawn, u8, u16, u32
 
 game = Game("arena", tick_hz=20, world=(4096, 4096), interest=400, hysteresis=4.0, max_visible=512)
 
@@ -18,6 +20,7 @@ RESPAWN_TICKS = 40
 PROTECTED_TICKS = 30
 SHIP_RADIUS = 12.0
 COIN_RADIUS = 20.0
+BORDER_STRIP = 40.0  # how far from a border of its zone a thing may be that reaches over it
 COINS_PER_ZONE = 24
 DRONES_PER_ZONE = 4
 MINT_EVERY_TICKS = 10
@@ -82,6 +85,22 @@ class Died:
 class Picked:
     who: u32
     value: i64 = q(0, 1_000_000)
+
+
+@game.effect(source=Bullet, target=Ship, capacity=64)
+class Hurt:
+    by: i64
+    damage: u8
+
+
+@game.effect(source=Ship, target=Coin, capacity=64)
+class Pick:
+    pass
+
+
+@game.effect(source=Coin, target=Ship, capacity=0)
+class Gain:
+    value: i64
 
 
 @game.totals
@@ -181,6 +200,31 @@ def die(w, ship: Ship, by):
 
 
 @game.function
+def touch(a, b, distance):
+    dx, dy = a.x - b.x, a.y - b.y
+    return dx * dx + dy * dy < distance * distance
+
+
+@game.function
+def strike(w, ship: Ship, damage, by):
+    hit = emit(w, w.hit, ship.x, ship.y)
+    hit.who = ship.id & 0xFFFFFFFF
+    hit.by = by & 0xFFFFFFFF
+    hit.damage = damage
+    ship.hp -= damage
+    if ship.hp <= 0:
+        die(w, ship, by)
+
+
+@game.function
+def collect(w, ship: Ship, value):
+    picked = emit(w, w.picked, ship.x, ship.y)
+    picked.who = ship.id & 0xFFFFFFFF
+    picked.value = value
+    ship.gold += value
+
+
+@game.function
 def move_ships(w):
     for i in range(len(w.ship.rows)):
         ship = w.ship.rows[i]
@@ -242,18 +286,9 @@ def move_bullets(w):
             continue
         bullet.left -= 1
         for ship in w.ship.rows:
-            if not ship.alive or ship.protected > 0 or ship.id == bullet.by:
-                continue
-            dx, dy = ship.x - bullet.x, ship.y - bullet.y
-            if dx * dx + dy * dy < SHIP_RADIUS * SHIP_RADIUS:
-                hit = emit(w, w.hit, ship.x, ship.y)
-                hit.who = ship.id & 0xFFFFFFFF
-                hit.by = bullet.by & 0xFFFFFFFF
-                hit.damage = DAMAGE
-                ship.hp -= DAMAGE
+            if ship.alive and not ship.protected and ship.id != bullet.by and touch(ship, bullet, SHIP_RADIUS):
+                strike(w, ship, DAMAGE, bullet.by)
                 despawn(bullet)
-                if ship.hp <= 0:
-                    die(w, ship, bullet.by)
                 break
 
 
@@ -261,14 +296,8 @@ def move_bullets(w):
 def pick_up(w):
     for coin in w.coin.rows:
         for ship in w.ship.rows:
-            if not ship.alive or ship.drone:
-                continue
-            dx, dy = ship.x - coin.x, ship.y - coin.y
-            if dx * dx + dy * dy < COIN_RADIUS * COIN_RADIUS:
-                picked = emit(w, w.picked, ship.x, ship.y)
-                picked.who = ship.id & 0xFFFFFFFF
-                picked.value = coin.value
-                ship.gold += coin.value
+            if ship.alive and not ship.drone and touch(ship, coin, COIN_RADIUS):
+                collect(w, ship, coin.value)
                 coin.value = 0
                 despawn(coin)
                 break
@@ -292,6 +321,62 @@ def populate(w):
             drone.drone = 1
             w.totals.drones_made += 1
             place(w, drone, 40)
+
+
+@game.function
+def by_border(w, thing):
+    return min(thing.x - w.x0, w.x1 - thing.x, thing.y - w.y0, w.y1 - thing.y) < BORDER_STRIP
+
+
+@game.across
+def across(w):
+    """Bullets that touch a ship of the next zone, ships that touch a coin of it."""
+    for bullet in w.bullet.rows:
+        if not by_border(w, bullet):
+            continue
+        for ship in w.ship.ghosts:
+            if ship.alive and not ship.protected and ship.id != bullet.by and touch(ship, bullet, SHIP_RADIUS):
+                hurt = reach(w, w.hurt, bullet, ship)
+                hurt.by = bullet.by
+                hurt.damage = DAMAGE
+                break
+    for ship in w.ship.rows:
+        if not ship.alive or ship.drone or not by_border(w, ship):
+            continue
+        for coin in w.coin.ghosts:
+            if touch(ship, coin, COIN_RADIUS):
+                reach(w, w.pick, ship, coin)
+
+
+@game.sends(Hurt)
+def hurt_sent(w, bullet, hurt):
+    despawn(bullet)
+    return True
+
+
+@game.takes(Hurt)
+def hurt_taken(w, ship, hurt):
+    if ship.alive and not ship.protected:
+        strike(w, ship, hurt.damage, hurt.by)
+
+
+@game.takes(Pick)
+def pick_taken(w, coin, pick):
+    gain = reply(w, w.gain, pick)
+    gain.value = coin.value
+    coin.value = 0
+    despawn(coin)
+
+
+@game.takes(Gain)
+def gain_taken(w, ship, gain):
+    collect(w, ship, gain.value)
+
+
+@game.returned(Gain)
+def gain_back(w, coin, gain):
+    """Whoever picked it up has left the world: the mint has it back."""
+    w.totals.minted -= gain.value
 
 
 @game.join

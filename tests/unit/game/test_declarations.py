@@ -280,7 +280,7 @@ def test_the_compilers_words_become_one_line(tmp_path: Path) -> None:
 def test_the_sample_games_load_and_tag_is_short() -> None:
     arena, tag = load_game(GAMES / "arena"), load_game(GAMES / "tag")
     assert [e.name for e in arena.game.entities] == ["ship", "bullet", "coin"]
-    assert set(arena.game.hooks) == {"tick", "join", "leave", "resume"}
+    assert set(arena.game.hooks) == {"tick", "join", "leave", "resume", "across"}
     assert len((GAMES / "tag.py").read_text().splitlines()) <= 60
     assert load_game(GAMES / "tag.py").game is tag.game, "a game is loaded once"
 

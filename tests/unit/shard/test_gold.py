@@ -6,8 +6,13 @@ import random
 
 import pytest
 
+from perdure.wire.entries import EntryKind
 from perdure.wire.identifiers import LOBBY
+from tests.unit.shard.effects_lab import flying, mirror
 from tests.unit.shard.zone_lab import World, now, program
+
+GAIN = 2
+"""Which of arena's effects brings a coin's gold to a ship."""
 
 
 def gold(world: World) -> int:
@@ -15,6 +20,7 @@ def gold(world: World) -> int:
     for zone in world.zones.values():
         total += sum(int(row["gold"]) for row in zone.rows("ship") if row["dead"] != 2)
         total += sum(int(row["value"]) for row in zone.rows("coin") if row["dead"] == 0)
+    total += sum(int(row["value"]) for kind, row in flying(world) if kind == "gain")
     return total + sum(int(row["gold" if kind == "ship" else "value"]) for kind, row in world.in_transit() if kind != "bullet")
 
 
@@ -22,10 +28,10 @@ def minted(world: World) -> int:
     return sum(int(zone.totals["minted"][0]) for zone in world.zones.values())
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(300)
 def test_gold_is_conserved() -> None:
     world, rng = World(program("arena"), 3, 3, seed=11), random.Random(1)
-    crossings = logouts = deaths = 0
+    crossings = logouts = deaths = picked = 0
     for tick in range(2500):
         for k in range(14):
             name = f"p{k}"
@@ -41,10 +47,14 @@ def test_gold_is_conserved() -> None:
                 row = world.row(name)
                 row["x"], row["y"] = 1365 + rng.uniform(-90, 90), 1365 + rng.uniform(-90, 90)
                 row["hp"], row["protected"] = min(int(row["hp"]), 20), 0
+        if tick % 10 == 0:
+            mirror(world)
         world.tick()
+        picked += sum(1 for commit in world.commits for t in commit.transfers if t.entry[0] == EntryKind.EFFECT and t.entry[1] == GAIN)
         crossings += sum(1 for commit in world.commits for t in commit.transfers if t.target != LOBBY and t.player)
         deaths += sum(int((zone.rows("ship")["wait"] == 40).sum()) for zone in world.zones.values())
         if tick % 5 == 0:
             assert gold(world) == minted(world), tick
     assert minted(world) > 500
+    assert picked > 5, "coins that were picked up over a border"
     assert min(crossings, logouts, deaths) > 30, (crossings, logouts, deaths)
