@@ -29,6 +29,8 @@ log = structlog.get_logger("shard.mending")
 RETRY_S = 0.05
 SEARCH_S = 0.6
 """How long a zone stands still for the search, once somebody is proven; the others' commands then wait for the next tick's search."""
+QUIET_S = 2.0
+"""How long a zone that was mended proposes nothing over its borders: else rules that fail on an effect would fail in every tick."""
 RULES_RAISE = (ArithmeticError, ValueError, IndexError, ZoneError)
 """What compiled rules can raise."""
 
@@ -109,6 +111,7 @@ class Mending:
         barred = self._barred.setdefault(zone.zone, set())
         barred |= {session for session in sessions_of(rows) if session[0] in guilty}
         now = ~np.isin(keys, list(guilty | waiting))
+        fresh.proposes_from = fresh.tick + round(QUIET_S * fresh.program.game.tick_hz)
         if not self._replace(zone, fresh):
             return
         fresh.add_commands(rows[now])

@@ -80,6 +80,8 @@ class Zone:
         self.compare_across = False
         """See that @game.across writes nothing (in development: it costs a copy of the tables)."""
         self.across_fault = ""
+        self.proposes_from = 0
+        """First tick for which proposals are asked for: whose rules have just failed goes on without for a while, in case it was on one."""
         self._owed: tuple[Transfer, ...] = ()
         self._sent: tuple[Transfer, ...] = ()
         self.passages = Passages()
@@ -200,7 +202,7 @@ class Zone:
     def step(self) -> Commit:
         """Run one tick on the queued commands and the committed page; return what must be committed for it."""
         self._move("step")
-        if self.program.across is not None:
+        if self.program.across is not None and self.tick >= self.proposes_from:
             self.across_fault = propose(self.program, self.arrays, compare=self.compare_across)
         effects = pack_proposals(self.program, self.arrays)
         chosen = 0

@@ -243,3 +243,16 @@ def test_a_tick_that_was_only_tried_takes_nothing_in() -> None:
         np.copyto(part, was)
     world.tick()
     assert total(zone, "taken") == 7
+
+
+def test_a_zone_that_was_mended_proposes_nothing_for_a_while() -> None:
+    world = archers()
+    ghost_of(world, "two", 0)
+    world.command("one", "loose")
+    world.tick()
+    world.zones[0].proposes_from = world.zones[0].tick + 3
+    for _ in range(3):
+        world.tick()
+        assert effects_in(world) == []
+    world.tick()
+    assert effects_in(world) == [(0, 0)]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import random
+from zlib import crc32
 
+import msgpack
 import pytest
 
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Transfer
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Transfer, WorldSettings
+from perdure.ledger.record import unpack_record
 from perdure.wire.entries import Entry, EntryKind
 from perdure.wire.identifiers import LOBBY
+from shard.audit import audit
+from shard.kernels import layout
 from shard.kernels.layout import MAX_EFFECT_HOPS
 from shard.passages import EFFECTS_REMEMBERED, REMEMBERED, Passages
-from shard.zone import Zone
+from shard.proposals import HEAD, pack_proposals, unpack_proposals
+from shard.zone import CHECKPOINT_MAGIC, Zone
 from tests.unit.shard.effects_lab import damage, flying, gold, hide, mirror, total, totals, traders
-from tests.unit.shard.test_durability import reseed
+from tests.unit.shard.test_durability import SMALL, reseed
 from tests.unit.shard.test_effects import archers, ghost_of
-from tests.unit.shard.zone_lab import World, now
+from tests.unit.shard.zone_lab import World, now, program
 
 
 def shot_in(world: World) -> None:
@@ -166,3 +172,72 @@ def test_effects_do_not_push_players_out_of_what_a_zone_remembers() -> None:
     restored = Passages()
     restored.restore(passages.image())
     assert restored.since(0) == passages.since(0)
+
+
+def test_a_zones_image_holds_whom_it_sent_where_and_an_older_image_does_not() -> None:
+    world = archers()
+    for x in (20.0, 53.0, 20.0):
+        world.command("two", "go", x=x, y=50.0)
+        for _ in range(3):
+            world.tick()
+    zone = world.zones[1]
+    noted = int(zone.arrays.counters[layout.COUNTER_DEPARTURES])
+    assert noted == 2
+    heir = Zone(world.program, 1, world.grid, world.seed)
+    heir.restore(zone.checkpoint())
+    assert heir.state_hash == zone.state_hash
+    assert heir.arrays.departures[:noted].tolist() == zone.arrays.departures[:noted].tolist()
+    image = msgpack.unpackb(zone.checkpoint()[len(CHECKPOINT_MAGIC) + 4 :])
+    del image["sections"]["departures"]
+    image["build"] = 1
+    body = msgpack.packb(image) or b""
+    older = Zone(world.program, 1, world.grid, world.seed)
+    older.restore(CHECKPOINT_MAGIC + crc32(body).to_bytes(4, "little") + body)
+    assert (older.tick, int(older.arrays.counters[layout.COUNTER_DEPARTURES])) == (zone.tick, 0)
+
+
+def test_a_record_of_the_version_before_effects_is_read() -> None:
+    world = archers()
+    (*_, last) = now(world.ledger.read_log(0, 1))
+    old = last.record[:4] + b"\x02" + last.record[5:]
+    assert unpack_record(old) == unpack_record(last.record)
+    with pytest.raises(ValueError, match="not a record of version 2 or 3"):
+        unpack_record(last.record[:4] + b"\x04" + last.record[5:])
+    with pytest.raises(ValueError, match="bytes of effects, but has"):
+        unpack_record(last.record + b"?")
+
+
+def test_effects_of_another_game_are_not_replayed() -> None:
+    world = archers()
+    shot_in(world)
+    world.zones[0].step()
+    (arrow,) = world.zones[0].arrays.hurt_effects_words[:1]
+    whole = HEAD.pack(0, 1, 40) + arrow.tobytes()
+    zone = Zone(world.program, 0, world.grid, world.seed)
+    unpack_proposals(world.program, zone.arrays, whole)
+    assert pack_proposals(world.program, zone.arrays) == whole
+    for damaged in (
+        whole[:-1],
+        whole[:5],
+        HEAD.pack(7, 1, 40) + arrow.tobytes(),
+        HEAD.pack(0, 1, 48) + bytes(48),
+        HEAD.pack(0, 9, 40) + bytes(360),
+    ):
+        with pytest.raises(ValueError, match="effect"):
+            unpack_proposals(world.program, zone.arrays, damaged)
+    small = program(str(SMALL))
+    with pytest.raises(ValueError, match="it has an effect of kind 0; this build's game has 0"):
+        unpack_proposals(small, Zone(small, 0, world.grid, world.seed).arrays, whole)
+
+
+async def test_the_auditor_counts_what_is_on_its_way_and_finds_it_twice() -> None:
+    world = archers()
+    shot_in(world)
+    world.tick()
+    now(world.ledger.init_world(WorldSettings("w", world.program.game.name, "", "{}", 2, 1, world.seed, 20)))
+    report = await audit(world.ledger, world.program)
+    assert (report.effects, [fault for fault in report.faults if "effect" in fault]) == (1, [])
+    (entry,) = world.zones[1].page
+    world.store.data.zones[1].inbox.append(entry)
+    report = await audit(world.ledger, world.program)
+    assert [fault for fault in report.faults if "an effect of zone 0" in fault and "is in 2 places" in fault]
