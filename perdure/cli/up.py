@@ -130,7 +130,7 @@ class _Up:
         pages = [url.replace("ws://", "http://").removesuffix("/ws") for url in cluster.gateway_urls.values()]
         say(f"\n[bold green]The world runs[/]: {self.options.shards} shards, zones {self.options.zones}, {self.options.bots} bots.\n")
         for page, url in zip(pages, cluster.gateway_urls.values(), strict=True):
-            say(f"  gateway       [bold]{page}[/]   (players: {url})")
+            say(f"  [bold]play at       [cyan]{page}/[/][/]   (players: {url})", soft_wrap=True)
         for page in list(cluster.admin_urls.values())[:1]:
             say(f"  dashboard     [bold]{page}[/]   (steer with the admin token {cluster.admin_token})", soft_wrap=True)
         say(f"  logs          {cluster.folder}")
