@@ -45,6 +45,7 @@ BENCHES: dict[str, tuple[tuple[str, ...], tuple[Row, ...]]] = {
     "wire": ((), (Row("bytes_per_visible_entity", "bytes an entity", 8.0),)),
     "fanout": (("--rounds", "3", "--seconds", "2"), (Row("ratio", "of a bare write", 1.3),)),
     "inbound": (("--rounds", "3", "--seconds", "2"), (Row("ratio", "of picows receiving", 1.6),)),
+    "dashboard": (("--rounds", "2", "--seconds", "4"), (Row("ratio", "of nobody looking", 2.0),)),
     "commit": (("--rounds", "3"), (Row("ours.p50_ms", "ms, p50", 1.5), Row("ours.p99_ms", "ms, p99", 5.0))),
     "redis": (("--rounds", "3", "--seconds", "2"), (Row("commits_a_second", "a second"),)),
     "endtoend": (("--rounds", "3", "--seconds", "4"), (Row("ratio", "of bare messages", 1.8),)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ from starlette.routing import Route
 
 from coordinator.admin_answers import AdminError, Endpoints, answer, integer
 from coordinator.chronicle import EVENTS_KEPT
+from coordinator.launcher import LauncherError, add_shard
 from coordinator.live_feed import LiveFeed
 from coordinator.live_picture import picture
 from coordinator.presence_feed import PresenceFeed
@@ -51,13 +53,14 @@ class LiveApi:
             Route("/live/stream", wrap.reading(self.stream), methods=["GET"]),
             Route("/live/players", wrap.reading(self.players), methods=["GET"]),
             Route("/events", wrap.reading(self.events), methods=["GET"]),
+            Route("/shards", wrap.changing(self.add_shard), methods=["POST"]),
         ]
 
     async def access(self, request: Request) -> Response:
         """What the asker may do here: a page shows what fits."""
         assert self._wrap is not None
         may = {"read": self._wrap.may_read(request), "token": self._wrap.has_token(request)}
-        return answer(may | {"development": self._settings.development, "add_shard": False})
+        return answer(may | {"development": self._settings.development, "add_shard": self._can_launch})
 
     async def live(self, request: Request) -> Response:
         """The picture, with what a page needs to begin: the trend of the last minutes and the newest events."""
@@ -91,6 +94,16 @@ class LiveApi:
         finally:
             self._streams -= 1
 
+    async def add_shard(self, request: Request) -> Response:
+        """Ask whoever started this cluster for one more shard; zones then move to it."""
+        if not self._can_launch:
+            raise AdminError(403, "nobody here can be asked for a shard", "start one yourself; `perdure up` can be asked, in development")
+        try:
+            name = await add_shard(self._settings.launcher)
+        except LauncherError as error:
+            raise AdminError(503, str(error), "see what `perdure up` prints, or start a shard yourself") from error
+        return answer({"shard": name, "state": "starting"}, 202)
+
     async def events(self, request: Request) -> Response:
         """What happened above `since`, of what this coordinator saw and keeps."""
         since = integer(request, "since", 0, 0, MAX_NUMBER)
@@ -118,6 +131,10 @@ class LiveApi:
 
     # --- within -----------------------------------------------------------------------------------------------------
 
+    @property
+    def _can_launch(self) -> bool:
+        return self._settings.development and bool(self._settings.launcher)
+
     def _fault(self) -> None:
         if self._steering.view is None:
             raise AdminError(503, "the ledger was not read yet", "see why Redis is away, then ask again")
@@ -125,11 +142,9 @@ class LiveApi:
     def _picture(self) -> dict[str, Any]:
         view = self._steering.view
         assert view is not None, "asked for only once there is one"
-        places: Counter[int] = Counter()
-        sessions: Counter[int] = Counter()
-        for sighting in self._presence.book.sightings():
-            places[sighting.place] += 1
-            sessions[sighting.gateway] += 1
+        sightings = list(self._presence.book.sightings())
+        places = Counter(map(attrgetter("place"), sightings))
+        sessions = Counter(map(attrgetter("gateway"), sightings))
         return picture(view, self._steering.world, places, sessions) | {
             "at_ms": round(time.time() * 1000),
             "view_age_ms": round(self._steering.view_age_ms() or 0.0),

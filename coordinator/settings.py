@@ -29,6 +29,7 @@ class CoordinatorSettings(CommonSettings):
     read_without_token: bool | None = Field(
         None, description="the admin API tells without a token what changes nothing; default: in development mode only"
     )
+    launcher: str = Field("", description="Unix socket of whoever starts shards on this machine (`perdure up`); empty: nobody can be asked")
     poll_ms: int = Field(100, ge=10, le=10_000, description="time between readings of the cluster view without any hint")
     leader_lease_ms: int = Field(1000, ge=100, le=60_000, description="silence of the leader after which a standby takes over")
     settle_ms: int = Field(300, ge=0, le=60_000, description="at a start, wait so long after the first shard is ready")

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from perdure.cli.children import die_with_parent
 from perdure.cli.cluster_access import ClusterAddress, remove_state, write_state
+from perdure.cli.launcher import LAUNCHER_SOCKET, Launcher
 from perdure.cli.local_cluster import ClusterFault, LocalCluster
 from perdure.ledger.ledger import LedgerError
 
@@ -87,6 +88,9 @@ class _Up:
                 shards=options.shards, gateways=options.gateways, zones=options.zones, game=options.game, port=port, seed=options.seed,
                 folder=Path(options.data).absolute() if options.data else None, progress=status.update, standby_later=True,
             )  # fmt: skip
+            assert cluster.folder is not None
+            launcher = Launcher(cluster, cluster.folder / LAUNCHER_SOCKET)
+            cluster.settings["launcher"] = str(cluster.folder / LAUNCHER_SOCKET)
             starting = asyncio.ensure_future(cluster.start())
             stopping = asyncio.ensure_future(self.stop.wait())
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -101,6 +105,7 @@ class _Up:
         write_state(address)
         bots = None
         try:
+            await launcher.start()
             if options.bots:
                 bots = self._bots(cluster)
             self._greet(cluster)
@@ -108,6 +113,7 @@ class _Up:
         finally:
             with self.console.status("stopping"):
                 remove_state(address)
+                await launcher.stop()
                 if bots is not None:
                     bots.terminate()
                     with contextlib.suppress(subprocess.TimeoutExpired):

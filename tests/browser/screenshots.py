@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -46,9 +47,9 @@ async def dashboard(browser: Browser) -> None:
     async with world() as cluster, Pages(browser).open(cluster.admin_urls["coordinator-1"], 1360, 690) as page:
         await page.wait_for_selector(".chip.live")
         await asyncio.sleep(WARM_S)  # so that the charts have something to show
-        await cluster.kill("shard-2")
+        cluster.send_signal("shard-2", signal.SIGKILL)
+        await page.wait_for_selector(".arrow.failover", state="attached")
         await page.wait_for_selector(".event.recovered")
-        await page.wait_for_timeout(900)
         await page.screenshot(path=IMAGES / "dashboard.png", scale="css")
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, Route, expect
 
+from perdure.cli.launcher import LAUNCHER_SOCKET, Launcher
 from perdure.cli.local_cluster import LocalCluster
 from perdure.ledger.ledger import Member
 from tests.browser.conftest import PATIENCE_MS, Pages, is_within_width
@@ -184,12 +187,30 @@ async def test_a_page_goes_on_when_its_coordinator_was_away(pages: Pages) -> Non
         await expect(page.locator("[data-shard='shard-9']")).to_be_visible()
 
 
-async def test_a_shard_is_killed_and_the_failover_is_seen(pages: Pages) -> None:
-    async with LocalCluster(shards=3, gateways=1, coordinators=1, zones="2x2", game=ARENA) as cluster:
+@asynccontextmanager
+async def launcher(cluster: LocalCluster, socket: Path) -> AsyncIterator[None]:
+    """Answer the cluster's coordinators as `perdure up` does."""
+    serving = Launcher(cluster, socket)
+    await serving.start()
+    try:
+        yield
+    finally:
+        await serving.stop()
+
+
+async def test_a_shard_is_added_and_another_killed_and_the_failover_is_seen(pages: Pages) -> None:
+    started = LocalCluster(shards=3, gateways=1, coordinators=1, zones="2x2", game=ARENA)
+    assert started.folder is not None
+    socket = started.folder / LAUNCHER_SOCKET
+    started.settings["launcher"] = str(socket)
+    async with started as cluster, launcher(cluster, socket):
         async with pages.open(cluster.admin_urls["coordinator-1"]) as page:
             await expect(page.locator(".zone")).to_have_count(4)
             await become_operator(page, cluster.admin_token)
             victim = (await cluster.ledger.view()).zones[0].owner
+            await page.click("#add-shard")
+            await page.click("[data-confirm]")
+            await expect(page.locator("[data-shard='shard-4']")).to_be_visible()
             await page.click(f"[data-shard='{victim}']")
             await page.click("text=Kill…")
             await page.click("[data-confirm]")

@@ -16,8 +16,8 @@ const MOST_SAMPLES = 400;
 
 /** @type {{title: string, lines: [string, string, string][], show: (value: number | null) => string, budget?: boolean}[]} */
 const CHARTS = [
-  { title: "Tick", lines: [["tick_ms_p99", "p99", "strong"], ["tick_ms_p50", "p50", "soft"]], show: (v) => number(v, "ms"), budget: true },
-  { title: "Commit", lines: [["commit_ms_p99", "p99", "strong"], ["commit_ms_p50", "p50", "soft"]], show: (v) => number(v, "ms") },
+  { title: "Tick, ms", lines: [["tick_ms_p99", "p99", "strong"], ["tick_ms_p50", "p50", "soft"]], show: (v) => number(v), budget: true },
+  { title: "Commit, ms", lines: [["commit_ms_p99", "p99", "strong"], ["commit_ms_p50", "p50", "soft"]], show: (v) => number(v) },
   { title: "Players", lines: [["players", "", "strong"]], show: (v) => number(v) },
   { title: "Snapshots out", lines: [["bytes_s", "", "strong"]], show: (v) => rate(v) },
 ];
@@ -74,7 +74,7 @@ export class Charts {
       const ceiling = nice(most * 1.05);
       const latest = this.samples.at(-1)?.values ?? {};
       const told = chart.lines.map(([name, short]) => `${short ? `${short} ` : ""}${chart.show(latest[name] ?? null)}`);
-      say(label, told.join("  "));
+      say(label, told.join(" · "));
       say(top, `${chart.show(ceiling)}${chart.budget && budgetMs <= ceiling ? "" : chart.budget ? ` · budget ${number(budgetMs, "ms")}` : ""}`);
       drawing.setAttribute("aria-label", `${chart.title}: ${told.join(", ")}; at most ${chart.show(most)} in three minutes`);
       const lines = chart.lines.map(([name, , weight]) => this.#line(name, weight, ceiling, now));

@@ -122,7 +122,7 @@ export class WorldMap {
       const state = shard.paused ? "paused" : shard.state;
       chip.classList.remove("gone");
       chip.classList.toggle("unwell", state !== "ready");
-      say(chip.children[2], state === "ready" ? `${shard.zones}z ${shard.players}p` : state);
+      say(chip.children[2], state === "ready" ? number(shard.players) : state);
     }
   }
 
