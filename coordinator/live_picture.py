@@ -14,8 +14,8 @@ from typing import Any
 from perdure.ledger.ledger import ClusterView, Member, WorldSettings, ZoneRoute
 
 Json = dict[str, Any]
-ZONE_FIELDS = ("owner", "epoch", "generation", "tick", "players", "successor", "tick_ms", "pace")
-"""A zone is a row of these: `owner` and `successor` are names, "" for none; `tick_ms` and `pace` are null where the owner does not tell."""
+ZONE_FIELDS = ("owner", "epoch", "generation", "tick", "players", "successor", "pace")
+"""A zone is a row of these: `owner` and `successor` are names, "" for none; `pace` is its clock's percent, null where it is not slowed."""
 DEFAULT_TICK_HZ = 20
 
 
@@ -121,10 +121,10 @@ def _coordinator(member: Member, view: ClusterView) -> Json:
 def _zone(zone: int, view: ClusterView, players: Mapping[int, int]) -> list[Any]:
     route = view.zones.get(zone) or ZoneRoute(zone, "", 0, 0)
     owner = view.members.get(route.owner)
-    tick_ms = None if owner is None else number(_part(owner, "zone_ms").get(str(zone)))
-    pace = None if owner is None else number(_part(owner, "pace").get(str(zone)))
+    told = None if owner is None else _part(owner, "pace").get(str(zone))
+    pace = number(told[1]) if isinstance(told, list) and len(told) > 1 else None  # [name of the rung, clock's percent, ...]
     there = route.owner if owner is not None else ""
-    return [there, route.epoch, route.generation, view.ticks.get(zone, 0), players.get(zone, 0), route.successor, tick_ms, pace]
+    return [there, route.epoch, route.generation, view.ticks.get(zone, 0), players.get(zone, 0), route.successor, pace]
 
 
 def _part(member: Member, name: str) -> dict[Any, Any]:

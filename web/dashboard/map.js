@@ -17,7 +17,7 @@ const MOST_LABELLED = 256;
 const DRAG_PX = 6;
 
 /** @typedef {{zone: number, owner: string, epoch: number, generation: number, tick: number, players: number, successor: string,
- *   tick_ms: number | null, pace: number | null}} Zone */
+ *   pace: number | null}} Zone */
 
 export class WorldMap {
   /**
@@ -71,7 +71,7 @@ export class WorldMap {
   /** @param {HTMLElement} cell @param {Zone} zone @param {number} most @param {number} budgetMs @param {number | undefined} shardTick */
   #cell(cell, zone, most, budgetMs, shardTick) {
     const [, count, epoch, load] = cell.children;
-    const tick = zone.tick_ms ?? shardTick ?? 0;
+    const tick = shardTick ?? 0; // zones of one shard tick together
     const share = Math.min(1, tick / budgetMs);
     cell.style.setProperty("--owner", ownerColour(zone.owner));
     cell.style.setProperty("--density", (0.16 + 0.62 * (zone.players / most)).toFixed(3));
@@ -85,7 +85,7 @@ export class WorldMap {
     const moving = zone.successor ? `, moving to ${zone.successor}` : "";
     const label = `Zone ${zone.zone}, ${zone.owner || "run by nobody"}, ${zone.players} players, epoch ${zone.epoch}${moving}`;
     if (cell.getAttribute("aria-label") !== label) cell.setAttribute("aria-label", label);
-    if (cell.title !== label) cell.title = `${label}\ntick ${zone.tick}, ${number(tick, "ms")} of ${number(budgetMs, "ms")}`;
+    if (cell.title !== label) cell.title = `${label}\nits shard's tick, p99: ${number(tick, "ms")} of ${number(budgetMs, "ms")}`;
   }
 
   /** @param {any[]} shards */
