@@ -75,6 +75,7 @@ async def _coordinator(players: int) -> AsyncIterator[tuple[str, int]]:
             sys.executable, "-m", "perdure", "coordinator", env=environment, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent
         )
         beating: asyncio.Task[None] | None = None
+        ledger: RedisLedger | None = None
         try:
             ledger = await RedisLedger.connect(server.url, "main")
             await ledger.init_world(WorldSettings("main", "none", "0" * 16, orjson.dumps(SCHEMA).decode(), SIDE, SIDE, 1, 20))
@@ -84,6 +85,7 @@ async def _coordinator(players: int) -> AsyncIterator[tuple[str, int]]:
             if beating is not None:
                 beating.cancel()
                 await asyncio.gather(beating, return_exceptions=True)
+            if ledger is not None:
                 await ledger.close()
             process.terminate()
             await process.wait()
