@@ -44,6 +44,8 @@ class Fanout:
         self._by_player: dict[int, Session] = {}
         self._next_slot = 1
         self.routes: dict[int, Route] = {}
+        self._stale: dict[int, tuple[int, ...]] = {}
+        """Zone -> zones whose entities its players are shown as they were."""
 
     # --- sessions by slot -------------------------------------------------------------------------------------------
 
@@ -144,6 +146,7 @@ class Fanout:
                     dropped += 1
                     continue
                 self._perform(session)  # resend first: nothing that the write below brings about may overtake it
+                session.sees_stale(route.zone, self._stale.get(route.zone, ()))
             elif ack != session.acked:
                 session.acknowledge(ack)
             session.fresh = True
@@ -168,6 +171,16 @@ class Fanout:
         for session in self._sessions.values():
             if session.zone == zone:
                 session.noticed(known, zone, NOTICE_TEXT[known])
+
+    def zone_stale(self, zone: int, stale: tuple[int, ...]) -> None:
+        """Tell everyone in a zone, now and when they come, whose entities they are shown as they were."""
+        if stale:
+            self._stale[zone] = stale
+        else:
+            self._stale.pop(zone, None)
+        for session in self._sessions.values():
+            if session.zone == zone and session.route is not None:
+                session.sees_stale(zone, stale)
 
     def link_lost(self, link: CommandLink) -> None:
         """Every session that was served by `link` waits for the next owner from now on."""

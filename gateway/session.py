@@ -46,6 +46,7 @@ from perdure.wire.client_messages import (
     notice_frame,
     pong_frame,
     refused_frame,
+    stale_frame,
     welcome_frame,
 )
 from perdure.wire.opcodes import PROTOCOL_VERSION, ClientOp, Close, Notice, SnapshotFlag
@@ -103,6 +104,7 @@ class Session:
         "route",
         "session",
         "slot",
+        "stale",
         "state",
         "write",
         "zone",
@@ -132,6 +134,8 @@ class Session:
         """Snapshots are dropped until a keyframe comes."""
         self.paused = False
         """The client was told that its zone is paused, and not yet that it goes on."""
+        self.stale: tuple[int, ...] = ()
+        """The zones whose entities the client was told to be shown as they were."""
         self.congested = False
         """The socket's buffer is over its limit: not even a keyframe is written."""
         self.map_due = False
@@ -456,6 +460,12 @@ class Session:
         """Tell the client what its zone says, and remember whether it stands paused."""
         self.paused = notice is Notice.PAUSED
         self.write(notice_frame(notice, zone, text))
+
+    def sees_stale(self, zone: int, stale: tuple[int, ...]) -> None:
+        """Tell the client whose entities it is shown as they were, where that is news."""
+        if stale != self.stale:
+            self.stale = stale
+            self.write(stale_frame(zone, stale))
 
     def departed(self, flags: int) -> None:
         """The frame just handled said MOVED or GONE."""

@@ -21,7 +21,7 @@ import structlog
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink, Route
 from perdure.ledger.ledger import LedgerError, Member
-from perdure.wire.link import COMMANDS_STRUCT, FrameReader, LinkType, link_proof, pack_frame, pack_keyframes
+from perdure.wire.link import COMMANDS_STRUCT, FrameReader, LinkType, link_proof, pack_frame, pack_keyframes, unpack_stale
 
 log = structlog.get_logger("gateway.links")
 
@@ -40,6 +40,8 @@ class LinkSink(Protocol):
     def release(self, link: CommandLink, body: memoryview) -> None: ...
 
     def zone_notice(self, zone: int, notice: int) -> None: ...
+
+    def zone_stale(self, zone: int, stale: tuple[int, ...]) -> None: ...
 
     def link_lost(self, link: CommandLink) -> None: ...
 
@@ -98,6 +100,8 @@ class LinkConnection(asyncio.Protocol):
         elif type_ is LinkType.ZONE_NOTICE:
             zone, notice = ZONE_NOTICE.unpack(body)
             self._sink.zone_notice(zone, notice)
+        elif type_ is LinkType.STALE:
+            self._sink.zone_stale(*unpack_stale(body))
         else:
             raise ValueError(f"a shard does not send {type_.name} on an accepted link")
 

@@ -1,4 +1,4 @@
-"""Where gateways reach a shard: the listening socket, the handshake of each link, and who is connected.
+"""Where gateways, and other shards, reach a shard: the listening socket, the handshake of each link, and who is connected.
 
 Owns the links. Never looks into commands or frames: command rows go to the host, for the zone that they name; frames come
 ready-made. Called by shard.service and shard.tick_loop. A link whose peer does not read is ended, so that nothing piles up.
@@ -17,13 +17,25 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from perdure.wire.link import COMMANDS_STRUCT, FrameReader, LinkType, link_proof, pack_frame, unpack_keyframes
+from perdure.wire.link import (
+    COMMANDS_STRUCT,
+    FrameReader,
+    LinkType,
+    link_proof,
+    pack_frame,
+    peer_proof,
+    unpack_keyframes,
+    unpack_subscribe,
+)
 
 log = structlog.get_logger("shard.links")
 
 MAX_UNSENT_BYTES = 32 << 20
 HANDSHAKE_DEADLINE_S = 3.0
-MAX_LINKS = 64
+MAX_LINKS = 192
+MAX_UNSENT_TO_PEER_BYTES = 4 << 20
+"""A feed is whole in itself: one that would wait behind so much is dropped, and the next one told."""
+MAX_SUBSCRIPTIONS = 4096
 
 
 class LinkHost(Protocol):
@@ -32,6 +44,8 @@ class LinkHost(Protocol):
     def commands_arrived(self, zone: int, rows: npt.NDArray[np.uint8]) -> bool: ...
     def keyframes_wanted(self, zone: int, players: list[int]) -> None: ...
     def gateway_linked(self, gateway: int) -> None: ...
+    def subscribed(self, link: Link, pairs: list[tuple[int, int]]) -> None: ...
+    def unsubscribed(self, link: Link) -> None: ...
 
 
 class LinkServer:
@@ -97,7 +111,7 @@ async def _answers(path: str) -> bool:
 
 
 class Link(asyncio.Protocol):
-    """One gateway's connection."""
+    """One gateway's connection, or that of another shard that wants border feeds (`is_peer`)."""
 
     def __init__(self, server: LinkServer, host: LinkHost) -> None:
         self._server, self._host = server, host
@@ -106,7 +120,9 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.gateway = 0
+        self.is_peer = False
         self.name = ""
+        self.feeds_dropped = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
@@ -122,6 +138,8 @@ class Link(asyncio.Protocol):
         self._server.open.pop(self, None)
         if self._deadline:
             self._deadline.cancel()
+        if self.is_peer:
+            self._host.unsubscribed(self)
         if self._server.links.get(self.gateway) is self:
             del self._server.links[self.gateway]
             log.info("link_lost", gateway=self.name)
@@ -134,7 +152,11 @@ class Link(asyncio.Protocol):
             self.end(f"a frame that is none: {error}")
 
     def _frame(self, kind: LinkType, body: memoryview) -> None:
-        if self.gateway == 0:
+        if self.is_peer:
+            if kind is not LinkType.SUBSCRIBE or len(body) > 4 * MAX_SUBSCRIPTIONS:
+                raise ValueError(f"{kind.name} of {len(body)} bytes is not what another shard sends")
+            self._host.subscribed(self, unpack_subscribe(body))
+        elif self.gateway == 0:
             self._hello(kind, body)
         elif kind is LinkType.COMMANDS:
             zone, count = COMMANDS_STRUCT.unpack_from(body)
@@ -147,15 +169,21 @@ class Link(asyncio.Protocol):
             raise ValueError(f"{kind.name} is not for a shard")
 
     def _hello(self, kind: LinkType, body: memoryview) -> None:
-        if kind is not LinkType.HELLO or len(body) < 36:
-            raise ValueError("the first frame must be HELLO")
+        if kind not in (LinkType.HELLO, LinkType.PEER) or len(body) < 36:
+            raise ValueError("the first frame must be HELLO or PEER")
         (number,) = struct.unpack_from("<I", body)
-        if number == 0 or not hmac.compare_digest(bytes(body[4:36]), link_proof(self._server.secret, self._nonce, number)):
-            self.end("a gateway with another secret; set the same PERDURE_SECRET for all members")
+        proof = peer_proof if kind is LinkType.PEER else link_proof
+        if number == 0 or not hmac.compare_digest(bytes(body[4:36]), proof(self._server.secret, self._nonce, number)):
+            self.end("a member with another secret; set the same PERDURE_SECRET for all members")
             return
         if self._deadline:
             self._deadline.cancel()
-        self.gateway, self.name = number, bytes(body[36:]).decode("utf-8", "replace")
+        self.name = bytes(body[36:]).decode("utf-8", "replace")
+        if kind is LinkType.PEER:
+            self.is_peer = True
+            self.send(pack_frame(LinkType.ACCEPT))
+            return
+        self.gateway = number
         older = self._server.links.get(number)
         self._server.links[number] = self
         if older is not None:
@@ -170,6 +198,16 @@ class Link(asyncio.Protocol):
             return
         if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             self.end("the gateway does not read")
+            return
+        transport.write(frame)
+
+    def send_feed(self, frame: bytes) -> None:
+        """Send a border feed to another shard, unless it does not keep up: then this one is dropped."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.get_write_buffer_size() + len(frame) > MAX_UNSENT_TO_PEER_BYTES:
+            self.feeds_dropped += 1
             return
         transport.write(frame)
 

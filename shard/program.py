@@ -10,6 +10,7 @@ runs, warms or replays a game, and by shard.zone for its arrays.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import sys
@@ -25,13 +26,14 @@ import numpy.typing as npt
 from perdure.game.contract import Declared, Game, effect_dtype, row_dtype
 from perdure.game.jit import JIT_DISABLED, cache_in, cache_root, perdure_sources, sources_digest
 from perdure.game.loading import LoadedGame
+from perdure.game.portable import describe
 from perdure.game.schema import Schema
 from perdure.wire.link import RELEASE_ENTRY
-from shard.kernels import encode, layout, state
+from shard.kernels import border, encode, layout, state
 from shard.program_effects_source import EffectParts
 from shard.program_source import TableParts, generate
 
-KERNELS = (encode, state)
+KERNELS = (border, encode, state)
 """Imported here, before any program: so they are compiled into the cache that all programs share."""
 SPAWN_BUFFER = 512
 OUT_CAPACITY = 512
@@ -40,6 +42,11 @@ INPUT_CAPACITY = 256
 perdure.game.contract.MAX_PROPOSALS they are less than OUT_CAPACITY."""
 ARRIVALS_CAPACITY = INPUT_CAPACITY
 GATEWAYS = 64
+FROZEN_CAPACITY = 512
+"""Entities a table and zone that have left over a border and are not yet told of by where they went."""
+SETTLED_CAPACITY = 1024
+"""Entities that came over a border lately, of which a zone tells its neighbours."""
+FEED_BUFFER_WORDS = 1 << 14
 FRAME_BUFFER_BYTES = 1 << 20
 
 
@@ -67,6 +74,11 @@ class Program:
     def encode(self) -> Any:
         """encode(zone arrays, encoder arrays) -> None: fills flat arrays, then makes frames."""
         return self.module.encode
+
+    @property
+    def border(self) -> tuple[Any, Any, Any]:
+        """(note_passages, publish, fill_ghosts); see shard.program_border_source."""
+        return self.module.note_passages, self.module.publish, self.module.fill_ghosts
 
     @property
     def more_frames(self) -> Any:
@@ -143,6 +155,8 @@ def zone_arrays(program: Program) -> Any:
         "out": _rows(OUT_CAPACITY, layout.OUT),
         "totals": _rows(1, totals_dtype(game)),
         "scratch": np.zeros(1, np.uint32),
+        "ghost_keys": np.zeros(_avatar_ghosts(game), np.int64),
+        "heard": np.zeros(len(game.events), np.int64),
     }
     values["players_words"] = words_of(values["players"])
     values["totals_words"] = words_of(values["totals"])
@@ -153,8 +167,8 @@ def zone_arrays(program: Program) -> Any:
         dtype = np.dtype([("given", "u1"), *((f.name, f.dtype) for f in command.fields)], align=True)
         values[f"{command.name}_given"] = _rows(_avatar_capacity(game), dtype)
     for event in game.events:
-        dtype = np.dtype([("at_x", "f8"), ("at_y", "f8"), *((f.name, f.dtype) for f in event.fields)], align=True)
-        values[f"{event.name}_rows"] = _rows(event.options["capacity"] + 1, dtype)
+        for name, count in (("rows", event.options["capacity"] + 1), ("heard", event.options["capacity"])):
+            values[f"{event.name}_{name}"] = _rows(count, event_dtype(event))
     for effect in game.effects:
         rows = _rows(effect_parts(effect)[-1], effect_dtype(effect))
         values[f"{effect.name}_effects"], values[f"{effect.name}_effects_words"] = rows, words_of(rows)
@@ -178,6 +192,11 @@ def effect_parts(effect: Declared) -> EffectParts:
     return EffectParts(proposed, proposed + INPUT_CAPACITY, proposed + 2 * INPUT_CAPACITY + 1)
 
 
+def event_dtype(event: Declared) -> np.dtype[Any]:
+    """Return the dtype of an event's row: where it happened, then its fields, a multiple of 8 bytes."""
+    return np.dtype([("at_x", "f8"), ("at_y", "f8"), *((f.name, f.dtype) for f in event.fields)], align=True)
+
+
 def totals_dtype(game: Game) -> np.dtype[Any]:
     """Return the dtype of the totals row (a game without totals has one unused word)."""
     fields = [(f.name, f.dtype) for f in game.totals_declared.fields] if game.totals_declared else []
@@ -191,6 +210,10 @@ def _avatar_capacity(game: Game) -> int:
     return next(e.options["capacity"] for e in game.entities if e.options["avatar"])
 
 
+def _avatar_ghosts(game: Game) -> int:
+    return next(e.options["ghosts"] for e in game.entities if e.options["avatar"])
+
+
 def _power_of_two(at_least: int) -> int:
     return 1 << max(at_least - 1, 1).bit_length()
 
@@ -201,7 +224,7 @@ def encoder_arrays(program: Program, width: float, height: float) -> Any:
     players = _avatar_capacity(game)
     total = sum(e.options["capacity"] + e.options["ghosts"] for e in game.entities)
     handles = min(total + total // 4 + 64, 65_535)
-    events = sum(v.options["capacity"] for v in game.events)
+    events = 2 * sum(v.options["capacity"] for v in game.events)  # own ones, and those that neighbours told of
     columns, rows = grid_shape(game, width, height)
     enter = max(9 + e.public_bytes for e in schema.entities)
     update = max(2 + e.mask_bytes + e.public_bytes for e in schema.entities)
@@ -230,6 +253,60 @@ def encoder_arrays(program: Program, width: float, height: float) -> Any:
     state[layout.ENC_ENTER_STRIDE], state[layout.ENC_UPDATE_STRIDE] = enter, update
     state[layout.ENC_EVENT_STRIDE], state[layout.ENC_OWNER_STRIDE] = event, owner
     return module.Encoder(**{name: values[name] for name in module.Encoder._fields})
+
+
+def border_arrays(program: Program, zone: Any) -> Any:
+    """Return a zone's border arrays: what it remembers of who went and came, and the map of ghosts; no part of its state. zone: its arrays."""
+    game = program.game
+    ghosts = sum(e.options["ghosts"] for e in game.entities)
+    values: dict[str, Any] = {
+        "state": np.zeros(layout.BORDER_FROZEN + len(game.entities), np.int64),
+        "mapped": _rows(_power_of_two(2 * (ghosts + SETTLED_CAPACITY)), layout.GHOST),
+        "settled": np.zeros(2 * SETTLED_CAPACITY, np.uint64), "settled_times": np.zeros(SETTLED_CAPACITY, np.int64),
+    }  # fmt: skip
+    for entity in game.entities:
+        looks = _rows(FROZEN_CAPACITY, _keyed(row_dtype(entity)))
+        values[f"{entity.name}_looks"], values[f"{entity.name}_frozen"] = looks, words_of(looks).reshape(-1)
+        values[f"{entity.name}_times"] = np.zeros((FROZEN_CAPACITY, 2), np.int64)
+    values["state"][layout.BORDER_DIGEST] = feed_digest(program)
+    values.update(_event_words(program, zone))
+    return program.module.Border(**{name: values[name] for name in program.module.Border._fields})
+
+
+def with_events_of(program: Program, arrays: Any, zone: Any) -> Any:
+    """Return border arrays for another zone's arrays: those of the same zone, built anew from its log."""
+    return arrays._replace(**_event_words(program, zone))
+
+
+def _event_words(program: Program, zone: Any) -> dict[str, Any]:
+    """Return a zone's event rows, seen as words."""
+    words: dict[str, Any] = {}
+    for event in program.game.events:
+        words[f"{event.name}_told_words"] = words_of(getattr(zone, f"{event.name}_rows"))
+        words[f"{event.name}_heard_words"] = words_of(getattr(zone, f"{event.name}_heard"))
+    return words
+
+
+def _keyed(row: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a row's dtype with a player's key ahead, as feeds hold it."""
+    fields: Any = row.fields
+    names = list(row.names or ())
+    offsets = [0, *(8 + fields[name][1] for name in names)]
+    return np.dtype({"names": ["key", *names], "formats": [np.dtype("<i8"), *(fields[name][0] for name in names)], "offsets": offsets,
+                     "itemsize": 8 + row.itemsize})  # fmt: skip
+
+
+def feed_widths(program: Program) -> list[int]:
+    """Return the words of one element of each section of a feed, in their order."""
+    rows = [1 + row_dtype(entity).itemsize // 8 for entity in program.game.entities]
+    return [2, *rows, *rows, *(event_dtype(event).itemsize // 8 for event in program.game.events)]
+
+
+def feed_digest(program: Program) -> int:
+    """Return 63 bits that say how rows and events lie in a feed: shards of another layout cannot read it."""
+    parts = [*(row_dtype(entity) for entity in program.game.entities), *(event_dtype(event) for event in program.game.events)]
+    text = b"".join(describe(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
 def grid_shape(game: Game, width: float, height: float) -> tuple[int, int]:

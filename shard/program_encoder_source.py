@@ -8,7 +8,7 @@ shard.program_source.
 from __future__ import annotations
 
 from perdure.game.contract import Game
-from perdure.game.schema import FieldSchema, Schema
+from perdure.game.schema import EventSchema, FieldSchema, Schema
 
 ENCODER_FIELDS = [
     "state", "mapped", "ring", "handles", "mark", "levels", "flat", "ordered", "cell_start", "enter_bytes", "update_bytes", "scratch",
@@ -24,7 +24,7 @@ def encoder_source(game: Game) -> str:
     for e in schema.entities:
         text += _encode_entity(e.name, e.index, e.public, e.mask_bytes, e.avatar)
     text += _encode_events(schema, len(game.entities))
-    event_rows = "".join(f", z.{v.name}_rows" for v in game.events)
+    event_rows = "".join(f", z.{v.name}_rows, z.{v.name}_heard" for v in game.events)
     text += _encode_owner(schema.avatar.owner)
     flatten = ""
     for t, e in enumerate(game.entities):
@@ -47,7 +47,7 @@ def encode(z, e):
     end_handles(e.state, e.mapped, e.ring, e.handles, meta[META_TICK])
     list_viewers(e.state, e.sights, e.viewers, z.players, meta[META_PLAYERS_HIGH])
     owners(e.state, e.viewers, e.owner_bytes, e.owner_sent, z.players, z.{a}_rows)
-    flatten_events(e.state, e.events, e.event_bytes, meta{event_rows})
+    flatten_events(e.state, e.events, e.event_bytes, meta, z.heard{event_rows})
     radius = f[FLOAT_INTEREST]
     sort_into_cells(e.state, e.flat, e.cell_start, e.ordered, f[FLOAT_X0] - radius, f[FLOAT_Y0] - radius, radius)
     more_frames(z, e)
@@ -107,11 +107,20 @@ def _level(f: FieldSchema, row: str) -> str:
 
 
 def _encode_events(schema: Schema, tables: int) -> str:
-    arguments = "".join(f", {v.name}_rows" for v in schema.events)
-    text = f"\n@kernel\ndef flatten_events(state, events, event_bytes, meta{arguments}):\n    n = 0\n"
+    """Own events first, then those that neighbours told of."""
+    arguments = "".join(f", {v.name}_rows, {v.name}_heard" for v in schema.events)
+    text = f"\n@kernel\ndef flatten_events(state, events, event_bytes, meta, heard{arguments}):\n    n = 0\n"
     for v in schema.events:
-        text += f"""    for k in range(meta[META_COUNTS + {2 * (tables + v.index)}]):
-        row, one = {v.name}_rows[k], events[n]
+        text += _flatten_event(v, f"meta[META_COUNTS + {2 * (tables + v.index)}]", f"{v.name}_rows")
+    text += "    state[ENC_OWN_EVENTS] = n\n"
+    for v in schema.events:
+        text += _flatten_event(v, f"heard[{v.index}]", f"{v.name}_heard")
+    return text + "    state[ENC_EVENTS] = n\n"
+
+
+def _flatten_event(v: EventSchema, count: str, rows: str) -> str:
+    text = f"""    for k in range({count}):
+        row, one = {rows}[k], events[n]
         one.x = row.at_x
         one.y = row.at_y
         one.reach = {v.radius * v.radius!r}
@@ -119,9 +128,8 @@ def _encode_events(schema: Schema, tables: int) -> str:
         event_bytes[start] = np.uint8({v.index})
         at = start + 1
 """
-        text += "".join(f"        at = put_level(event_bytes, at, {_level(f, 'row')}, {f.wire_bytes})\n" for f in v.fields)
-        text += "        one.length = at - start\n        n += 1\n"
-    return text + "    state[ENC_EVENTS] = n\n"
+    text += "".join(f"        at = put_level(event_bytes, at, {_level(f, 'row')}, {f.wire_bytes})\n" for f in v.fields)
+    return text + "        one.length = at - start\n        n += 1\n"
 
 
 def _encode_owner(owner: tuple[FieldSchema, ...]) -> str:

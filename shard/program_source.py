@@ -15,6 +15,7 @@ import numpy as np
 from perdure.game.contract import Game
 from perdure.game.schema import FieldSchema
 from shard.kernels import layout
+from shard.program_border_source import border_fields, border_source
 from shard.program_effects_source import (
     EFFECTS_FIELDS,
     EffectParts,
@@ -49,6 +50,7 @@ from perdure.game.jit import kernel
 from shard.kernels.layout import *
 from shard.kernels.state import *
 from shard.kernels.encode import *
+from shard.kernels.border import *
 
 _game = getattr(sys.modules[{module!r}], {variable!r})
 '''
@@ -60,7 +62,7 @@ def generate(game: Game, module_name: str, variable: str, tables: Sequence[Table
     parts += [f"game_{hook} = _game.hooks[{hook!r}]\n" for hook in sorted(game.hooks)]
     parts += [_tuples(game), _refuse(game, tables), effects_source(game, effects), _apply_inputs(game, tables), _apply_commands(game)]
     parts += [_emigrate(game), _logouts(game), _hash(game), _step(game, tables, effects)]
-    parts += [across_source(game, _world(game, tables, effects, ghosts_too=True)), encoder_source(game)]
+    parts += [across_source(game, _world(game, tables, effects, ghosts_too=True)), encoder_source(game), border_source(game, tables)]
     return "\n".join(parts)
 
 
@@ -72,7 +74,7 @@ def _tuples(game: Game) -> str:
     text = ""
     zone = [
         "meta", "floats", "counters", "players", "players_words", "player_index", "inputs", "commands", "out", "totals", "totals_words",
-        "scratch",
+        "scratch", "ghost_keys", "heard",
     ]  # fmt: skip
     world = ["tick", "dt", "seed", "zone", "id_base", "x0", "y0", "x1", "y1", "width", "height", "counters", "totals"]
     for e in game.entities:
@@ -84,13 +86,14 @@ def _tuples(game: Game) -> str:
         world.append(c.name)
     for v in game.events:
         text += _tuple(f"Events_{v.name}", ["rows", "count"])
-        zone.append(f"{v.name}_rows")
+        zone += [f"{v.name}_rows", f"{v.name}_heard"]
         world.append(v.name)
     for effect in game.effects:
         text += _tuple(f"Effects_{effect.name}", EFFECTS_FIELDS)
         world.append(effect.name)
     zone += effect_tuples(game)
-    return text + _tuple("World", world) + _tuple("Zone", zone) + _tuple("Encoder", list(ENCODER_FIELDS))
+    text += _tuple("World", world) + _tuple("Zone", zone) + _tuple("Encoder", list(ENCODER_FIELDS))
+    return text + _tuple("Border", border_fields(game))
 
 
 def _avatar(game: Game) -> tuple[int, str]:
@@ -365,6 +368,7 @@ def emigrate_{e.name}(z):
         target = zone_at(z, row.x, row.y)
         if target != meta[META_ZONE] and meta[META_OUT] < len(z.out):
             row.dead = DEAD_DEPARTED
+            row.crossings = (row.crossings + 1) & 0xFFFF
             depart(z, OUT_CROSS, target, {t}, i, np.int64(row.player))
 '''
         if e.name in _targets(game):

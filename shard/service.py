@@ -25,6 +25,8 @@ from perdure.runtime.health import HealthServer
 from perdure.runtime.rate import Rate
 from perdure.runtime.telemetry import configure_logging
 from perdure.wire.identifiers import WorldGrid
+from shard.border import Words
+from shard.border_links import BorderLinks
 from shard.link_server import LinkServer
 from shard.metrics import ShardMetrics
 from shard.program import Program, compile_program
@@ -89,6 +91,7 @@ class ShardService:
             checkpoint_s=settings.checkpoint_s, paused_after_s=settings.paused_after_ms / 1000, owner=self.name,
             development=settings.development,
         )  # fmt: skip
+        self.border_links = BorderLinks(self.name, settings.secret.encode(), self._feed_came, self.ticks.borders.cut)
         self.state = "starting"
         self._released_rate = Rate()
         self.failed: dict[int, str] = {}
@@ -176,6 +179,7 @@ class ShardService:
             await self.ledger.depart(self.name, membership.number)
         except LedgerError as error:
             log.warning("depart_failed", why=str(error))
+        await self.border_links.close()
         await self.links.close()
         if health is not None:
             await health.stop()
@@ -304,6 +308,19 @@ class ShardService:
                 task.cancel()
                 del self._followers[number]
                 self.failed.pop(number, None)
+
+        self._follow_borders(view)
+
+    def _follow_borders(self, view: ClusterView) -> None:
+        """Have the owners of what is near the zones here, and near those on their way here, tell of it."""
+        if self._grid is None or self._membership is None:
+            return
+        coming = {*self._takeovers, *self._followers} - set(self.ticks.zones)
+        self.border_links.number = self._membership.number
+        self.border_links.follow(view, self.ticks.borders.expect(self.program, self._grid, coming))
+
+    def _feed_came(self, words: Words) -> None:
+        self.ticks.borders.receive(self.program, words)
 
     def _is_of_another_build(self, view: ClusterView, shard: str) -> bool:
         member = view.members.get(shard)

@@ -19,10 +19,12 @@ import structlog
 
 from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Reseed
 from perdure.ledger.record import blob_digest
-from perdure.wire.link import pack_zone_notice
+from perdure.wire.link import pack_stale, pack_zone_notice
 from perdure.wire.opcodes import Notice
+from shard.border import Feed
+from shard.borders import Borders
 from shard.handover import Handovers
-from shard.link_server import LinkServer
+from shard.link_server import Link, LinkServer
 from shard.mending import RULES_RAISE, Mending
 from shard.metrics import ShardMetrics
 from shard.tick_times import TickTimes
@@ -68,6 +70,7 @@ class TickLoop:
         self.mending = Mending(ledger, self.executor, self._replace, self._give_up)
         self.handovers = Handovers(self._last_checkpoint)
         self.zones: dict[int, Zone] = {}
+        self.borders = Borders(self.zones, self._interval_s, self._tell_stale)
         self._incoming: list[tuple[int, npt.NDArray[np.uint8]]] = []
         self._incoming_bytes = 0
         self._keyframes: list[tuple[int, list[int]]] = []
@@ -99,6 +102,16 @@ class TickLoop:
     def gateway_linked(self, gateway: int) -> None:
         """Give all players of a gateway full snapshots with the next tick."""
         self._linked.append(gateway)
+        for zone, stale in self.borders.stale_zones():
+            self._links.send(gateway, pack_stale(zone, stale))
+
+    def subscribed(self, link: Link, pairs: list[tuple[int, int]]) -> None:
+        """Another shard wants these feeds, and no others."""
+        self.borders.subscribe(link, pairs)
+
+    def unsubscribed(self, link: Link) -> None:
+        """Another shard's link ended."""
+        self.borders.unsubscribe(link)
 
     def _take_arrivals(self) -> None:
         incoming, self._incoming, self._incoming_bytes = self._incoming, [], 0
@@ -124,6 +137,7 @@ class TickLoop:
         """Run a recovered zone: its first tick comes at once, since its players see nothing until then; the next with the others'."""
         zone.compare_across = self._development
         self.zones[zone.zone] = zone
+        self.borders.added(zone)
         self._fresh.append(zone)
         if self._sleeper is not None and not self._sleeper.done():
             self._sleeper.set_result(None)
@@ -134,6 +148,7 @@ class TickLoop:
         self.handovers.withdraw(number)
         self.mending.forget(number)
         zone = self.zones.pop(number, None)
+        self.borders.removed(number)
         if zone is not None and not self._ticking and zone.phase is not Phase.DROPPED:
             zone.drop()
         self._metrics.zones.set(len(self.zones))
@@ -189,20 +204,21 @@ class TickLoop:
 
     async def _tick_ready(self, zones: list[Zone]) -> None:
         started = time.monotonic()
+        self.borders.turn(zones, started)
         stepped = await self._in_threads(_step, zones)
         self._tell_across(zones)
         commits = [commit for commit, _ in stepped if commit is not None]
         zones = [zone for zone, (commit, fault) in zip(zones, stepped, strict=True) if self._sound(zone, commit, fault)]
         after_step = time.monotonic()
         answering = asyncio.ensure_future(self._commit(commits))
-        frames = await self._in_threads(_encode, zones)
+        made = await self._in_threads(self._encode, zones)
         after_encode = time.monotonic()
         answers = await answering
         commit_s = time.monotonic() - after_step
         self._metrics.commit.observe(commit_s)
         self.commit_times.add(commit_s)
-        for zone, answer, made in zip(zones, answers, frames, strict=True):
-            self._answered(zone, answer, made)
+        for zone, answer, (frames, feeds) in zip(zones, answers, made, strict=True):
+            self._answered(zone, answer, frames, feeds)
         self._metrics.step.observe(after_step - started)
         self._metrics.encode.observe(after_encode - after_step)
         took_s = time.monotonic() - started
@@ -210,6 +226,9 @@ class TickLoop:
         self.times.add(took_s)
         if self.ticked % 20 == 0:
             self._metrics.players.set(sum(zone.player_count() for zone in self.zones.values()))
+
+    def _encode(self, zone: Zone) -> tuple[list[tuple[int, bytes]], list[Feed]]:
+        return zone.encode(), zone.publish(self._interval_s)
 
     async def _in_threads(self, function: Callable[[Zone], Any], zones: list[Zone]) -> list[Any]:
         """Apply `function` to every zone, in one task a thread (a task a zone would cost more than most zones' work)."""
@@ -242,6 +261,7 @@ class TickLoop:
         """Go on with a zone that was mended, unless it was taken away meanwhile."""
         if self.zones.get(old.zone) is not old:
             return False
+        new.border = old.border  # what neighbours told of goes on
         self.add(new)
         return True
 
@@ -280,11 +300,14 @@ class TickLoop:
         log.warning("paused", why="the ledger does not answer; nothing is lost, clients are told")
         self._notify(Notice.PAUSED)
 
+    def _tell_stale(self, zone: int, stale: tuple[int, ...]) -> None:
+        self._links.send_all(pack_stale(zone, stale))
+
     def _notify(self, notice: Notice) -> None:
         for number in self.zones:
             self._links.send_all(pack_zone_notice(number, notice))
 
-    def _answered(self, zone: Zone, answer: CommitAnswer, frames: list[tuple[int, bytes]]) -> None:
+    def _answered(self, zone: Zone, answer: CommitAnswer, frames: list[tuple[int, bytes]], feeds: list[Feed]) -> None:
         self._metrics.answers.labels(answer.status).inc()
         if self.zones.get(zone.zone) is not zone:
             return  # it was taken away meanwhile: its new owner replays what was committed, and releases that
@@ -297,6 +320,7 @@ class TickLoop:
                     self.released_bytes += len(frame)
                 else:
                     self._metrics.unlinked.inc()
+            self.borders.release(feeds)
             # Behind another build's checkpoint this one is wanted soon: a log with records of both can be replayed by neither.
             if (zone.tick + zone.zone * 7) % self._checkpoint_ticks == 0 or zone.image_build not in (0, zone.program.build):
                 self._start_checkpoint(zone)
@@ -382,11 +406,8 @@ def _each(function: Callable[[Zone], Any], zones: list[Zone]) -> list[Any]:
 
 
 def _step(zone: Zone) -> tuple[Commit | None, Exception | None]:
+    zone.fill_ghosts()
     try:
         return zone.step(), None
     except RULES_RAISE as error:
         return None, error
-
-
-def _encode(zone: Zone) -> list[tuple[int, bytes]]:
-    return zone.encode()

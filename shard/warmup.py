@@ -7,6 +7,7 @@ prints the generated program instead.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import re
 import sys
@@ -42,19 +43,25 @@ def warm(program: Program) -> float:
 
 
 def _run(program: Program) -> None:
-    zone = Zone(program, 0, WorldGrid(*program.game.world_size, 1, 1), 0)
+    grid = WorldGrid(*program.game.world_size, 2, 1)
+    zone = Zone(program, 0, grid, 0)
+    zone.border.watch((1,))
     zone.recovered(1, 1)
     zone.page = (Entry(EntryKind.JOIN, player=1, session=1, gateway=1, slot=1).pack(),)
     for seq in range(1, 3):
         row = np.zeros((1, zone.arrays.commands.shape[1]), np.uint8)
         row[0, 0], row[0, 8] = 1, seq
         zone.add_commands(row)
+        zone.fill_ghosts()
         commit = zone.step()
         zone.encode()
+        for feed in zone.publish(0.05):
+            zone.border.receive(dataclasses.replace(feed, source=feed.viewer))
+        zone.border.turn(0.0, 0.05)
         zone.phase = zone.phase.READY
         assert commit.tick == seq
     program.more_frames(zone.arrays, zone.encoder)
-    other = Zone(program, 0, WorldGrid(*program.game.world_size, 1, 1), 0)
+    other = Zone(program, 0, grid, 0)
     other.restore(zone.checkpoint())
 
 

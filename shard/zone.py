@@ -22,6 +22,7 @@ from perdure.ledger.record import GENESIS_DIGEST, Record, RecordKind, chain_dige
 from perdure.wire.entries import ENTRY_HEADER, ENTRY_STRUCT, Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY, WorldGrid
 from perdure.wire.link import RELEASE_STRUCT, LinkType, pack_frame
+from shard.border import Border, Feed
 from shard.kernels import layout
 from shard.passages import Passages
 from shard.program import Program, effect_parts, encoder_arrays, table_parts, words_of, zone_arrays
@@ -86,6 +87,7 @@ class Zone:
         self._sent: tuple[Transfer, ...] = ()
         self.passages = Passages()
         self._copies: dict[int, int] = {}
+        self.border = Border(program, zone, grid)
         self._avatar = next(i for i, e in enumerate(game.entities) if e.options["avatar"])
         capacity = game.entities[self._avatar].options["capacity"]
         self._pending = np.zeros((0, self.arrays.commands.shape[1]), np.uint8)
@@ -419,6 +421,15 @@ class Zone:
             entries = np.asarray(e.entries[first : first + count]).tobytes()
             frames.append((gateway, pack_frame(LinkType.RELEASE, head, entries, memoryview(e.out)[start:end])))
         return frames
+
+    # --- what neighbours see, and what is seen of them --------------------------------------------------------------
+    def fill_ghosts(self) -> None:
+        """Fill the ghost rows with what neighbours told, before a tick. They are no part of the state: `step` does not see them."""
+        self.border.fill(self.arrays)
+
+    def publish(self, interval_s: float) -> list[Feed]:
+        """Return what the last tick has for neighbours. Release after commit only. interval_s: how long until the next tick's."""
+        return self.border.publish(self.arrays, self.generation, self.epoch, interval_s)
 
     # --- the durable image ----------------------------------------------------------------------------------------
     def _sections(self) -> dict[str, npt.NDArray[Any]]:

@@ -60,6 +60,14 @@ class NoticeReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class Stale:
+    """In one's `zone`, the entities of neighbouring `frozen` zones are shown as they were: their server is being replaced."""
+
+    zone: int
+    frozen: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """The answer to `ping(number)`."""
 
@@ -106,7 +114,7 @@ class Ignored:
     op: int
 
 
-Received = Welcome | Snapshot | NoticeReceived | Pong | Refused | ChatReceived | NamesReceived | WorldMap | Ignored
+Received = Welcome | Snapshot | NoticeReceived | Pong | Refused | ChatReceived | NamesReceived | WorldMap | Stale | Ignored
 
 
 @dataclass(slots=True)
@@ -238,6 +246,8 @@ class ClientProtocol:
             if op == ServerOp.NOTICE:
                 known = message[1] in Notice.__members__.values()
                 return NoticeReceived(Notice(message[1]) if known else message[1], message[2], message[3])
+            if op == ServerOp.STALE:
+                return self._stale(Stale(message[1], tuple(message[2])))
             if op == ServerOp.PONG:
                 return Pong(message[1])
             if op == ServerOp.REFUSED:
@@ -274,6 +284,8 @@ class ClientProtocol:
         # What broke the chain once counts until a snapshot has told where we are.
         self._contiguous = self._contiguous and (self._resuming or welcome.session == self._session + 1)
         self._session = welcome.session
+        if self.world is not None:
+            self.world.stale_zones = frozenset()
         self.resume, self.player = welcome.resume, welcome.player
         return welcome
 
@@ -320,6 +332,11 @@ class ClientProtocol:
         self._next_seq = self._pending[-1].seq + 1 if self._pending else ack + 1
         self.outgoing.extend(encode_command(command.seq, command.kind, command.values) for command in self._pending)
 
+    def _stale(self, stale: Stale) -> Stale:
+        if self.world is not None:
+            self.world.stale_zones = frozenset(stale.frozen)
+        return stale
+
     def _refused(self, seq: int, text: str) -> Refused:
         if self._refusals_due:
             self._refusals_due -= 1
@@ -334,5 +351,5 @@ class ClientProtocol:
 
 __all__ = [
     "ChatReceived", "ClientProtocol", "Ignored", "NamesReceived", "NotReady", "NoticeReceived", "Pong", "ProtocolError", "Received",
-    "Refused", "Snapshot", "SnapshotError", "Welcome", "WorldMap",
+    "Refused", "Snapshot", "SnapshotError", "Stale", "Welcome", "WorldMap",
 ]  # fmt: skip

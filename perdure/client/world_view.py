@@ -158,6 +158,8 @@ class WorldView:
         self.epoch = 0
         self.tick = 0
         self.me_id = 0
+        self.stale_zones: frozenset[int] = frozenset()
+        """Neighbouring zones whose entities are shown as they were, since their server is being replaced."""
         self._plans = [_TypePlan(entity) for entity in schema.entities]
         self._events = [(event, _Layout(event.fields, range(len(event.fields)))) for event in schema.events]
         self._handles: dict[int, EntityView] = {}

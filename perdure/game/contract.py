@@ -32,9 +32,10 @@ MAX_COMMAND_BYTES = 240
 MAX_PROPOSALS = 128
 """Effects that a zone may propose in a tick, of all kinds together."""
 MAX_EFFECT_BYTES = 240
-SYSTEM_FIELDS: list[tuple[str, str]] = [("id", "<i8"), ("player", "<i4"), ("dead", "u1"), ("pad0", "u1"), ("pad1", "<u2")]
-"""First 16 bytes of every entity row: id, index of its player in the zone's player table or -1, and why it is going. A ghost's `player`
-is -2 - zone, where zone is the number of the one that owns it: that is where effects on it are sent (rules.reach)."""
+SYSTEM_FIELDS: list[tuple[str, str]] = [("id", "<i8"), ("player", "<i4"), ("dead", "u1"), ("pad0", "u1"), ("crossings", "<u2")]
+"""First 16 bytes of every entity row: id, index of its player in the zone's player table or -1, why it is going, and how often it has
+left a zone for another (modulo 2^16), which tells the newer of two copies. A ghost's `player` is -2 - zone, where zone is the number of
+the one that owns it: that is where effects on it are sent (rules.reach)."""
 EFFECT_FIELDS: list[tuple[str, str]] = [
     ("source", "<i8"), ("target", "<i8"), ("source_zone", "<u2"), ("target_zone", "<u2"), ("hops", "u1"), ("replied", "u1"),
     ("returned", "u1"), ("pad0", "u1"),

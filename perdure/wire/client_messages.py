@@ -138,6 +138,10 @@ def notice_frame(notice: Notice, zone: int, text: str) -> bytes:
     return server_frame(_ENCODER.encode([int(ServerOp.NOTICE), int(notice), zone, text[:MAX_TEXT]]))
 
 
+def stale_frame(zone: int, stale: tuple[int, ...]) -> bytes:
+    return server_frame(_ENCODER.encode([int(ServerOp.STALE), zone, list(stale)]))
+
+
 def pong_frame(number: int) -> bytes:
     return server_frame(_ENCODER.encode([int(ServerOp.PONG), number]))
 

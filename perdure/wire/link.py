@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -31,7 +31,10 @@ class LinkType(IntEnum):
     KEYFRAMES = 5  # gateway -> shard: zone u16, then i64 player keys that need a full snapshot
     RELEASE = 6  # shard -> gateway: RELEASE_STRUCT, RELEASE_ENTRY rows, then the blob that they cut
     ZONE_NOTICE = 7  # shard -> gateway: zone u16, notice u8
-    BORDER = 8  # shard -> shard: reserved for the border feed
+    BORDER = 8  # shard -> shard: one feed (shard.border), as words
+    PEER = 9  # shard -> shard, instead of HELLO: number u32, 32 bytes HMAC-SHA256(secret, "border" + nonce + number), name
+    SUBSCRIBE = 10  # shard -> shard: pairs of zones u16, u16 (source, viewer) whose feeds are wanted, and no others
+    STALE = 11  # shard -> gateway: zone u16, then the zones u16 whose entities are shown frozen there
 
 
 COMMANDS_STRUCT = struct.Struct("<HH")
@@ -93,6 +96,25 @@ def pack_zone_notice(zone: int, notice: int) -> bytes:
     return pack_frame(LinkType.ZONE_NOTICE, struct.pack("<HB", zone, notice))
 
 
+def pack_stale(zone: int, stale: tuple[int, ...]) -> bytes:
+    return pack_frame(LinkType.STALE, struct.pack(f"<{1 + len(stale)}H", zone, *stale))
+
+
+def unpack_stale(body: memoryview) -> tuple[int, tuple[int, ...]]:
+    zone, *stale = struct.unpack(f"<{len(body) // 2}H", body)
+    return zone, tuple(stale)
+
+
+def pack_subscribe(pairs: Iterable[tuple[int, int]]) -> bytes:
+    flat = [zone for pair in pairs for zone in pair]
+    return pack_frame(LinkType.SUBSCRIBE, struct.pack(f"<{len(flat)}H", *flat))
+
+
+def unpack_subscribe(body: memoryview) -> list[tuple[int, int]]:
+    """Return (source, viewer) pairs; raises struct.error where they are none."""
+    return list(struct.iter_unpack("<HH", body))
+
+
 def unpack_release(body: memoryview) -> Release:
     """Decode a RELEASE body without copying; raises ValueError on a length that does not add up."""
     zone, _, epoch, tick, generation, count, blob_bytes = RELEASE_STRUCT.unpack_from(body)
@@ -106,6 +128,11 @@ def unpack_release(body: memoryview) -> Release:
 def link_proof(secret: bytes, nonce: bytes, number: int) -> bytes:
     """Return what a gateway answers to a shard's challenge: HMAC-SHA256 over nonce and gateway number."""
     return hmac.new(secret, nonce + struct.pack("<I", number), hashlib.sha256).digest()
+
+
+def peer_proof(secret: bytes, nonce: bytes, number: int) -> bytes:
+    """Return what a shard answers to another's challenge: HMAC-SHA256 over "border", nonce and the shard's member number."""
+    return hmac.new(secret, b"border" + nonce + struct.pack("<I", number), hashlib.sha256).digest()
 
 
 class FrameReader:

@@ -26,6 +26,7 @@ from shard.kernels.layout import (
     ENC_MAP_LIVE,
     ENC_NEXT_VIEWER,
     ENC_OUT_USED,
+    ENC_OWN_EVENTS,
     ENC_OWNER_STRIDE,
     ENC_RING_COUNT,
     ENC_RING_HEAD,
@@ -53,7 +54,7 @@ _BIN16_BYTES, _BIN32_BYTES = 3, 5
 
 
 @kernel
-def _home(entity: Any, mask: Any) -> Any:
+def entity_home(entity: Any, mask: Any) -> Any:
     return (entity ^ (entity >> 11) ^ (entity >> 32)) & mask
 
 
@@ -68,11 +69,18 @@ def begin_handles(state: Any, mapped: Any) -> None:
 
 @kernel
 def handle_of(state: Any, mapped: Any, ring: Any, handles: Any, entity: Any, tick: Any) -> Any:
-    """Return (handle, fresh) of an entity id; fresh where it had none. A handle of -1 means that all are in use."""
+    """Return (handle, fresh) of an entity id; fresh where it had none. A handle of -1 means that all are in use, or that the entity
+    has been given one in this tick already: its first row counts, and own rows come before ghosts.
+    """
     live = state[ENC_MAP_LIVE]
     mask = mapped.shape[1] - 1
     old = 1 - live
-    at = _home(entity, mask)
+    place = entity_home(entity, mask)
+    while mapped[live, place].entity != 0:
+        if mapped[live, place].entity == entity:
+            return np.int64(-1), False
+        place = (place + 1) & mask
+    at = entity_home(entity, mask)
     handle = np.int64(-1)
     while mapped[old, at].entity != 0:
         if mapped[old, at].entity == entity:
@@ -88,11 +96,8 @@ def handle_of(state: Any, mapped: Any, ring: Any, handles: Any, entity: Any, tic
         state[ENC_RING_HEAD] = (state[ENC_RING_HEAD] + 1) % len(ring)
         state[ENC_RING_COUNT] -= 1
         handles[handle].born = tick
-    at = _home(entity, mask)
-    while mapped[live, at].entity != 0:
-        at = (at + 1) & mask
-    mapped[live, at].entity = entity
-    mapped[live, at].handle = handle
+    mapped[live, place].entity = entity
+    mapped[live, place].handle = handle
     handles[handle].stamp = tick
     return handle, fresh
 
@@ -334,7 +339,9 @@ def make_frames(e: Any, zone: Any, tick: Any, x0: Any, y0: Any, size: Any, radiu
         end = _put_records(out, end, e.scratch[SCRATCH_UPDATES], updates, e.update_bytes, state[ENC_UPDATE_STRIDE], e.flat, False, head)
         end = _put_leaves(out, end, e.scratch[SCRATCH_LEAVES], leaves, head)
         mark = end
-        end = _put_events(state[ENC_EVENTS], state[ENC_EVENT_STRIDE], e.events, e.event_bytes, out, end + head, who.x, who.y)
+        # who is new here has been told by the zone before what happened there
+        told = state[ENC_OWN_EVENTS] if who.flags & FLAG_KEYFRAME else state[ENC_EVENTS]
+        end = _put_events(told, state[ENC_EVENT_STRIDE], e.events, e.event_bytes, out, end + head, who.x, who.y)
         end = _put_bin_head(out, mark, end, head)
         mark = end
         end = put_bytes(out, end + head, e.owner_bytes, viewer * state[ENC_OWNER_STRIDE], np.int64(who.owner_length))

@@ -97,7 +97,8 @@ ENC_ENTER_STRIDE = 16
 ENC_UPDATE_STRIDE = 17
 ENC_EVENT_STRIDE = 18
 ENC_OWNER_STRIDE = 19
-ENC_LENGTH = 20
+ENC_OWN_EVENTS = 20  # of ENC_EVENTS: those of this zone, which come first
+ENC_LENGTH = 21
 
 FLAT = np.dtype(
     [("x", "<f8"), ("y", "<f8"), ("handle", "<i4"), ("enter_length", "<i4"), ("update_length", "<i4"), ("cell", "<i4")], align=True
@@ -130,6 +131,28 @@ VIEWER = np.dtype(
 
 HAPPENED = np.dtype([("x", "<f8"), ("y", "<f8"), ("reach", "<f8"), ("length", "<i8")], align=True)
 """An event of this tick: where, radius squared, and the length of its record."""
+
+# border: int64 (shard.kernels.border)
+BORDER_STAMP = 0  # number of the last fill: what stands in the map under another one is not there
+BORDER_MAPPED = 1
+BORDER_SETTLED = 2
+BORDER_GENERATION = 3
+BORDER_EPOCH = 4
+BORDER_INTERVAL_US = 5
+BORDER_DIGEST = 6
+BORDER_NOTED_TICK = 7
+BORDER_FROZEN = 8  # then one count a table
+
+GHOST = np.dtype(
+    [("entity", "<i8"), ("stamp", "<i8"), ("source", "<i8"), ("slot", "<i4"), ("crossings", "<i4"), ("live", "<i4"), ("pad", "<i4")],
+    align=True,
+)
+"""A place of the open-addressing map of a fill: an entity, which copy of it is shown (`slot` of its table's ghosts, -1: none), how
+often that one has crossed, whether it is live, and where it stands in the feeds (`source`, -1: in none)."""
+
+# a feed: uint64 words. These, then where each section begins and the last one ends, then the sections: settled (id, crossings); for each
+# table its live rows; for each table its frozen rows; for each event its rows. A row has its player's key ahead (0: nobody's).
+FEED_DIGEST, FEED_SOURCE, FEED_VIEWER, FEED_GENERATION, FEED_EPOCH, FEED_TICK, FEED_INTERVAL_US, FEED_SECTIONS = range(8)
 
 SCRATCH_VISIBLE, SCRATCH_ENTERS, SCRATCH_UPDATES, SCRATCH_LEAVES = range(4)
 

@@ -196,7 +196,7 @@ async def test_a_wrong_secret_is_refused_in_one_line(tmp_path: Path, monkeypatch
         await until(lambda: gateway.ended)
         assert shard_1.links.links == {}
         assert [event for event, _ in said] == ["link_ended"]
-        assert said[0][1]["why"] == "a gateway with another secret; set the same PERDURE_SECRET for all members"
+        assert said[0][1]["why"] == "a member with another secret; set the same PERDURE_SECRET for all members"
 
 
 async def test_an_old_proof_does_not_serve_a_new_link(tmp_path: Path) -> None:

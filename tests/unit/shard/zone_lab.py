@@ -26,6 +26,7 @@ from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import WorldGrid, player_key
 from perdure.wire.link import FrameReader, LinkType, unpack_release
 from perdure.wire.opcodes import SnapshotFlag
+from shard.border import Feed
 from shard.kernels import layout
 from shard.program import Program, compile_program
 from shard.warmup import warm
@@ -104,8 +105,9 @@ class Player:
 class World:
     """A grid of zones, all run here, tick by tick, over one ledger in memory."""
 
-    def __init__(self, game: Program, columns: int = 1, rows: int = 1, seed: int = 7) -> None:
-        self.program, self.seed = game, seed
+    def __init__(self, game: Program, columns: int = 1, rows: int = 1, seed: int = 7, ghosts: bool = False) -> None:
+        self.program, self.seed, self.ghosts = game, seed, ghosts
+        self.feeds: list[Feed] = []
         self.grid = WorldGrid(*game.game.world_size, columns, rows)
         self.store = MemoryStore()
         self.ledger = MemoryLedger(self.store)
@@ -176,12 +178,20 @@ class World:
                 for seq in sorted(player.unacked):
                     assert zone.add_commands(player.unacked[seq])
         numbers = list(order) or sorted(self.zones)
+        for zone in self.zones.values() if self.ghosts else ():
+            zone.border.watch(tuple(zone.border.near))
+            zone.border.turn(zone.tick / 20, 0.05)
+            zone.fill_ghosts()
         self.commits = [self.zones[number].step() for number in numbers]
         self.answers = now(self.ledger.commit(self.commits))
         for number, answer in zip(numbers, self.answers, strict=True):
             assert answer.status is CommitStatus.OK, answer
             frames = self.zones[number].encode() if encode else []
+            self.feeds = self.zones[number].publish(0.05) if self.ghosts else []
             self.zones[number].committed(answer)
+            for feed in self.feeds:
+                if feed.viewer in self.zones and self.deliver(feed):
+                    self.zones[feed.viewer].border.receive(feed)
             for gateway, frame in frames:
                 self._deliver(gateway, frame)
         for player in self.players.values():
@@ -189,6 +199,10 @@ class World:
             if row is not None:
                 for seq in [s for s in player.unacked if s <= row["last_seq"]]:
                     del player.unacked[seq]
+
+    def deliver(self, feed: Feed) -> bool:
+        """Whether a feed arrives; tests replace it."""
+        return True
 
     def _deliver(self, gateway: int, frame: bytes) -> None:
         for kind, body in FrameReader().feed(frame):
