@@ -119,10 +119,12 @@ class BorderLink:
                 connection = self.connection
                 await connection.closed
                 self.connection = None
-                log.info("border_link_lost", shard=self.member.name, detail=connection.detail)
                 self.links.lost(self)
+                failures += 1
                 if connection.accepted and not connection.detail:
                     delay_s, failures = 0.0, 0
+                if failures <= 1:
+                    log.info("border_link_lost", shard=self.member.name, detail=connection.detail or "ended by the other side")
             delay_s = min(max(delay_s * 2, REDIAL_FIRST_S), REDIAL_MOST_S)
             await asyncio.sleep(delay_s)
 

@@ -25,6 +25,7 @@ from shard.program import Program
 from shard.zone import Zone, ZoneError
 from tests.simulation.clock import Process
 from tests.simulation.ledger_server import LedgerServer
+from tests.simulation.sights import Sights
 
 REMEMBERED_TICKS = 400
 RELICS = 2
@@ -61,6 +62,7 @@ class Checks:
         """player -> seq -> tag"""
         self.last_seq: Counter[int] = Counter()
         self.violations: list[str] = []
+        self.sights = Sights(program.schema, self.fail, lambda: server.machines.now)
         self.commits = self.snapshots = self.acknowledged = self.handovers = 0
         self._dtype = command_dtype(program.schema.command_payload_bytes)
         self._tag_at = {c.kind: (c.payload.fields or {})["tag"][1] for c in program.schema.commands}
@@ -118,6 +120,7 @@ class Checks:
             return
         truth.looks[commit.tick] = commit.epoch, self._look(zone)
         truth.looks.pop(commit.tick - REMEMBERED_TICKS, None)
+        self.sights.committed(zone)
 
     def reseeded(self, process: Process, seed: Reseed) -> None:
         """An owner has restored its zone in a ledger that forgot it: nothing that was committed may be missing from it.
@@ -132,6 +135,7 @@ class Checks:
             self._count_commands(commit)
             zone.replay(commit.record, ())
             zone.digest = commit.digest
+            self.sights.committed(zone)
         if (seed.tick, seed.digest) != (zone.tick, zone.digest):
             self.fail(f"reseed: {process.name} restored zone {seed.zone} at tick {seed.tick}; its log had come to tick {zone.tick}")
             return

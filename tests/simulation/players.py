@@ -134,3 +134,4 @@ class Player:
             checks.fail(f"time: {self.name} saw tick {received.tick} of zone {received.zone} after tick {before[1]}")
         self.seen[received.zone] = received.epoch, received.tick
         checks.shown(self.name, received.zone, received.epoch, received.tick, client.world.me)
+        checks.sights.shown(self.name, received, client.world)

@@ -65,6 +65,7 @@ def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: 
             crowd.append(Player(cluster, number, seed))
         plan = Faults(cluster, crowd, seed, FAULTS_FROM_S, simulated_s - REST_S, kinds) if faults else None
         checks, watch = cluster.checks, Watch(cluster)
+        checks.sights.strict_until_s = FAULTS_FROM_S if faults else simulated_s
         at = 2.0
         while at < simulated_s and not checks.violations and not machines.faults:
             at = min(at + 1.0, simulated_s)
@@ -83,7 +84,7 @@ def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: 
         violations = [*checks.violations, *(f"{at:.3f} s: unhandled in {name}: {context}" for at, name, context in machines.faults)]
         figures = {
             "commits": checks.commits, "snapshots": checks.snapshots, "acknowledged": checks.acknowledged, "steps": machines.steps,
-            "handovers": checks.handovers, "places": watch.places_looked_at,
+            "handovers": checks.handovers, "places": watch.places_looked_at, "ghosts_seen": checks.sights.ghosts_seen,
             "closes": sum(len(player.closes) for player in crowd), "digests": [truth.replica.digest for truth in checks.zones],
         }  # fmt: skip
         trace = [_line(*line) for line in lines]

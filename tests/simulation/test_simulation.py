@@ -44,6 +44,7 @@ def test_without_faults_nobody_is_disconnected() -> None:
     assert outcome.violations == []
     assert outcome.figures["acknowledged"] > 300
     assert outcome.figures["closes"] == 0
+    assert outcome.figures["ghosts_seen"] > 1000
 
 
 @pytest.mark.parametrize("kind", kinds_of(",".join(name.removeprefix("_do_") for name in dir(Faults) if name.startswith("_do_"))))

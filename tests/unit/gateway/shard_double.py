@@ -31,6 +31,7 @@ from perdure.wire.link import (
     command_dtype,
     link_proof,
     pack_frame,
+    pack_stale,
     pack_zone_notice,
     unpack_keyframes,
 )
@@ -173,6 +174,11 @@ class ShardDouble:
     def notice(self, zone: int, notice: int) -> None:
         for writer in self.links.values():
             writer.write(pack_zone_notice(zone, notice))
+
+    def stale(self, zone: int, frozen: tuple[int, ...]) -> None:
+        """Say whose entities are shown as they were in a zone."""
+        for writer in self.links.values():
+            writer.write(pack_stale(zone, frozen))
 
     # --- the tick ---------------------------------------------------------------------------------------------------
 

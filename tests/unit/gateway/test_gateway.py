@@ -123,6 +123,21 @@ async def test_notices_of_a_zone_reach_its_players() -> None:
         assert [(notice.notice, notice.zone) for notice in anna.notices] == [(Notice.RESUMED, zone)]
 
 
+async def test_players_are_told_which_neighbours_are_shown_as_they_were() -> None:
+    async with cluster() as c:
+        async with c.client("anna") as anna:
+            zone, shard = anna.world.zone, c.shards["shard-a"]
+            assert anna.world.stale_zones == frozenset()
+            shard.stale(1 - zone, (zone,))  # another zone's players are told that
+            shard.stale(zone, (7, 9))
+            await anna.wait_until(lambda: anna.world.stale_zones == {7, 9})
+            anna.drop_socket()
+            await anna.wait_until(lambda: anna.stats.closes != [])
+            await anna.wait_until(lambda: anna.connected and anna.world.stale_zones == {7, 9})  # who comes later is told too
+            shard.stale(zone, ())
+            await anna.wait_until(lambda: anna.world.stale_zones == frozenset())
+
+
 async def test_a_frame_for_a_session_that_is_gone_reaches_nobody() -> None:
     async with cluster() as c, c.client("anna") as anna:
         shard, truth = c.shards["shard-a"], c.truths[anna.world.zone]

@@ -1,0 +1,50 @@
+"""Planted bugs of borders: what players would see of others if a protection were missing. See mutants.py, which loads these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import shard.border
+from shard.border import Border, Feed
+from shard.borders import Borders
+from tests.simulation.clock import Patch
+from tests.simulation.mutants import mutant
+
+
+@mutant()
+def who_crosses_is_shown_by_nobody() -> list[Patch]:
+    """An entity is forgotten by the zone that it left before its new zone tells of it."""
+    real = Border.publish
+
+    def publish(self: Border, zone_arrays: Any, *given: Any) -> list[Feed]:
+        feeds = real(self, zone_arrays, *given)
+        self.arrays().state[shard.border.layout.BORDER_FROZEN :] = 0
+        return feeds
+
+    return [(Border, "publish", publish)]
+
+
+@mutant()
+def feeds_of_every_fourth_tick() -> list[Patch]:
+    """Neighbours are told now and then only, so ghosts are old."""
+    real = Borders.release
+
+    def release(self: Borders, feeds: list[Feed]) -> None:
+        real(self, [feed for feed in feeds if feed.stamp[2] % 4 == 0])
+
+    return [(Borders, "release", release)]
+
+
+@mutant()
+def feeds_leave_before_they_are_committed() -> list[Patch]:
+    """A zone tells its neighbours of a tick that is not in the log yet, and may never be."""
+    from shard.tick_loop import TickLoop
+
+    real = TickLoop._encode
+
+    def encode(self: TickLoop, zone: Any) -> Any:
+        frames, feeds = real(self, zone)
+        self.borders.release(feeds)
+        return frames, []
+
+    return [(TickLoop, "_encode", encode)]
