@@ -150,7 +150,7 @@ def test_what_dies_beyond_the_border_is_gone_everywhere() -> None:
     """A bullet that crosses and then ends is shown frozen by nobody."""
     world = World(program("arena"), 2, 1, ghosts=True)
     joined(world, a=0, b=1)
-    put(world, "a", 2030.0, 100.0)
+    put(world, "a", 1960.0, 100.0)
     put(world, "b", 2300.0, 300.0)
     world.command("a", "steer", mx=1, my=0, fire=1)
     world.command("a", "steer", mx=-1, my=0, fire=0)
