@@ -256,7 +256,7 @@ def encoder_arrays(program: Program, width: float, height: float) -> Any:
 
 
 def border_arrays(program: Program, zone: Any) -> Any:
-    """Return a zone's border arrays: what it remembers of who went and came, and the map of ghosts; no part of its state. zone: its arrays."""
+    """Return the border arrays of a zone with these arrays: who went and who came, and the map of ghosts; no part of its state."""
     game = program.game
     ghosts = sum(e.options["ghosts"] for e in game.entities)
     values: dict[str, Any] = {

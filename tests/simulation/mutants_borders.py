@@ -18,7 +18,7 @@ def who_crosses_is_shown_by_nobody() -> list[Patch]:
 
     def publish(self: Border, zone_arrays: Any, *given: Any) -> list[Feed]:
         feeds = real(self, zone_arrays, *given)
-        self.arrays().state[shard.border.layout.BORDER_FROZEN :] = 0
+        self.arrays(zone_arrays).state[shard.border.layout.BORDER_FROZEN :] = 0
         return feeds
 
     return [(Border, "publish", publish)]
