@@ -52,11 +52,14 @@ class Sights:
         for entity in self._schema.entities:
             for row in zone.rows(entity.name):
                 key = int(row["id"])
-                over = row["dead"] == layout.DEAD_DESPAWNED or (entity.index, key) in gone
-                levels = None if over else tuple(f.level(float(row[f.name])) for f in entity.public)
+                out = (entity.index, key) in gone  # it is shown once more, in the frame that says so
+                over = row["dead"] == layout.DEAD_DESPAWNED or out
+                levels = None if over and not out else tuple(f.level(float(row[f.name])) for f in entity.public)
                 states = self._states.setdefault(key, deque(maxlen=REMEMBERED_STATES))
                 if not states or states[-1][1] != levels:
                     states.append((now_s, levels))
+                if out:
+                    states.append((now_s, None))
                 if entity.index == self._avatar:
                     self._since.setdefault(key, now_s)
                     self._avatars[key] = float(row["x"]), float(row["y"])
