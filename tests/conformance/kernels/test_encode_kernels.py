@@ -40,6 +40,9 @@ def test_an_entity_keeps_its_handle_while_it_lives(ticks: list[list[int]], count
         assert [(int(handle), bool(fresh)) for handle, fresh in answers] == twin.tick(entities)
         for handle, fresh in answers:
             assert handle < 0 or (handles[handle]["born"] == tick) == fresh
+        for entity, (handle, _) in zip(entities, answers, strict=True):
+            if handle >= 0:
+                assert encode.handle_of(state, mapped, ring, handles, entity, tick)[0] == -1, "an entity's first row counts"
         before = int(state[layout.ENC_RING_COUNT])
         encode.end_handles(state, mapped, ring, handles, tick)
         back = range(before, int(state[layout.ENC_RING_COUNT]))
@@ -267,7 +270,7 @@ def encoder(crowd: Crowd, tick: int, out_bytes: int) -> Encoder:
     state, flat, cells, ordered = grid([(x, y) for x, y, _, _ in crowd.points])
     for slot, value in ((layout.ENC_ENTER_STRIDE, enter), (layout.ENC_UPDATE_STRIDE, update), (layout.ENC_EVENT_STRIDE, EVENT),
                         (layout.ENC_OWNER_STRIDE, OWNER), (layout.ENC_EPOCH, 3), (layout.ENC_VIEWERS, len(crowd.viewers)),
-                        (layout.ENC_EVENTS, len(crowd.events))):  # fmt: skip
+                        (layout.ENC_EVENTS, len(crowd.events)), (layout.ENC_OWN_EVENTS, len(crowd.events) // 2)):  # fmt: skip
         state[slot] = value
     handles = np.zeros(64, layout.HANDLE)
     for index, (_, _, changed, new) in enumerate(crowd.points):
@@ -311,7 +314,8 @@ def naive_frames(crowd: Crowd, e: Encoder, tick: int) -> list[tuple[int, bytes]]
         enters, updates, leaves = naive.compare(order, kept, handle, [p[2] for p in crowd.points], [p[3] for p in crowd.points])
         enter, update = int(state[layout.ENC_ENTER_STRIDE]), int(state[layout.ENC_UPDATE_STRIDE])
         told = b""
-        for k, (ex, ey, radius, length) in enumerate(crowd.events):
+        heard_too = not flags & 1  # who gets a keyframe is told of this zone's own events alone
+        for k, (ex, ey, radius, length) in enumerate(crowd.events if heard_too else crowd.events[: len(crowd.events) // 2]):
             if (ex - x) ** 2 + (ey - y) ** 2 <= radius * radius:
                 told += e.event_bytes[k * EVENT : k * EVENT + length].tobytes()
         parts = [
