@@ -53,7 +53,37 @@ async def dashboard(browser: Browser) -> None:
         await page.screenshot(path=IMAGES / "dashboard.png", scale="css")
 
 
-MAKERS: dict[str, Callable[[Browser], Awaitable[None]]] = {"dashboard": dashboard}
+FLIGHT = """() => {  // about in circles, firing, where the most is to be seen
+  let turn = 0;
+  setInterval(() => {
+    const { input } = perdure.game;
+    input.pointed = [[1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0], [-1, -1], [0, -1], [1, -1]][Math.floor(turn++ / 9) % 8];
+    input.firing.mouse = true;
+  }, 50);
+}"""
+CROWDED = "() => [...perdure.client.world.entities.values()].filter((entity) => entity.type === 'ship').length >= 5"
+
+
+async def game(browser: Browser) -> None:
+    """The arena a moment after the shard of the zone was killed."""
+    async with world() as cluster:
+        url = cluster.gateway_urls["gateway-1"].replace("ws://", "http://").removesuffix("/ws")
+        async with Pages(browser).open(url, 1280, 720) as page:
+            await page.fill("#name", "ann")
+            await page.press("#name", "Enter")
+            await page.wait_for_selector("body.playing", state="attached")
+            await page.evaluate(FLIGHT)
+            for _ in range(300):
+                if await page.evaluate(CROWDED):
+                    break
+                await asyncio.sleep(0.1)
+            await cluster.kill(await page.evaluate("() => perdure.client.protocol.map.owners[perdure.client.world.zone]"))
+            await page.wait_for_selector(".toast")
+            await page.wait_for_timeout(900)
+            await page.screenshot(path=IMAGES / "game.png", scale="css")
+
+
+MAKERS: dict[str, Callable[[Browser], Awaitable[None]]] = {"dashboard": dashboard, "game": game}
 
 
 async def main(names: list[str]) -> None:

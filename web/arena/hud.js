@@ -18,6 +18,7 @@ export class Hud {
   constructor() {
     this.status = part("status");
     this.toasts = part("toasts");
+    /** What was told last, oldest first. @type {string[]} */ this.told = [];
     /** @type {Map<string, string>} */ this.written = new Map();
   }
 
@@ -49,6 +50,7 @@ export class Hud {
 
   /** A notice that goes by itself. @param {string} title @param {string} text @param {"good" | "warn" | "bad"} mood */
   toast(title, text, mood) {
+    this.told = [...this.told, `${title}: ${text}`].slice(-20);
     const toast = document.createElement("div");
     toast.className = `toast ${mood}`;
     const heading = document.createElement("strong");
