@@ -1,14 +1,16 @@
 """The simulation's game: traders who walk, drop what they carry and pick up what lies about. Gold and relics are conserved.
 
-A relic is one of a kind, by its serial. Gold is minted when a trader first joins and when a zone opens, and counted.
+A relic is one of a kind, by its serial. Gold is minted when a trader first joins and when a zone opens, and counted. Over borders, by
+effects, traders pick up purses without relics, and throw stones at each other; what was thrown is counted, and what hit or missed.
 """
 
-from perdure import Game, despawn, emit, f64, i8, i64, q, rand, room, spawn, u16, u32
+from perdure import Game, despawn, emit, f64, i8, i64, q, rand, reach, reply, room, spawn, u8, u16, u32
 
 game = Game("bazaar", tick_hz=10, world=(120, 120), interest=60, hysteresis=2.0, grace_s=30.0)
 
 SPEED = 25.0
 REACH = 4.0
+THROW = 20.0
 RELICS = 2
 POISON = 65_535  # rules that fail on a command
 
@@ -23,6 +25,8 @@ class Trader:
     dx: i8
     dy: i8
     wait: i64
+    reload: i64
+    bruises: i64
 
 
 @game.entity(capacity=64)
@@ -50,9 +54,27 @@ class Dropped:
     who: u32
 
 
+@game.effect(source=Trader, target=Purse, capacity=16)
+class Pick:
+    pass
+
+
+@game.effect(source=Purse, target=Trader, capacity=0)
+class Gain:
+    gold: i64
+
+
+@game.effect(source=Trader, target=Trader, capacity=16)
+class Stone:
+    weight: u8
+
+
 @game.totals
 class Totals:
     minted: i64
+    thrown: i64
+    hit: i64
+    missed: i64
     relics: i64
     first_relic: i64
 
@@ -95,6 +117,56 @@ def drop(w, trader: Trader):
     told.who = trader.id & 0xFFFFFFFF
 
 
+@game.across
+def across(w):
+    for trader in w.trader.rows:
+        for purse in w.purse.ghosts:
+            if trader.wait == 0 and purse.relic == 0 and abs(trader.x - purse.x) < REACH and abs(trader.y - purse.y) < REACH:
+                reach(w, w.pick, trader, purse)
+        for other in w.trader.ghosts:
+            if trader.reload == 0 and abs(trader.x - other.x) < THROW and abs(trader.y - other.y) < THROW:
+                stone = reach(w, w.stone, trader, other)
+                stone.weight = 1 + w.tick % 9
+
+
+@game.sends(Stone)
+def stone_thrown(w, trader, stone):
+    if trader.reload > 0:
+        return False
+    trader.reload = 5
+    w.totals.thrown += stone.weight
+    return True
+
+
+@game.takes(Stone)
+def stone_hits(w, trader, stone):
+    trader.bruises += stone.weight
+    w.totals.hit += stone.weight
+
+
+@game.returned(Stone)
+def stone_missed(w, trader, stone):
+    w.totals.missed += stone.weight
+
+
+@game.takes(Pick)
+def purse_picked(w, purse, pick):
+    if purse.relic == 0:
+        gain = reply(w, w.gain, pick)
+        gain.gold = purse.gold
+        despawn(purse)
+
+
+@game.takes(Gain)
+def gained(w, trader, gain):
+    trader.gold += gain.gold
+
+
+@game.returned(Gain)
+def gold_back(w, purse, gain):
+    w.totals.minted -= gain.gold
+
+
 @game.tick
 def tick(w):
     if w.totals.relics == 0:
@@ -103,6 +175,8 @@ def tick(w):
         trader = w.trader.rows[i]
         if trader.wait > 0:
             trader.wait -= 1
+        if trader.reload > 0:
+            trader.reload -= 1
         if w.walk[i].tag == POISON:
             raise ValueError("poison")
         if w.walk[i].given:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from perdure.game.contract import row_dtype
+from perdure.game.contract import effect_dtype, row_dtype
 from perdure.game.portable import unpack_rows
 from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Reseed
 from perdure.ledger.record import chain_digest, unpack_record
@@ -63,7 +63,7 @@ class Checks:
         self.last_seq: Counter[int] = Counter()
         self.violations: list[str] = []
         self.sights = Sights(program.schema, self.fail, lambda: server.machines.now)
-        self.commits = self.snapshots = self.acknowledged = self.handovers = 0
+        self.commits = self.snapshots = self.acknowledged = self.handovers = self.effects = 0
         self._dtype = command_dtype(program.schema.command_payload_bytes)
         self._tag_at = {c.kind: (c.payload.fields or {})["tag"][1] for c in program.schema.commands}
         self.refused: dict[int, Commit] = {}
@@ -255,7 +255,7 @@ class Checks:
         """Nothing moves any more: everybody is in one place, and what there is adds up."""
         data = self.server.store.data
         places: Counter[int] = Counter()
-        gold = minted = 0
+        gold = minted = thrown = arrived = 0
         relics: Counter[int] = Counter()
         dtypes = [(e.name, row_dtype(e)) for e in self.program.game.entities]
 
@@ -271,6 +271,9 @@ class Checks:
             if kept.head.tick != zone.tick or kept.head.digest != zone.digest:
                 self.fail(f"log: zone {number} stands at tick {kept.head.tick} in the ledger; its commits went to {zone.tick}")
             minted += int(zone.totals["minted"][0])
+            thrown += int(zone.totals["thrown"][0])
+            arrived += int(zone.totals["hit"][0]) + int(zone.totals["missed"][0])
+            self.effects += int(zone.totals["hit"][0])
             here = zone.players
             places.update(here["key"][(here["key"] != 0) & (here["departed"] == 0)].tolist())
             for name, _ in dtypes:
@@ -278,6 +281,11 @@ class Checks:
                 count(rows[rows["dead"] == 0])
             for entry_data in [*zone.page, *kept.inbox]:
                 entry = unpack_entry(entry_data)
+                if entry.kind is EntryKind.EFFECT and not zone.passages.has(entry):
+                    effect = self.program.game.effects[entry.type]
+                    rows = unpack_rows(entry.payload, effect_dtype(effect))
+                    gold += int(rows["gold"].sum()) if effect.name == "gain" else 0
+                    arrived += int(rows["weight"].sum()) if effect.name == "stone" else 0
                 if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE):
                     if entry.player:
                         places[entry.player] += 1
@@ -295,6 +303,8 @@ class Checks:
                 self.fail(f"one place: {name} is in {places[player_key(name)]} places")
         if gold != minted:
             self.fail(f"conserved: there is {gold} gold, but {minted} was minted")
+        if thrown != arrived:
+            self.fail(f"effects: stones of weight {thrown} were thrown over borders, {arrived} have hit, missed or are on their way")
         wanted = Counter({(zone + 1) * 1000 + k: 1 for zone in zones_opened for k in range(RELICS)})
         if relics != wanted:
             self.fail(f"conserved: relics missing {sorted((wanted - relics).elements())}, too many {sorted((relics - wanted).elements())}")

@@ -479,5 +479,5 @@ def _search_one(work: tuple[str, int, int]) -> tuple[str, int, str]:
     return (name, outcome.seed - first + 1, outcome.violations[0]) if outcome is not None else (name, 0, "")
 
 
-import_module("tests.simulation.mutants_borders")
-import_module("tests.simulation.mutants_forgetting")  # which adds its own to MUTANTS
+for _more in ("mutants_borders", "mutants_effects", "mutants_forgetting"):
+    import_module(f"tests.simulation.{_more}")  # which adds its own to MUTANTS

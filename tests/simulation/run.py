@@ -84,7 +84,8 @@ def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: 
         violations = [*checks.violations, *(f"{at:.3f} s: unhandled in {name}: {context}" for at, name, context in machines.faults)]
         figures = {
             "commits": checks.commits, "snapshots": checks.snapshots, "acknowledged": checks.acknowledged, "steps": machines.steps,
-            "handovers": checks.handovers, "places": watch.places_looked_at, "ghosts_seen": checks.sights.ghosts_seen,
+            "handovers": checks.handovers, "effects": checks.effects, "places": watch.places_looked_at,
+            "ghosts_seen": checks.sights.ghosts_seen,
             "closes": sum(len(player.closes) for player in crowd), "digests": [truth.replica.digest for truth in checks.zones],
         }  # fmt: skip
         trace = [_line(*line) for line in lines]
