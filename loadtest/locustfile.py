@@ -12,6 +12,7 @@ import sys
 import time
 import zlib
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -20,6 +21,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
+from loadtest.curve import ROWS, Curve
 from loadtest.player import Conductor, Player
 from loadtest.report import Report, bounds_of
 from loadtest.shapes import CHURN, HOTSPOT, KILLS, PATROL, RAMP, SHAPES, STORM, Asked, Shape
@@ -216,6 +218,29 @@ def _choose_shape(environment: Environment, runner: Any = None, **_: Any) -> Non
 def _tell_cost(**_: Any) -> None:
     if PlayerUser.conductor is not None and PlayerUser.conductor.snapshots:
         print(f"loadtest: the players of this process took {PlayerUser.conductor.cost()}", file=sys.stderr)
+
+
+@events.test_start.add_listener
+def _begin_curve(environment: Environment, **_: Any) -> None:
+    """Beside Locust's report lies what players felt over their number; the process that leads sees all of them."""
+    options, runner = environment.parsed_options, environment.runner
+    if options is None or not options.html_file or runner is None or isinstance(runner, WorkerRunner):
+        return
+    curve = Curve()
+
+    def look() -> None:
+        while True:
+            gevent.sleep(1.0)
+            rows = {row: environment.stats.get(row, "player").get_current_response_time_percentile(0.99) for row in ROWS}
+            curve.add(runner.user_count, {row: float(value) for row, value in rows.items() if value is not None})
+
+    looking = gevent.spawn(look)
+
+    def write(**_: Any) -> None:
+        looking.kill()
+        Path(options.html_file).with_name(f"{Path(options.html_file).stem}-players.svg").write_text(curve.picture())
+
+    environment.events.test_stop.add_listener(write)
 
 
 @events.quitting.add_listener

@@ -1,0 +1,22 @@
+"""What players felt is drawn over how many there were."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as ET
+
+from loadtest.curve import ROWS, Curve
+
+
+def test_each_number_of_players_is_one_point_of_each_row() -> None:
+    curve = Curve()
+    curve.add(0, {ROWS[0]: 1.0})  # before anybody came
+    for players, effect in ((10, 50.0), (10, 70.0), (20, 90.0)):
+        curve.add(players, {ROWS[0]: effect, ROWS[1]: 5.0})
+    curve.add(30, {ROWS[0]: 120.0})
+    picture = ET.fromstring(curve.picture())
+    lines = [line.attrib["points"].split() for line in picture.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert [len(points) for points in lines] == [3, 2]
+
+
+def test_a_run_without_samples_is_an_empty_picture() -> None:
+    assert ET.fromstring(Curve().picture()).tag.endswith("svg")
