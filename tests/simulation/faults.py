@@ -14,6 +14,7 @@ from perdure.ledger.memory_store import StoredData
 from perdure.ledger.record import blob_digest
 from tests.simulation.clock import Process
 from tests.simulation.cluster import Cluster, next_program, program
+from tests.simulation.late_owner import plan_late_owner
 from tests.simulation.ledger_server import HOST
 from tests.simulation.players import Player
 
@@ -34,6 +35,8 @@ MIGRATION_STEPS = ("intend", "successor_ready", "view", "assign")
 """Calls of the ledger that a migration goes through."""
 QUIET = frozenset(["clock_jump", "gateway_change", "reconnect_storm", "second_device"])
 """Faults in which no member is silent: nobody may be put out for them."""
+BY_NAME = frozenset(["late_owner"])
+"""Faults that a run has only where they are asked for."""
 CALM_S, MENDED_S = 7.0, 4.0
 """How long before and after the ledger forgets no other fault begins: owners must live to tell it."""
 
@@ -54,7 +57,7 @@ class Faults:
             name.removeprefix("_do_"): getattr(self, name) for name in sorted(dir(type(self))) if name.startswith("_do_")
         }
         self.spare_until_s = 0.0
-        names = list(kinds or every)
+        names = list(kinds or sorted(every.keys() - BY_NAME))
         if not kinds:  # a run has a few kinds of faults, many times each, so that unusual combinations come up
             names = self.random.sample(names, self.random.randint(2, 6))
         chosen = [self._guarded(name, every[name]) for name in names]
@@ -79,7 +82,7 @@ class Faults:
         if name == "evict" and arguments[1] in self.cluster.machines.processes:  # the run's end kills the shards
             self.cluster.checks.fail(f"leases: {process.name} has put out {arguments[1]}, which was never silent")
 
-    def _say(self, kind: str, what: str) -> None:
+    def say(self, kind: str, what: str) -> None:
         self.counts[kind] += 1
         self.happened.append((self.cluster.machines.now, f"{kind}: {what}"))
 
@@ -113,7 +116,7 @@ class Faults:
         if name is None:
             return
         back_s = self._for(4.0)
-        self._say(f"kill {name.split('-')[0]}", f"{name}, back after {back_s:.2f} s")
+        self.say(f"kill {name.split('-')[0]}", f"{name}, back after {back_s:.2f} s")
         self.cluster.machines.processes[name].kill()
         self._then(back_s, lambda: self.cluster.start_if_gone(name))
 
@@ -137,7 +140,7 @@ class Faults:
             return
         names = [name for kind in ("coordinator", "gateway", "shard") for name in cluster.alive(kind)]
         away_s = self._for(2.0)
-        self._say("power cut", f"{len(names)} processes and the ledger, away for {away_s:.2f} s")
+        self.say("power cut", f"{len(names)} processes and the ledger, away for {away_s:.2f} s")
         for name in names:
             cluster.machines.processes[name].kill()
         server.crash()
@@ -155,7 +158,7 @@ class Faults:
         if process.stopped:
             return
         for_s = self._for(5.0)
-        self._say(f"stop {name.split('-')[0]}", f"{name} for {for_s:.2f} s")
+        self.say(f"stop {name.split('-')[0]}", f"{name} for {for_s:.2f} s")
         process.stop()
         self._then(for_s, process.go_on)
 
@@ -164,7 +167,7 @@ class Faults:
         name = self._one("shard")
         if name is None:
             return
-        self._say("drain shard", name)
+        self.say("drain shard", name)
         self.cluster.machines.processes[name].signal(15)
         self._then(self._for(6.0), lambda: self.cluster.start_if_gone(name))
 
@@ -172,7 +175,7 @@ class Faults:
         name = self._one("gateway")
         if name is None:
             return
-        self._say("restart gateway", name)
+        self.say("restart gateway", name)
         machines = self.cluster.machines
         process = machines.processes[name]
         process.signal(15)
@@ -189,10 +192,10 @@ class Faults:
         """One more shard; it is drained later, if it lives so long."""
         name = f"shard-{10 + self.random.randrange(3)}"
         if name in self.cluster.machines.processes:
-            self._say("scale", f"{name} is to leave")
+            self.say("scale", f"{name} is to leave")
             self.cluster.machines.processes[name].signal(15)
             return
-        self._say("scale", f"{name} comes")
+        self.say("scale", f"{name} comes")
         self.cluster.start_if_gone(name)
 
     def _do_upgrade(self) -> None:
@@ -209,12 +212,12 @@ class Faults:
         cluster.start_if_gone(new)
         old = [name for name in alive if cluster.build_of(name) != later.build]
         if not old:
-            self._say("upgrade", f"{new} comes")
+            self.say("upgrade", f"{new} comes")
             return
         name, drain_s, back_s = self.random.choice(old), self._for(3.0), self._for(9.0)
         victim = self.random.choice((name, new, "", "", ""))
         kill_s = min(drain_s + self.random.uniform(0.0, 1.0), max(drain_s, self.last_s - machines.now))
-        self._say(
+        self.say(
             "upgrade", f"{new} comes, {name} is drained after {drain_s:.2f} s{f', {victim} killed at {kill_s:.2f} s' if victim else ''}"
         )
         self._then(drain_s, lambda: machines.processes[name].signal(15) if name in machines.processes else None)
@@ -246,7 +249,7 @@ class Faults:
         if pause_s < 1.5 or self.scaling:
             return
         self.scaling = True
-        self._say("scale 1 6 2", f"a step every {pause_s:.2f} s")
+        self.say("scale 1 6 2", f"a step every {pause_s:.2f} s")
 
         def shrink(count: int) -> None:
             for name in self.random.sample(names := cluster.alive("shard"), max(len(names) - count, 0)):
@@ -301,7 +304,7 @@ class Faults:
             if leader is None or leader.stopped:
                 return
             for_s = self._for(5.0)
-            self._say("leader in migration", f"{name}: {harm} at {step} for {for_s:.2f} s")
+            self.say("leader in migration", f"{name}: {harm} at {step} for {for_s:.2f} s")
             if harm == "kill":
                 leader.kill()
                 self._then(for_s, lambda: cluster.start_if_gone(name))
@@ -340,7 +343,7 @@ class Faults:
         one, other, what = self._two()
         if what:
             for_s = self._for(4.0)
-            self._say("partition", f"{what} for {for_s:.2f} s")
+            self.say("partition", f"{what} for {for_s:.2f} s")
             self._cut(one, other, for_s, True)
 
     def _do_one_way(self) -> None:
@@ -349,14 +352,14 @@ class Faults:
             for_s = self._for(4.0)
             if self.random.random() < 0.5:
                 one, other = other, one
-            self._say("one way", f"{what} ({one} is not heard) for {for_s:.2f} s")
+            self.say("one way", f"{what} ({one} is not heard) for {for_s:.2f} s")
             self._cut(one, other, for_s, False)
 
     def _do_flapping(self) -> None:
         one, other, what = self._two()
         if not what:
             return
-        self._say("flapping", what)
+        self.say("flapping", what)
         at = 0.0
         for _ in range(self.random.randint(3, 10)):
             at += self.random.uniform(0.05, 0.5)
@@ -367,14 +370,14 @@ class Faults:
     def _do_reset(self) -> None:
         one, other, what = self._two()
         if what and HOST not in (one, other):
-            self._say("reset", f"{what}: {self.cluster.network.reset(one, other)} connections")
+            self.say("reset", f"{what}: {self.cluster.network.reset(one, other)} connections")
 
     def _do_slow_host(self) -> None:
         name = self._one("shard", "gateway", "coordinator", "player")
         if name is None:
             return
         host, network, for_s = self.cluster.host_of(name), self.cluster.network, self._for(5.0)
-        self._say("slow host", f"{name} for {for_s:.2f} s")
+        self.say("slow host", f"{name} for {for_s:.2f} s")
         network.slow[host] = self.random.uniform(0.01, 0.3)
         self._then(for_s, lambda: network.slow.__delitem__(host) if host in network.slow else None)
 
@@ -385,7 +388,7 @@ class Faults:
         if not server.up:
             return
         for_s = self._for(3.0)
-        self._say("ledger restart", f"away for {for_s:.2f} s, with all that it held")
+        self.say("ledger restart", f"away for {for_s:.2f} s, with all that it held")
         server.crash()
         self._then(for_s, server.start)
 
@@ -409,7 +412,7 @@ class Faults:
         def strike(kept: object) -> None:
             if not server.up or not self.cluster.zones_run():
                 return
-            self._say(kind, f"what it held {age_s:.3f} s ago, after {away_s:.2f} s")
+            self.say(kind, f"what it held {age_s:.3f} s ago, after {away_s:.2f} s")
             server.crash()
             machines.later(away_s, server.start, kept)
             if storms:  # those who break off come back to a server that knows little yet
@@ -423,28 +426,31 @@ class Faults:
     def _do_ledger_empty(self) -> None:
         self._forget("ledger empty", lambda age_s: StoredData())
 
+    def _do_late_owner(self) -> None:
+        plan_late_owner(self)
+
     def _do_ledger_hangs(self) -> None:
         server, for_s = self.cluster.server, self._for(4.0)
-        self._say("ledger hangs", f"for {for_s:.2f} s")
+        self.say("ledger hangs", f"for {for_s:.2f} s")
         server.hang()
         self._then(for_s, server.go_on)
 
     def _do_ledger_slow(self) -> None:
         server, for_s = self.cluster.server, self._for(5.0)
         server.slow_s = self.random.uniform(0.005, 0.2)
-        self._say("ledger slow", f"{server.slow_s:.3f} s a call for {for_s:.2f} s")
+        self.say("ledger slow", f"{server.slow_s:.3f} s a call for {for_s:.2f} s")
         self._then(for_s, lambda: setattr(server, "slow_s", 0.0))
 
     def _do_ledger_refuses(self) -> None:
         server, for_s = self.cluster.server, self._for(3.0)
-        self._say("ledger refuses", f"writes for {for_s:.2f} s")
+        self.say("ledger refuses", f"writes for {for_s:.2f} s")
         server.refuses = "OOM command not allowed when used memory > 'maxmemory'"
         self._then(for_s, lambda: setattr(server, "refuses", ""))
 
     def _do_lost_replies(self) -> None:
         server, for_s = self.cluster.server, self._for(3.0)
         server.lost_replies = self.random.choice((0.02, 0.2))
-        self._say("lost replies", f"{server.lost_replies:.0%} for {for_s:.2f} s")
+        self.say("lost replies", f"{server.lost_replies:.0%} for {for_s:.2f} s")
         self._then(for_s, lambda: setattr(server, "lost_replies", 0.0))
 
     def _damage_log(self, kind: str, damaged: Callable[[LoggedRecord], LoggedRecord | None]) -> None:
@@ -464,7 +470,7 @@ class Faults:
             changed = damaged(whole)
             if changed is not None:
                 zone.log[tick] = changed
-            self._say(kind, f"tick {tick} of zone {number} for {for_s:.2f} s; {owner.name} dies")
+            self.say(kind, f"tick {tick} of zone {number} for {for_s:.2f} s; {owner.name} dies")
             damages[number] = tick
             owner.kill()
             self._then(for_s, lambda number=number, whole=whole: self._mend_log(number, whole))
@@ -500,7 +506,7 @@ class Faults:
                 blob = bytearray(zone.blobs[newest.tick, newest.epoch])
                 blob[self.random.randrange(len(blob))] ^= 1 << self.random.randrange(8)
                 zone.blobs[newest.tick, newest.epoch] = bytes(blob)
-                self._say("corrupt checkpoint", f"zone {number} at tick {newest.tick}")
+                self.say("corrupt checkpoint", f"zone {number} at tick {newest.tick}")
 
     # --- clocks and players ---------------------------------------------------------------------------------------
 
@@ -508,28 +514,28 @@ class Faults:
         name = self._one("shard", "gateway", "coordinator")
         if name is not None:
             skew = self.random.choice((-3600.0, 3600.0, -1.0, 30.0))
-            self._say("clock jump", f"{name} by {skew:+.0f} s")
+            self.say("clock jump", f"{name} by {skew:+.0f} s")
             self.cluster.machines.processes[name].wall_skew_s += skew
 
     def _do_second_device(self) -> None:
         player = self.random.choice(self.crowd)
-        self._say("second device", player.name)
+        self.say("second device", player.name)
         player.log_in_elsewhere(self._for(3.0))
 
     def _do_poison(self) -> None:
         player = self.random.choice(self.crowd)
-        self._say("poison", f"{player.name} sends a command that the rules fail on")
+        self.say("poison", f"{player.name} sends a command that the rules fail on")
         player.send_poison()
 
     def _do_gateway_change(self) -> None:
         """Some players' sockets break with commands in flight; they come back at another gateway."""
         some = self.random.sample(self.crowd, self.random.randint(1, len(self.crowd)))
-        self._say("gateway change", ", ".join(player.name for player in some))
+        self.say("gateway change", ", ".join(player.name for player in some))
         for player in some:
             player.change_gateway()
 
     def _do_reconnect_storm(self) -> None:
-        self._say("reconnect storm", "every player's socket breaks")
+        self.say("reconnect storm", "every player's socket breaks")
         for player in self.crowd:
             if player.client is not None:
                 for gateway in self.cluster.alive("gateway"):

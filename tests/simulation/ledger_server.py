@@ -36,6 +36,8 @@ class LedgerServer:
         self.hangs = False
         self.refuses = ""
         self.slow_s = 0.0
+        self.deaf_to: dict[str, frozenset[str]] = {}
+        """process -> calls of it that get lost on the way here, as on a connection of its own that hangs"""
         self.lost_replies = 0.0
         """Probability with which the answer to a call that took effect gets lost."""
         self.on_commit: list[Callable[[Process, Commit, CommitAnswer], None]] = []
@@ -49,7 +51,7 @@ class LedgerServer:
 
     def handle(self, client: RemoteLedger, name: str, arguments: tuple[Any, ...], reply: Callable[[Any, Exception | None], None]) -> None:
         """A request has come; `reply` sends the answer on its way."""
-        if not self.up:
+        if not self.up or name in self.deaf_to.get(client.process.name, ()):
             return
         if self.hangs:
             self._waiting.append(lambda: self.handle(client, name, arguments, reply))

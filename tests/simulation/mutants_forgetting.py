@@ -11,8 +11,10 @@ from gateway.admission import Admission
 from perdure.ledger.ledger import ClusterView, PlayerInZone, Reseed
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
-from perdure.wire.entries import Entry
+from perdure.wire.entries import Entry, EntryKind
+from shard.kernels.layout import META_INPUTS
 from shard.service import ShardService
+from shard.zone import Zone
 from tests.simulation.clock import Patch
 from tests.simulation.mutants import mutant
 
@@ -91,3 +93,18 @@ def gateways_say_nothing_again() -> list[Patch]:
         return None
 
     return [(Admission, "restate", restate)]
+
+
+@mutant("late_owner")
+def who_comes_to_an_older_body_keeps_its_number() -> list[Patch]:
+    """A zone that has a body of the player already takes the session of who comes in, and nothing else."""
+    real = Zone._read_page
+
+    def read_page(self: Zone) -> None:
+        real(self)
+        hops = {int(place["key"]): int(place["hop"]) for place in self.players if place["departed"] == 0}
+        for row in self.arrays.inputs[: self.arrays.meta[META_INPUTS]]:
+            if row["kind"] in (EntryKind.JOIN, EntryKind.ARRIVE) and int(row["player"]) in hops:
+                row["hop"] = hops[int(row["player"])]
+
+    return [(Zone, "_read_page", read_page)]

@@ -27,6 +27,10 @@ class Player:
         self.tag = number * 4096
         self.last_heard_s = self.last_ack_s = 0.0
         self.closes: list[tuple[float, str]] = []
+        self.out_until_s = 0.0
+        """Leave, and do not come in before."""
+        self.heading: tuple[int, int] | None = None
+        """Walk this way, and do not come back."""
         self.resting = False
         """Set at the end of a run: play on, but send no more."""
         self.process = cluster.machines.spawn(self.name, cluster.host_of(self.name), self.main)
@@ -35,6 +39,7 @@ class Player:
 
     async def main(self) -> None:
         while True:
+            await asyncio.sleep(max(0.0, self.out_until_s - self.cluster.machines.now))
             urls = self.cluster.urls()
             self.random.shuffle(urls)
             self.client = Client(urls, lambda: make_token(SECRET, self.name, 600.0), on_message=self._received, connect_timeout_s=5.0)
@@ -103,6 +108,9 @@ class Player:
                 raise client.ended
             if self.resting:
                 continue
+            if self.out_until_s > self.cluster.machines.now:
+                await client.leave(10.0)
+                return
             chance = self.random.random()
             if chance < 0.01:
                 client.drop_socket()
@@ -115,7 +123,10 @@ class Player:
             await client.leave(10.0)
 
     async def _command(self, client: Client, drop: bool, tag: int) -> None:
-        values: dict[str, Any] = {} if drop else {"dx": self.random.randint(-1, 1), "dy": self.random.randint(-1, 1)}
+        dx, dy = self.random.randint(-1, 1), self.random.randint(-1, 1)
+        if self.heading is not None:
+            dx, dy = self.heading
+        values: dict[str, Any] = {} if drop else {"dx": dx, "dy": dy}
         try:
             seq = await client.command("drop" if drop else "walk", tag=tag, **values)
         except (ClientClosed, CommandRefused, OutcomeUnknown, ProtocolError):

@@ -126,12 +126,18 @@ class Watch:
         places: dict[int, list[int]] = {}
         for number, truth in enumerate(self.checks.zones):
             here = truth.replica.players
-            for key in here["key"][(here["key"] != 0) & (here["departed"] == 0)].tolist():
-                places.setdefault(key, []).append(number)
+            bodies = dict(here[["key", "hop"]][(here["key"] != 0) & (here["departed"] == 0)].tolist())
             kept = data.zones.get(number)
-            for entry in map(unpack_entry, [*truth.replica.page, *(kept.inbox if kept is not None else ())]):
-                if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE) and entry.player:
+            coming = [unpack_entry(entry) for entry in (*truth.replica.page, *(kept.inbox if kept is not None else ()))]
+            for entry in coming:  # what is left over of a player goes when the zone hears of its later move, here or elsewhere
+                if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE, EntryKind.MOVED) and bodies.get(entry.player, entry.hop) < entry.hop:
+                    del bodies[entry.player]
+            moved = {entry.player: entry.hop for entry in coming if entry.kind is EntryKind.MOVED}
+            for entry in coming:
+                if entry.kind in (EntryKind.JOIN, EntryKind.ARRIVE) and entry.player and entry.hop > moved.get(entry.player, -1):
                     places.setdefault(entry.player, []).append(number)
+            for key in bodies:
+                places.setdefault(key, []).append(number)
         self.places_looked_at += 1
         for key, record in data.players.items():
             found, said = places.pop(key, []), [] if record.place == LOBBY else [record.place]
