@@ -33,18 +33,3 @@ def feeds_of_every_fourth_tick() -> list[Patch]:
         real(self, [feed for feed in feeds if feed.stamp[2] % 4 == 0])
 
     return [(Borders, "release", release)]
-
-
-@mutant()
-def feeds_leave_before_they_are_committed() -> list[Patch]:
-    """A zone tells its neighbours of a tick that is not in the log yet, and may never be."""
-    from shard.tick_loop import TickLoop
-
-    real = TickLoop._encode
-
-    def encode(self: TickLoop, zone: Any) -> Any:
-        frames, feeds = real(self, zone)
-        self.borders.release(feeds)
-        return frames, []
-
-    return [(TickLoop, "_encode", encode)]
