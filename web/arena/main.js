@@ -40,6 +40,13 @@ function closeMenu() {
   canvas.focus({ preventScroll: true });
 }
 
+/** A browser may close a dialog at Escape whatever the page says. */
+function menuClosed() {
+  if (menu.open) return;
+  if (game) closeMenu();
+  else openMenu();
+}
+
 /** @param {string} name @param {string} resume */
 async function enter(name, resume) {
   tell("Connecting…");
@@ -90,6 +97,7 @@ menu.addEventListener("cancel", (event) => {
   event.preventDefault();
   if (game) closeMenu();
 });
+menu.addEventListener("close", menuClosed);
 addEventListener("keydown", (event) => {
   if (event.code === "Escape" && game && !menu.open) {
     event.preventDefault();
