@@ -61,7 +61,11 @@ BENCHES: dict[str, tuple[tuple[str, ...], tuple[Row, ...]]] = {
     "migration": (("--migrations", "10"), (Row("gap_ms_p99", "ms, p99", 100),)),
     "crossing": (("--crossings", "500"), (Row("gap_ms_p99", "ms, p99", 100),)),
     "seam": (
-        ("--seconds", "5"), (Row("older_across_ms_p99", "ms older, p99", 100.0), Row("views_without_the_other", "views lacking one", 0.0)),
+        ("--seconds", "5", "--shots", "1000"),
+        (
+            Row("older_across_ms_p99", "ms older, p99", 100.0), Row("views_without_the_other", "views lacking one", 0.0),
+            Row("damage_delta", "damage, delta", 0.0), Row("coins_delta", "coins, delta", 0.0),
+        ),
     ),
     "zombie": (("--rounds", "2"), (Row("blackout_ms_p99", "ms, p99", 2000),)),
 }  # fmt: skip

@@ -3,6 +3,9 @@
 Part "age": pairs of players stand side by side, some with the border of two shards between them, some within one zone. Of each state of a
 player that the other is shown, its age is how much earlier the player itself was shown it. Across the border it may be up to two
 ticks older than within a zone (p99), and nobody may be missing from a neighbour's view.
+
+Part "effects": players on both sides shoot at each other and race for coins over the border while shards are killed. Each coin is taken
+once, and the damage that was sent is what was dealt, came back, or is on its way.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._playing import console, percentiles
+from benchmarks._seam_effects import effects
 from perdure.cli.local_cluster import LocalCluster
 from perdure.client.connection import Client
 from perdure.client.protocol import Received
@@ -64,23 +68,33 @@ class Watcher:
         return [at - self.other.own_at[steps] for at, steps in self.shown if steps in self.other.own_at]
 
 
-def run(pairs: int = 8, seconds: float = 20.0, shards: int = 2) -> dict[str, Any]:
-    """Watch `pairs` pairs across the border, and as many within a zone, for `seconds`."""
-    return asyncio.run(_run(pairs, seconds, shards))
+def run(
+    pairs: int = 8, seconds: float = 20.0, shards: int = 2, duels: int = 16, shots: int = 10_000, kill_every_s: float = 5.0, seed: int = 1
+) -> dict[str, Any]:
+    """Watch `pairs` pairs across the border, and as many within a zone, for `seconds`; then let `duels` pairs fight over the border.
+
+    They fight until `shots` are sent. pairs or duels 0: that part is left out.
+    """
+    return asyncio.run(_run(pairs, seconds, shards, (duels, shots, kill_every_s, seed)))
 
 
-async def _run(pairs: int, seconds: float, shards: int) -> dict[str, Any]:
+async def _run(pairs: int, seconds: float, shards: int, fight: tuple[int, int, float, int]) -> dict[str, Any]:
+    age = await _watched(pairs, seconds, shards) if pairs else {"passed": True}
+    fought = await effects(*fight) if fight[0] else {"effects_passed": True}
+    return {**age, **fought, "passed": age["passed"] and fought["effects_passed"]}
+
+
+async def _watched(pairs: int, seconds: float, shards: int) -> dict[str, Any]:
     cluster = LocalCluster(shards=shards, zones="2x1", game=FIELD, settings={"rebalance": "0"})
     try:
         with console.status("a cluster"):
             await cluster.start()
-        age = await _age(cluster, pairs, seconds)
+        return await _age(cluster, pairs, seconds)
     except BaseException:
         cluster.keep_folder()  # its logs tell what happened
         raise
     finally:
         await cluster.stop()
-    return {**age, "passed": age["passed"]}
 
 
 # --- age ------------------------------------------------------------------------------------------------------------
