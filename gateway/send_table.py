@@ -1,6 +1,6 @@
 """The table of sends: for each session the little that a plain frame needs, where compiled code finds it.
 
-Owns the rows and the compiled loop (gateway.kernels.sends), which it loads in a thread of its own. A row is armed while nothing but the
+Owns the rows and the compiled loop (gateway.kernels.sends), which service hands it once it is loaded. A row is armed while nothing but the
 next frame of its route is to be written: the socket is plain, its transport holds nothing back, the session is not muted. Whatever changes
 one of these disarms it first, and a socket is disarmed before its transport closes: its number may be another client's right after. What
 the loop learned of a session meanwhile (acknowledgements, that frames came) the session reads when it needs it. Never decides what is sent.
@@ -9,21 +9,16 @@ Called by fanout and websocket_server; without compiled code no row is ever arme
 
 from __future__ import annotations
 
-import asyncio
 import os
 import struct
-import time
 from collections.abc import Callable
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-import structlog
 
 from gateway.session import Session
 from perdure.wire.link import RELEASE_STRUCT
-
-log = structlog.get_logger("gateway.sends")
 
 SEND_ROW: np.dtype[np.void] = np.dtype(
     [("slot", "<u4"), ("armed", "<u4"), ("descriptor", "<i4"), ("route", "<u4"),
@@ -48,6 +43,10 @@ class SendTable:
         self._mask = capacity - 1
         self._left = np.zeros((64, 2), np.int64)
         self._send: SendRelease | None = None
+
+    def use(self, send: SendRelease) -> None:
+        """Have this compiled loop send from now on."""
+        self._send = send
 
     @property
     def compiled(self) -> bool:
@@ -113,17 +112,6 @@ class SendTable:
         raw.flags.writeable = False  # whatever it came in: another type would be compiled for, and everybody would wait
         over = self._send(self._rows, route, raw, RELEASE_STRUCT.size, count, self._left)
         return self._left[:over].tolist() if over else []
-
-    async def load(self) -> None:
-        """Load the compiled loop, or compile it; where that cannot be, say so, once."""
-        began_s = time.monotonic()
-        try:
-            self._send = await asyncio.to_thread(compile_sends)
-        except Exception as error:  # noqa: BLE001 - whatever keeps a compiler from its work, the gateway has its own loop
-            log.warning("sends_not_compiled", why=" ".join(str(error).split())[:200], mend="snapshots are sent all the same, at more cost; "
-                        "set PERDURE_CACHE_DIR to a folder that can be written, or compiled_sends to false")  # fmt: skip
-        else:
-            log.info("sends_compiled", took_ms=round(1000 * (time.monotonic() - began_s)))
 
 
 def compile_sends() -> SendRelease:

@@ -211,7 +211,7 @@ class Cluster:
     def start_gateway(self, name: str) -> None:
         host = self.host_of(name)
         settings = _settings(GatewaySettings, name=name, host=host, port=GATEWAY_PORT, development=True, secret=SECRET,
-                             compiled_sends=False)  # fmt: skip
+                             compiled_sockets=False)  # fmt: skip
 
         async def main() -> int:
             return await gateway.service.serve_gateway(settings, remote_ledger(self.server, process))

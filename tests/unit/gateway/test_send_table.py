@@ -5,7 +5,6 @@ And what only the compiled ones could get wrong: a socket's number that belongs 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import socket
@@ -19,12 +18,13 @@ from hypothesis import strategies as st
 from gateway.fanout import Fanout
 from gateway.kernels import sends as kernels
 from gateway.metrics import GatewayCounters
-from gateway.send_table import SEND_ROW, SendTable
+from gateway.send_table import SEND_ROW, SendTable, compile_sends
 from gateway.session import Session
 from gateway.world_rules import SessionLimits, WorldRules
 from perdure.wire.client_messages import encode_command, encode_hello
 from perdure.wire.link import RELEASE_ENTRY, RELEASE_STRUCT
 from perdure.wire.opcodes import SnapshotFlag
+from tests.unit.gateway.cluster_double import cluster
 from tests.unit.gateway.session_bench import LinkDouble
 from tests.unit.wire.naive_snapshot import TOY
 
@@ -92,8 +92,7 @@ class Side:
         self.performed: list[Any] = []
         self.fanout = Fanout(self.counters, self.perform, SendTable(PLAYERS))
         if compiled:
-            asyncio.run(self.fanout.sends.load())
-            assert self.fanout.sends.compiled
+            self.fanout.sends.use(compile_sends())
         self.links = [LinkDouble("a"), LinkDouble("b")]
         self.sockets = [SocketDouble(self, buffer_bytes) for _ in range(PLAYERS)]
         for number, one in enumerate(self.sockets):
@@ -322,22 +321,21 @@ def test_slots_pass_over_rows_that_are_taken_and_serve_who_has_none() -> None:
     assert not sends.is_free(made[0].slot)
 
 
-async def test_without_a_compiler_the_loop_does_all_and_says_so_once(
+async def test_without_a_compiler_a_gateway_works_all_the_same_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken() -> Any:
         raise RuntimeError("no writable folder for compiled kernels; set PERDURE_CACHE_DIR to one")
 
-    monkeypatch.setattr("gateway.send_table.compile_sends", broken)
-    side = Side(compiled=False)
-    await side.fanout.sends.load()
-    assert not side.fanout.sends.compiled
-    printed = [line for line in capsys.readouterr().out.splitlines() if "sends_not_compiled" in line]
+    monkeypatch.setattr("gateway.service.compile_sends", broken)
+    async with cluster() as c, c.client("anna") as anna:
+        for _ in range(3):
+            await anna.command("steer", mx=1)
+        assert not c.gateway.fanout.sends.compiled
+        assert c.gateway.endpoint.receives is None
+        assert c.gateway.counters.frames_out > 0 and c.gateway.counters.frames_left_over == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if "sockets_not_compiled" in line]
     assert len(printed) == 1 and "set PERDURE_CACHE_DIR" in printed[0]
-    plain(side, 1, flags=KEYFRAME)
-    plain(side, 2)
-    assert side.counters.frames_out == 2 * PLAYERS and side.counters.frames_left_over == 0
-    side.close()
 
 
 def test_the_row_is_what_the_kernel_takes() -> None:
