@@ -524,7 +524,7 @@ async def test_sigterm_ends_with_zero() -> None:
         "async def main():\n"
         "    ledger = MemoryLedger()\n"
         "    await ledger.init_world(world_of())\n"
-        "    return await serve_gateway(GatewaySettings(port=0, development=True), ledger)\n"
+        "    return await serve_gateway(GatewaySettings(port=0, development=True, compiled_sockets=False), ledger)\n"
         "sys.exit(uvloop.run(main()))\n"
     )
     process = await asyncio.create_subprocess_exec(
