@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 LENGTH = struct.Struct("<I")
+_HEAD = struct.Struct("<IB")
 MAX_LINK_FRAME = 16 << 20
 
 
@@ -73,9 +74,8 @@ class Release:
 
 
 def pack_frame(type_: LinkType, *parts: bytes | memoryview) -> bytes:
-    """Return one link frame; parts are joined."""
-    body = b"".join(parts)
-    return LENGTH.pack(len(body) + 1) + bytes((type_,)) + body
+    """Return one link frame; parts (of bytes) are joined, in one copy."""
+    return b"".join((_HEAD.pack(sum(map(len, parts)) + 1, type_), *parts))
 
 
 def pack_commands(zone: int, rows: npt.NDArray[np.void]) -> bytes:
@@ -138,25 +138,31 @@ def peer_proof(secret: bytes, nonce: bytes, number: int) -> bytes:
 class FrameReader:
     """Cuts a byte stream into link frames. `feed` bytes, then iterate; what is incomplete waits for more."""
 
-    __slots__ = ("_pending",)
+    __slots__ = ("_needed", "_pending")
 
     def __init__(self) -> None:
         self._pending = bytearray()
+        self._needed = 0
+        """Bytes without which `_pending` is no frame: a big one comes in many pieces, and is copied once."""
 
     def feed(self, data: bytes) -> Iterator[tuple[LinkType, memoryview]]:
         """Yield (type, body) of every complete frame; raises ValueError on a frame over MAX_LINK_FRAME."""
         pending = self._pending
         if pending:
             pending += data
+            if len(pending) < self._needed:
+                return
             data = bytes(pending)
             pending.clear()
         view = memoryview(data)
         at, total = 0, len(data)
+        self._needed = 4
         while total - at >= 4:
             (length,) = LENGTH.unpack_from(view, at)
             if not 1 <= length <= MAX_LINK_FRAME:
                 raise ValueError(f"a link frame of {length} bytes; 1 to {MAX_LINK_FRAME} are allowed")
             if total - at - 4 < length:
+                self._needed = 4 + length
                 break
             yield LinkType(view[at + 4]), view[at + 5 : at + 4 + length]
             at += 4 + length
