@@ -226,7 +226,7 @@ def encoder_arrays(program: Program, width: float, height: float) -> Any:
     handles = min(total + total // 4 + 64, 65_535)
     events = 2 * sum(v.options["capacity"] for v in game.events)  # own ones, and those that neighbours told of
     columns, rows = grid_shape(game, width, height)
-    enter = max(9 + e.public_bytes for e in schema.entities)
+    enter = max(e.enter_bytes for e in schema.entities)
     update = max(2 + e.mask_bytes + e.public_bytes for e in schema.entities)
     event = max([1 + v.wire_bytes for v in schema.events], default=1)
     fields = max(len(e.public) for e in schema.entities)

@@ -67,6 +67,7 @@ def _encode_entity(name: str, index: int, public: tuple[FieldSchema, ...], mask_
     own = "        if row.player >= 0 and first == 0:\n            sights[row.player].flat = n\n" if avatar else ""
     levels = "".join(f"        now[{k}] = {_level(f, 'row')}\n" for k, f in enumerate(public))
     enter = "".join(f"        at = put_level(enter_bytes, at, now[{k}], {f.wire_bytes})\n" for k, f in enumerate(public))
+    key = "        at = put_level(enter_bytes, at, np.int64(row.key), 8)\n" if avatar else ""
     update = "".join(
         f"        if fresh or levels[handle, {k}] != now[{k}]:\n"
         f"            update_bytes[start + 2 + {k // 8}] |= np.uint8({1 << (k % 8)})\n"
@@ -92,7 +93,7 @@ def flatten_{name}(state, mapped, ring, handles, levels, flat, enter_bytes, upda
         one.handle = handle
 {own}{levels}        start = n * state[ENC_ENTER_STRIDE]
         at = put_enter_header(enter_bytes, start, handle, {index}, row.id)
-{enter}        one.enter_length = at - start
+{key}{enter}        one.enter_length = at - start
         start = n * state[ENC_UPDATE_STRIDE]
         at = put_level(update_bytes, start, handle, 2)
 {clear}        at = start + {2 + mask_bytes}

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from perdure.game.schema import ENTER_HEADER, EntitySchema, FieldSchema, Schema
+from perdure.game.schema import ENTER_HEADER, PLAYER_KEY, EntitySchema, FieldSchema, Schema
 from perdure.wire.opcodes import SnapshotFlag
 
 _HANDLE = struct.Struct("<H")
@@ -76,12 +76,14 @@ class _TypePlan:
 class EntityView:
     """One entity as this client sees it. Fields are attributes (`ship.x`) and stand in `fields`; both are values."""
 
-    __slots__ = ("_plan", "handle", "id", "levels", "owner_levels")
+    __slots__ = ("_plan", "handle", "id", "key", "levels", "owner_levels")
 
     def __init__(self, plan: _TypePlan, id_: int, handle: int, levels: list[int]) -> None:
         self._plan = plan
         self.id = id_
         self.handle = handle
+        self.key = 0
+        """Key of the player whose avatar this is; 0 for nobody's. `Client.ask_names` turns it into a name."""
         self.levels = levels
         """Wire levels of the public fields, in the schema's order."""
         self.owner_levels: Sequence[int] = ()
@@ -219,8 +221,13 @@ class WorldView:
             handle, type_, low, high = ENTER_HEADER.unpack_from(enters, at)
             plan = plans[type_]
             layout = plan.public
-            levels = layout.read(enters, at + 9)
-            at += 9 + layout.size
+            at += ENTER_HEADER.size
+            key = 0
+            if plan.entity.avatar:
+                (key,) = PLAYER_KEY.unpack_from(enters, at)
+                at += PLAYER_KEY.size
+            levels = layout.read(enters, at)
+            at += layout.size
             id_ = high << 32 | low
             entity = previous.get(id_)
             if entity is None or entity._plan is not plan:
@@ -229,6 +236,7 @@ class WorldView:
             else:  # known already: the same object goes on, so that whoever holds it sees it move
                 entity.handle = handle
                 entity.levels = list(levels)
+            entity.key = key
             entities[id_] = handles[handle] = entity
 
     def _update(self, updates: bytes, snapshot: Snapshot) -> None:

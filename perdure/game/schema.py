@@ -22,7 +22,9 @@ INTEGER_TYPES = {"i1": (-128, 127), "u1": (0, 255), "i2": (-32768, 32767), "u2":
 FLOAT_TYPES = ("f4", "f8")
 MAX_WIRE_BYTES = 4
 ENTER_HEADER = struct.Struct("<HBIH")
-"""handle u16, entity type u8, low 32 bits of the id, high 16 bits of the id: 9 bytes, then the public fields."""
+"""handle u16, entity type u8, low 32 bits of the id, high 16 bits of the id: 9 bytes, of an avatar's type then the player's key, then the
+public fields."""
+PLAYER_KEY = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,11 @@ class EntitySchema:
     @property
     def public_bytes(self) -> int:
         return _wire_offsets(self.public)
+
+    @property
+    def enter_bytes(self) -> int:
+        """Bytes of a record that says that an entity comes into sight."""
+        return ENTER_HEADER.size + (PLAYER_KEY.size if self.avatar else 0) + self.public_bytes
 
     @property
     def owner_bytes(self) -> int:

@@ -49,7 +49,7 @@ export class Game {
     /** @type {{text: string, zone: number} | null} */ this.failover = null;
     this.paused = false;
     this.pacePercent = 100;
-    /** @type {Map<number, string>} names by id of the avatar */ this.names = new Map();
+    /** @type {Map<bigint, string>} by key of the player; "" while it is asked for */ this.names = new Map();
     /** @type {Set<number>} */ this.frozenZones = new Set();
     this.wasAlive = true;
     this.running = true;
@@ -67,6 +67,7 @@ export class Game {
       client.on("map", (map) => this.minimap.tellOwners(map)),
       client.on("pace", (pace) => this.pace(pace)),
       client.on("stale", ({ frozen }) => (this.frozenZones = new Set(frozen))),
+      client.on("names", ({ names }) => this.told(names)),
       client.on("disconnect", ({ again, reason }) => again && this.hud.say(`Connection lost${reason ? ` (${reason})` : ""}: reconnecting…`)),
       client.on("welcome", () => this.hud.say("")),
     ];
@@ -104,7 +105,23 @@ export class Game {
       this.hud.own(me.fields, this.arena);
       if (this.arena) this.lifeOf(me.fields);
     }
+    if (snapshot.entered.length) this.askNames(snapshot.entered);
     for (const event of snapshot.events) this.effects.later(t, () => this.show(event));
+  }
+
+  /** Whoever came into sight has a name, unless nobody plays it. @private @param {number[]} entered */
+  askNames(entered) {
+    const keys = entered.map((id) => this.client.world?.entities.get(id)?.key ?? 0n).filter((key) => key && !this.names.has(key));
+    for (const key of keys) this.names.set(key, "");
+    if (keys.length) this.client.who([...new Set(keys)]);
+  }
+
+  /** @private @param {Map<bigint, string>} names */
+  told(names) {
+    for (const [key, name] of names) {
+      if (name) this.names.set(key, name);
+      else this.names.delete(key); // asked for again when it next comes into sight
+    }
   }
 
   /** @private @param {Record<string, number>} fields */
@@ -223,7 +240,7 @@ export class Game {
     if (at) this.camera = { x: at.x, y: at.y };
     const { map } = this.client.protocol;
     const own = this.arena && at ? { ...at, heading: this.prediction.heading } : null;
-    const names = (/** @type {number} */ id) => this.names.get(id) ?? "";
+    const names = (/** @type {number} */ id) => this.names.get(this.client.world?.entities.get(id)?.key ?? 0n) ?? "";
     this.renderer.draw({ nowMs, elapsedMs, shown, own, meId, camera: this.camera, map, names, frozen: this.frozen(shown, map) });
     if (this.frames % 6 === 0) this.minimap.draw(map, this.camera, shown, meId);
     requestAnimationFrame((ms) => this.frame(ms));

@@ -74,7 +74,7 @@ export class EntityView {
     /** Names the entity everywhere and for ever. */
     this.id = id;
     this.handle = -1;
-    /** Key of the player whose avatar this is; 0n for none, or where the server does not tell. */
+    /** Key of the player whose avatar this is; 0n for nobody's. `Client.who` asks for its name. */
     this.key = 0n;
     /** @type {Record<string, number>} all fields that are known of it, as values */
     this.fields = {};
@@ -87,8 +87,8 @@ export class EntityView {
 }
 
 export class WorldView {
-  /** @param {Schema} schema @param {{avatarKeys?: boolean}} [layout] `avatarKeys`: enters of avatars hold the player's key */
-  constructor(schema, layout = {}) {
+  /** @param {Schema} schema */
+  constructor(schema) {
     this.schema = schema;
     /** @type {Map<number, EntityView>} */
     this.entities = new Map();
@@ -96,7 +96,6 @@ export class WorldView {
     this.epoch = 0;
     this.tick = 0;
     this.meId = 0;
-    this.avatarKeys = layout.avatarKeys ?? false;
     /** @private */ this.plans = schema.entities.map((type, index) => new TypePlan(type, index));
     /** @private @type {Map<number, EntityView>} */ this.handles = new Map();
   }
@@ -160,7 +159,7 @@ export class WorldView {
         entity = new EntityView(plan, id);
         snapshot.entered.push(id);
       }
-      if (this.avatarKeys && plan.type.avatar) entity.key = BigInt(reader.read(4)) | (BigInt(reader.read(4)) << 32n);
+      if (plan.type.avatar) entity.key = BigInt(reader.read(4)) | (BigInt(reader.read(4)) << 32n);
       entity.handle = handle;
       for (const field of plan.public) entity.fields[field.name] = valueOf(field, reader.read(field.bytes));
       this.entities.set(id, entity);

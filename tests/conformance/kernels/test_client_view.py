@@ -45,6 +45,8 @@ def test_clients_show_the_truth_through_crossings(monkeypatch: pytest.MonkeyPatc
         for name, player in world.players.items():
             if player.snapshots:
                 world.check_view(name)
+                assert player.client.world is not None and player.client.world.me is not None
+                assert player.client.world.me.key == player.key, "on whichever side of a border"
                 shot = player.snapshots[-1]
                 moved += bool(shot.flags & MOVED)
                 entered, left = entered + len(shot.entered), left + len(shot.left)

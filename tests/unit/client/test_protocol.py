@@ -316,3 +316,10 @@ def test_chat_and_names_are_received() -> None:
     client = playing()
     assert client.receive(packed([6, "ann", "", "hello"])) == ChatReceived("ann", "", "hello")
     assert client.receive(packed([7, [[5, "ann"], [6, ""]]])) == NamesReceived({5: "ann", 6: ""})
+
+
+def test_an_avatar_comes_with_its_players_key_and_others_with_none() -> None:
+    world = WorldView(TOY)
+    parts = Parts().enter(1, 0, 5, SHIP, key=(1 << 63) - 1).enter(2, 1, 6, {"x": 1.0, "worth": 10})
+    apply(world, parts, flags=KEYFRAME)
+    assert (world.entities[5].key, world.entities[6].key) == ((1 << 63) - 1, 0)

@@ -74,9 +74,10 @@ class Parts:
     def _levels(self, fields: tuple[FieldSchema, ...], values: Mapping[str, float]) -> bytes:
         return b"".join(f.level(values[f.name]).to_bytes(f.wire_bytes, "little") for f in fields)
 
-    def enter(self, handle: int, type_: int, id_: int, values: Mapping[str, float]) -> Parts:
+    def enter(self, handle: int, type_: int, id_: int, values: Mapping[str, float], key: int = 0) -> Parts:
+        entity = self.schema.entities[type_]
         head = handle.to_bytes(2, "little") + bytes((type_,)) + id_.to_bytes(6, "little")
-        self.enters += head + self._levels(self.schema.entities[type_].public, values)
+        self.enters += head + (key.to_bytes(8, "little") if entity.avatar else b"") + self._levels(entity.public, values)
         return self
 
     def update(self, handle: int, type_: int, values: Mapping[str, float]) -> Parts:

@@ -82,6 +82,6 @@ def test_the_example_bytes_are_right() -> None:
     world = WorldView(schema)
     snapshot = world.apply(msgpack.unpackb(spelled(" ".join(lines))))
     assert (snapshot.zone, snapshot.epoch, snapshot.tick, snapshot.ack, snapshot.keyframe) == (0, 1, 4, 0, True)
-    assert world.me is not None and world.me.fields == {"x": 10.0, "hp": 100}
+    assert world.me is not None and world.me.fields == {"x": 10.0, "hp": 100} and world.me.key == 7
     world.apply([2, 0, 1, 5, 0, 0, 5, b"", spelled("01 00  01  a8 00"), b"", b"", b""])
     assert world.me.x == 10.5
