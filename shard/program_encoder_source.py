@@ -29,7 +29,7 @@ def encoder_source(game: Game) -> str:
     flatten = ""
     for t, e in enumerate(game.entities):
         arrays = "e.state, e.mapped, e.ring, e.handles, e.levels, e.flat, e.enter_bytes, e.update_bytes"
-        own = ", e.sights" if e.options["avatar"] else ""
+        own = ", e.sights, z.players, z.ghost_keys" if e.options["avatar"] else ""
         for first, count in ((0, f"meta[META_TABLE_ROWS + {t}]"), (e.options["capacity"], f"meta[META_TABLE_GHOSTS + {t}]")):
             flatten += f"    n = flatten_{e.name}({arrays}, meta[META_TICK], z.{e.name}_rows, {first}, {count}, n{own})\n"
     return (
@@ -62,12 +62,22 @@ def more_frames(z, e):
     )
 
 
+_PLAYER_KEY = """\
+        key = np.int64(0)
+        if first != 0:
+            key = ghost_keys[i - first]
+        elif row.player >= 0:
+            key = np.int64(players[row.player].key)
+        at = put_level(enter_bytes, at, key, 8)
+"""
+
+
 def _encode_entity(name: str, index: int, public: tuple[FieldSchema, ...], mask_bytes: int, avatar: bool) -> str:
-    sights = ", sights" if avatar else ""
+    sights = ", sights, players, ghost_keys" if avatar else ""
     own = "        if row.player >= 0 and first == 0:\n            sights[row.player].flat = n\n" if avatar else ""
     levels = "".join(f"        now[{k}] = {_level(f, 'row')}\n" for k, f in enumerate(public))
     enter = "".join(f"        at = put_level(enter_bytes, at, now[{k}], {f.wire_bytes})\n" for k, f in enumerate(public))
-    key = "        at = put_level(enter_bytes, at, np.int64(row.key), 8)\n" if avatar else ""
+    key = _PLAYER_KEY if avatar else ""
     update = "".join(
         f"        if fresh or levels[handle, {k}] != now[{k}]:\n"
         f"            update_bytes[start + 2 + {k // 8}] |= np.uint8({1 << (k % 8)})\n"

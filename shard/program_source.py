@@ -212,7 +212,6 @@ def enter_player(z, w, k):
             player.last_seq = e.last_seq
             append_row(z.{a}_words[: player.row + 1], player.row, z.{a}_words, {arrivals} + e.arrival)
             z.{a}_rows[player.row].player = place
-            z.{a}_rows[player.row].key = e.player
             z.{a}_rows[player.row].dead = 0
         return
     if n < {owned}:
@@ -229,7 +228,6 @@ def enter_player(z, w, k):
         meta[META_TABLE_ROWS + {index}] = n + 1
     row = z.{a}_rows[n]
     row.player = place
-    row.key = e.player
     row.dead = 0
     player = z.players[place]
     player.session = e.session

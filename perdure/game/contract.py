@@ -36,8 +36,6 @@ SYSTEM_FIELDS: list[tuple[str, str]] = [("id", "<i8"), ("player", "<i4"), ("dead
 """First 16 bytes of every entity row: id, index of its player in the zone's player table or -1, why it is going, and how often it has
 left a zone for another (modulo 2^16), which tells the newer of two copies. A ghost's `player` is -2 - zone, where zone is the number of
 the one that owns it: that is where effects on it are sent (rules.reach)."""
-AVATAR_FIELDS: list[tuple[str, str]] = [("key", "<i8")]
-"""Beside these, of avatars alone: the key of the player whose row it is, 0 for nobody's. Ghosts have it too."""
 EFFECT_FIELDS: list[tuple[str, str]] = [
     ("source", "<i8"), ("target", "<i8"), ("source_zone", "<u2"), ("target_zone", "<u2"), ("hops", "u1"), ("replied", "u1"),
     ("returned", "u1"), ("pad0", "u1"),
@@ -134,7 +132,7 @@ def _declare(cls: type, purpose: str) -> Declared:
     for name, kind in inspect.get_annotations(cls, eval_str=True).items():
         if not isinstance(kind, FieldType):
             raise declared.fault("its type is not one of f32 f64 i8 i16 i32 i64 u8 u16 u32 flag", name)
-        if name in {n for n, _ in SYSTEM_FIELDS + AVATAR_FIELDS + EFFECT_FIELDS * (purpose == "effect")} | {"given", "at_x", "at_y"}:
+        if name in {n for n, _ in SYSTEM_FIELDS + EFFECT_FIELDS * (purpose == "effect")} | {"given", "at_x", "at_y"}:
             raise declared.fault("this name is a field of every row already; choose another", name)
         said = cls.__dict__.get(name)
         if said is not None and not isinstance(said, Quantised):
@@ -385,9 +383,8 @@ class Game:
 
 
 def row_dtype(declared: Declared) -> np.dtype[np.void]:
-    """Return the dtype of an entity's row: 16 system bytes, an avatar's player key, then its fields, aligned, a multiple of 8 bytes."""
-    key = AVATAR_FIELDS if declared.options.get("avatar") else []
-    return np.dtype([*SYSTEM_FIELDS, *key, *((f.name, f.dtype) for f in declared.fields)], align=True)
+    """Return the dtype of an entity's row: 16 system bytes, then its fields, aligned, a multiple of 8 bytes."""
+    return np.dtype([*SYSTEM_FIELDS, *((f.name, f.dtype) for f in declared.fields)], align=True)
 
 
 def effect_dtype(declared: Declared) -> np.dtype[np.void]:
