@@ -139,7 +139,7 @@ class Fanout:
                 dropped += 1
                 continue
             if session.acknowledged is not None:
-                session.catch_up()
+                sends.disarm(session)  # an entry of the same release may have armed it
             if session.route is not route or session.hop != hop:
                 if not session.reroute(route, hop, ack, flags):
                     counters.frames_stale += 1

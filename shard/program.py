@@ -141,6 +141,15 @@ def words_of(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     return plain.view(np.uint64).reshape(len(plain), plain.dtype.itemsize // 8)
 
 
+def _stamp(program: Program) -> npt.NDArray[Any]:
+    """Return what no kernel reads: an empty array of a dtype that no other program has.
+
+    Numba's dispatch tells tuples apart by the types of what they hold, not by their class. Without it, where two programs with like arrays
+    are loaded in one process (two builds of one game, in the simulation), each call is looked up anew in Python: some milliseconds.
+    """
+    return np.zeros(0, [(f"program_{program.build:016x}", "u1")])
+
+
 def zone_arrays(program: Program) -> Any:
     """Return a zone's arrays, all zero, as the program's `Zone` tuple."""
     game, module = program.game, program.module
@@ -175,6 +184,7 @@ def zone_arrays(program: Program) -> Any:
     values["effect_counts"] = np.zeros((len(game.effects), layout.EFFECT_COUNTS), np.int64)
     values["departures"] = _rows(layout.DEPARTURES_KEPT if game.effects else 0, layout.DEPARTURE)
     values["departures_words"] = words_of(values["departures"])
+    values["stamp"] = _stamp(program)
     return module.Zone(**{name: values[name] for name in module.Zone._fields})
 
 
@@ -245,7 +255,7 @@ def encoder_arrays(program: Program, width: float, height: float) -> Any:
         "owner_bytes": np.zeros(players * owner, np.uint8), "owner_sent": np.zeros((players, max(len(schema.avatar.owner), 1)), i8),
         "events": _rows(events + 1, layout.HAPPENED), "event_bytes": np.zeros((events + 1) * event, np.uint8),
         "entries": _rows(players, RELEASE_ENTRY), "groups": _rows(GATEWAYS, layout.GROUP),
-        "out": np.zeros(FRAME_BUFFER_BYTES, np.uint8),
+        "out": np.zeros(FRAME_BUFFER_BYTES, np.uint8), "stamp": _stamp(program),
     }  # fmt: skip
     state = values["state"]
     state[layout.ENC_RING_COUNT] = handles
@@ -263,6 +273,7 @@ def border_arrays(program: Program, zone: Any) -> Any:
         "state": np.zeros(layout.BORDER_FROZEN + len(game.entities), np.int64),
         "mapped": _rows(_power_of_two(2 * (ghosts + SETTLED_CAPACITY)), layout.GHOST),
         "settled": np.zeros(2 * SETTLED_CAPACITY, np.uint64), "settled_times": np.zeros(SETTLED_CAPACITY, np.int64),
+        "stamp": _stamp(program),
     }  # fmt: skip
     for entity in game.entities:
         looks = _rows(FROZEN_CAPACITY, _keyed(row_dtype(entity)))

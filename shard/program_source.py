@@ -92,8 +92,8 @@ def _tuples(game: Game) -> str:
         text += _tuple(f"Effects_{effect.name}", EFFECTS_FIELDS)
         world.append(effect.name)
     zone += effect_tuples(game)
-    text += _tuple("World", world) + _tuple("Zone", zone) + _tuple("Encoder", list(ENCODER_FIELDS))
-    return text + _tuple("Border", border_fields(game))
+    text += _tuple("World", world) + _tuple("Zone", [*zone, "stamp"]) + _tuple("Encoder", [*ENCODER_FIELDS, "stamp"])
+    return text + _tuple("Border", [*border_fields(game), "stamp"])
 
 
 def _avatar(game: Game) -> tuple[int, str]:

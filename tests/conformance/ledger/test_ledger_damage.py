@@ -44,6 +44,7 @@ async def populate(lab: Lab) -> None:
         if tick < 2:
             assert await ledger.flip_checkpoint(0, 1, 1, tick + 1, blob_digest(b"blob")) is CommitStatus.OK
     await lab.enter("ada")
+    await ledger.say(player_key("bob"), 1, "", "hello")
     await ledger.detach(player_key("bob"), 1)
     await ledger.intend(lab.term, 0, "shard-b")
     await lab.push(1, b"something")
