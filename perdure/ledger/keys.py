@@ -58,7 +58,7 @@ SUFFIXES: dict[str, tuple[str, str]] = {
 
 def base(world: str) -> str:
     """Return what all keys of a world begin with; raises ValueError on a name that would break the hash tag."""
-    if not WORLD_NAME_PATTERN.match(world):
+    if not WORLD_NAME_PATTERN.fullmatch(world):
         raise ValueError(f"a world's name is 1 to 64 of the characters A-Z a-z 0-9 _ . -, not {world!r}")
     return f"perdure:{{{world}}}"
 

@@ -32,7 +32,7 @@ def key_hex(key: int) -> str:
 
 def name_fault(name: object) -> str | None:
     """Return why `name` cannot be a player's name, or None if it can."""
-    if not isinstance(name, str) or not PLAYER_NAME_PATTERN.match(name):
+    if not isinstance(name, str) or not PLAYER_NAME_PATTERN.fullmatch(name):
         return "a player name is 1 to 32 of the characters A-Z a-z 0-9 _ . -"
     return None
 

@@ -60,7 +60,7 @@ def test_cleaning_gives_one_line_that_stays_as_it_is(text: str) -> None:
     "message",
     [
         [5], [5, ""], [5, "", ""], [5, "", "x", 1], [5, 1, "x"], [5, "", 1], [5, "", "x" * (MAX_CHAT_TEXT + 1)], [5, "no such name!", "x"],
-        [5, "x" * 33, "x"], [5, None, "x"], [5, "", ["x"]],
+        [5, "x" * 33, "x"], [5, None, "x"], [5, "", ["x"]], [5, "bob\n", "x"],
     ],
 )  # fmt: skip
 def test_what_is_no_line_is_refused(message: list[object]) -> None:
