@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.fanout import Fanout
+from gateway.login_queue import LoginQueue
 from gateway.routing import RoutingTable
 from gateway.session import NO_HOP, Session
 from gateway.session_states import SessionState
 from perdure.ledger.ledger import EnterRequest, EnterStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Restated
-from perdure.wire.client_messages import Hello
+from perdure.wire.client_messages import Hello, queued_frame
 from perdure.wire.identifiers import LOBBY, player_key
 from perdure.wire.opcodes import Close, SnapshotFlag
 from perdure.wire.tokens import TokenExpired, TokenInvalid, check_token, hash_resume, make_resume, split_resume
@@ -30,6 +31,7 @@ log = structlog.get_logger("gateway.admission")
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 1.0
 OUTBOX_BATCH = 64
+TELL_QUEUED_S, QUEUE_LOOK_S = 1.0, 0.02
 NO_MEMBER = "this gateway is joining the cluster; try again, here or at another one"
 
 
@@ -64,6 +66,8 @@ class Admission:
         max_sessions: int,
         timeout_s: float,
         max_concurrent: int,
+        max_queued: int = 0,
+        max_players: int = 0,
     ) -> None:
         self.number = number
         self.zones = zones
@@ -75,6 +79,10 @@ class Admission:
         self._own_name = own_name
         self._joined = joined
         self._max_sessions = max_sessions
+        self._max_players = max_players
+        self.queue = LoginQueue(max_queued)
+        self._turns: dict[Session, asyncio.Future[None]] = {}
+        self._queue_task: asyncio.Task[None] | None = None
         self._timeout_s = timeout_s
         self._gate = asyncio.Semaphore(max_concurrent)
         self._entering = 0
@@ -103,8 +111,8 @@ class Admission:
         except TokenInvalid as error:
             self._close(session, Close.BAD_RESUME if hello.token is None else Close.BAD_TOKEN, str(error))
             return
-        if len(self._fanout) + self._entering >= self._max_sessions:
-            self._close(session, Close.FULL, f"this gateway holds {self._max_sessions} sessions")
+        resumes = hello.resume is not None
+        if (self.queue.first(resumes) is not None or not self._has_room(resumes)) and not await self._wait_for_room(session, resumes):
             return
         self._entering += 1
         try:
@@ -116,6 +124,59 @@ class Admission:
                     await self._enter(session, name, "" if hello.resume is None else hash_resume(hello.resume))
         finally:
             self._entering -= 1
+
+    # --- waiting for room -------------------------------------------------------------------------------------------
+
+    def _has_room(self, resumes: bool) -> bool:
+        """Is there room for one more? Who resumes is in the world already, and needs it at this gateway alone."""
+        if len(self._fanout) + self._entering >= self._max_sessions:
+            return False
+        world = self._routing.players + self._entering
+        return resumes or not (self._routing.strained or (self._max_players and world >= self._max_players))
+
+    async def _wait_for_room(self, session: Session, resumes: bool) -> bool:
+        """Wait for this session's turn; False where it was closed meanwhile, or the queue was full."""
+        if not self.queue.join(session, resumes):
+            self._close(session, Close.FULL, f"there is no room, and {self.queue.bound} wait for it already")
+            return False
+        if session.driver is not None:
+            session.driver.entered()  # its token was right: it is no stranger's socket any more, and the queue has a bound of its own
+        loop = asyncio.get_running_loop()
+        turn = self._turns[session] = loop.create_future()
+        if self._queue_task is None or self._queue_task.done():
+            self._queue_task = loop.create_task(self._serve_queue(), name="login queue")
+        try:
+            await turn
+        finally:
+            self.queue.forget(session)
+            self._turns.pop(session, None)
+        return session.state is SessionState.ENTERING
+
+    async def _serve_queue(self) -> None:
+        """Let in who waits, as room comes; say to everybody once a second how it stands."""
+        told_s = 0.0
+        while len(self.queue):
+            for session in [session for session in self.queue if session.state is not SessionState.ENTERING]:
+                self._let_go(session)
+            for resumes in (True, False):
+                session = self.queue.first(resumes)
+                # One at a time: the next look counts the one who enters.
+                if session is not None and self._has_room(resumes):
+                    self.queue.admitted(time.monotonic())
+                    self._let_go(session)
+                    break
+            now_s = time.monotonic()
+            if now_s - told_s >= TELL_QUEUED_S:
+                told_s = now_s
+                for position, session in enumerate(self.queue, 1):
+                    session.write(queued_frame(position, self.queue.estimate_s(position, now_s)))
+            await asyncio.sleep(QUEUE_LOOK_S)
+
+    def _let_go(self, session: Session) -> None:
+        self.queue.forget(session)
+        turn = self._turns.get(session)
+        if turn is not None and not turn.done():
+            turn.set_result(None)
 
     async def _until_joined(self) -> None:
         """Wait for the ledger to accept this gateway as a member, for as long as a login may take: who is none gets no frames."""
@@ -295,6 +356,9 @@ class Admission:
         return len(self._outbox)
 
     async def close(self) -> None:
+        if self._queue_task is not None:
+            self._queue_task.cancel()
+            await asyncio.gather(self._queue_task, return_exceptions=True)
         if self._outbox_task is not None:
             self._outbox_task.cancel()
             await asyncio.gather(self._outbox_task, return_exceptions=True)

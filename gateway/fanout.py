@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink, Route
 from gateway.send_table import SendTable
-from gateway.session import Session
+from gateway.session import FULL_PACE, Pace, Session
 from gateway.session_states import SessionState
 from perdure.wire.link import RELEASE_ENTRY, RELEASE_STRUCT, unpack_release
 from perdure.wire.opcodes import Notice, SnapshotFlag
@@ -43,6 +43,7 @@ class Fanout:
         self._sessions: dict[int, Session] = {}
         self._by_player: dict[int, Session] = {}
         self._next_slot = 1
+        self._paces: dict[int, tuple[CommandLink, Pace]] = {}
         self.routes: dict[int, Route] = {}
         self._stale: dict[int, tuple[int, ...]] = {}
         """Zone -> zones whose entities its players are shown as they were."""
@@ -99,6 +100,9 @@ class Fanout:
                 route.tick = tick
                 return route
         route = self.routes[zone] = Route(link, zone, generation, epoch, tick)
+        told = self._paces.get(zone)
+        if told is not None and told[0] is not link:
+            del self._paces[zone]  # another owner begins at full pace, or has said otherwise
         return route
 
     def release(self, link: CommandLink, body: memoryview) -> None:
@@ -145,6 +149,7 @@ class Fanout:
                     counters.frames_stale += 1
                     dropped += 1
                     continue
+                session.paced(route.zone, self.pace_of(route.zone))
                 self._perform(session)  # resend first: nothing that the write below brings about may overtake it
                 session.sees_stale(route.zone, self._stale.get(route.zone, ()))
             elif ack != session.acked:
@@ -181,6 +186,18 @@ class Fanout:
         for session in self._sessions.values():
             if session.zone == zone and session.route is not None:
                 session.sees_stale(zone, stale)
+
+    def zone_pace(self, link: CommandLink, zone: int, clock_percent: int, snapshot_every: int) -> None:
+        """A shard says how a zone's clock runs from now on; everyone in the zone hears it, and who comes into it later."""
+        self._paces[zone] = link, (clock_percent, snapshot_every)
+        for session in self._sessions.values():
+            if session.zone == zone and session.route is not None:
+                session.paced(zone, (clock_percent, snapshot_every))
+
+    def pace_of(self, zone: int) -> Pace:
+        """Return (clock percent, snapshot every so many ticks) of a zone."""
+        told = self._paces.get(zone)
+        return FULL_PACE if told is None else told[1]
 
     def link_lost(self, link: CommandLink) -> None:
         """Every session that was served by `link` waits for the next owner from now on."""

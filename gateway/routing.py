@@ -8,10 +8,14 @@ fanout (Route), session (Route), shard_links (RoutingTable) and admission (Routi
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from perdure.ledger.ledger import ClusterView, Member
+
+
+SLOWEST_PERCENT = 10
+"""A zone whose clock runs at no more than this can be slowed no further: nobody new starts there, if there is another."""
 
 
 class CommandLink(Protocol):
@@ -62,6 +66,10 @@ class RoutingTable:
         self.version = -1
         self.owners: dict[int, str] = {}
         self.shards: dict[str, Member] = {}
+        self.players = 0
+        """In the whole world, as far as the shards have told."""
+        self.strained = False
+        """Are all zones in which a new player could start slowed as far as they can be?"""
         self._spawn_zones: list[int] = []
 
     def update(self, view: ClusterView) -> None:
@@ -69,7 +77,11 @@ class RoutingTable:
         self.version = view.version
         self.owners = {zone: route.owner for zone, route in view.zones.items()}
         self.shards = {name: member for name, member in view.members.items() if member.kind == "shard"}
-        self._spawn_zones = sorted(zone for zone, owner in self.owners.items() if owner in self.shards)
+        zones = sorted(zone for zone, owner in self.owners.items() if owner in self.shards)
+        self.players = sum(sum(_told(shard, "players").values()) for shard in self.shards.values())
+        slowed = {zone for shard in self.shards.values() for zone, told in _told(shard, "pace").items() if told[1] <= SLOWEST_PERCENT}
+        self._spawn_zones = [zone for zone in zones if str(zone) not in slowed] or zones
+        self.strained = bool(zones) and all(str(zone) in slowed for zone in zones)
 
     def map_owners(self, zones: int) -> list[str]:
         """Return for each zone of the world who runs it, by the ledger's word; "" for nobody."""
@@ -83,3 +95,8 @@ class RoutingTable:
         if self._spawn_zones:
             return self._spawn_zones[player % len(self._spawn_zones)]
         return player % max(zones, 1)
+
+
+def _told(shard: Member, what: str) -> dict[str, Any]:
+    found = shard.info.get(what)
+    return found if isinstance(found, dict) else {}

@@ -107,6 +107,7 @@ class GatewayService:
             ledger=self.ledger, fanout=self.fanout, routing=self.routing, perform=self.dispatch.perform, secret=settings.secret,
             number=0, own_name=self.name, joined=self._joined, zones=1, max_sessions=settings.max_sessions,
             timeout_s=settings.admission_timeout_ms / 1000, max_concurrent=settings.max_admissions,
+            max_queued=settings.max_queued, max_players=settings.max_players,
         )  # fmt: skip
         self.chat = Chat(
             self.ledger,
@@ -375,6 +376,7 @@ class GatewayService:
         gauges = {
             "sessions": ("sessions in the world", lambda: float(len(self.fanout))),
             "sockets_waiting": ("sockets without a session", lambda: float(self.endpoint.waiting)),
+            "logins_queued": ("logins that wait for room", lambda: float(len(self.admission.queue))),
             "links_up": ("links to shards that are up", lambda: float(self.links.up)),
             "links": ("links to shards, up or not", lambda: float(len(self.links))),
             "departures_waiting": ("detaches and kicks that the ledger has not heard of", lambda: float(self.admission.departures_waiting)),

@@ -44,6 +44,7 @@ from perdure.wire.client_messages import (
     decode_hello,
     decode_ping,
     notice_frame,
+    pace_frame,
     pong_frame,
     refused_frame,
     stale_frame,
@@ -51,6 +52,9 @@ from perdure.wire.client_messages import (
 )
 from perdure.wire.opcodes import PROTOCOL_VERSION, ClientOp, Close, Notice, SnapshotFlag
 
+Pace = tuple[int, int]
+"""How a zone's clock runs: percent of the full rate, and a snapshot every so many ticks."""
+FULL_PACE: Pace = (100, 1)
 MAX_SEQ = (1 << 32) - 1
 UNKNOWN_ACK = -1
 NO_HOP = -1
@@ -98,6 +102,7 @@ class Session:
         "map_due",
         "muted",
         "name",
+        "pace",
         "paused",
         "pending",
         "resume",
@@ -136,6 +141,8 @@ class Session:
         """The client was told that its zone is paused, and not yet that it goes on."""
         self.stale: tuple[int, ...] = ()
         """The zones whose entities the client was told to be shown as they were."""
+        self.pace = FULL_PACE
+        """What the client was told of its zone's clock."""
         self.congested = False
         """The socket's buffer is over its limit: not even a keyframe is written."""
         self.map_due = False
@@ -466,6 +473,12 @@ class Session:
         if stale != self.stale:
             self.stale = stale
             self.write(stale_frame(zone, stale))
+
+    def paced(self, zone: int, pace: Pace) -> None:
+        """Tell the client how the clock of the zone that it is in runs, where that is news."""
+        if pace != self.pace:
+            self.pace = pace
+            self.write(pace_frame(zone, *pace))
 
     def departed(self, flags: int) -> None:
         """The frame just handled said MOVED or GONE."""

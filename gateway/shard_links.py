@@ -21,7 +21,7 @@ import structlog
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink, Route
 from perdure.ledger.ledger import LedgerError, Member
-from perdure.wire.link import COMMANDS_STRUCT, FrameReader, LinkType, link_proof, pack_frame, pack_keyframes, unpack_stale
+from perdure.wire.link import COMMANDS_STRUCT, ZONE_PACE_STRUCT, FrameReader, LinkType, link_proof, pack_frame, pack_keyframes, unpack_stale
 
 log = structlog.get_logger("gateway.links")
 
@@ -45,6 +45,8 @@ class LinkSink(Protocol):
     def zone_notice(self, zone: int, notice: int) -> None: ...
 
     def zone_stale(self, zone: int, stale: tuple[int, ...]) -> None: ...
+
+    def zone_pace(self, link: CommandLink, zone: int, clock_percent: int, snapshot_every: int) -> None: ...
 
     def link_lost(self, link: CommandLink) -> None: ...
 
@@ -105,6 +107,8 @@ class LinkConnection(asyncio.Protocol):
             self._sink.zone_notice(zone, notice)
         elif type_ is LinkType.STALE:
             self._sink.zone_stale(*unpack_stale(body))
+        elif type_ is LinkType.ZONE_PACE:
+            self._sink.zone_pace(self, *ZONE_PACE_STRUCT.unpack(body))
         else:
             raise ValueError(f"a shard does not send {type_.name} on an accepted link")
 

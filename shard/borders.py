@@ -28,10 +28,17 @@ class Subscriber(Protocol):
 
 
 class Borders:
-    """`zones` are those that run here, by number. `tell_stale(zone, zones)` tells gateways whose ghosts are stale in a zone."""
+    """`zones` are those that run here, by number. `tell_stale(zone, zones)` tells gateways whose ghosts are stale in a zone.
+    `feeds_every_s(zone)`: how long after a feed of this zone the next is to be expected, by the pace that it has."""
 
-    def __init__(self, zones: dict[int, Zone], interval_s: float, tell_stale: Callable[[int, tuple[int, ...]], None]) -> None:
-        self._zones, self._interval_s, self._tell_stale = zones, interval_s, tell_stale
+    def __init__(
+        self,
+        zones: dict[int, Zone],
+        interval_s: float,
+        tell_stale: Callable[[int, tuple[int, ...]], None],
+        feeds_every_s: Callable[[Zone], float],
+    ) -> None:
+        self._zones, self._interval_s, self._tell_stale, self._feeds_every_s = zones, interval_s, tell_stale, feeds_every_s
         self._expected: dict[int, Border] = {}
         self._wanted: dict[Subscriber, frozenset[tuple[int, int]]] = {}
         self._remote: dict[tuple[int, int], list[Subscriber]] = {}
@@ -100,7 +107,7 @@ class Borders:
         new = tuple(n for n in viewers if n not in before)
         if new and zone.phase is Phase.READY and zone.tick > 0:  # what it has committed last, so that nobody has to wait for its next tick
             zone.border.watch(new)
-            self.release(zone.publish(self._interval_s))
+            self.release(zone.publish(self._feeds_every_s(zone)))
         zone.border.watch(viewers)
 
     def release(self, feeds: list[Feed]) -> None:

@@ -44,6 +44,10 @@ class Handovers:
         self._checkpoint = checkpoint
         self._asked: dict[int, _Asked] = {}
 
+    @property
+    def asked(self) -> bool:
+        return bool(self._asked)
+
     def ask(self, number: int) -> None:
         """Hand this zone over as soon as a tick has ended. Asked again, it changes nothing."""
         if number not in self._asked:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from shard.pace import Pace
+
 _BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -19,6 +21,10 @@ class ShardMetrics:
         self.commit = Histogram("perdure_commit_seconds", "time until a commit was answered", buckets=_BUCKETS, registry=reg)
         self.late = Counter("perdure_ticks_late_total", "ticks that began more than half a tick after their time", registry=reg)
         self.zones = Gauge("perdure_zones", "zones that run here", registry=reg)
+        self.asleep = Gauge("perdure_zones_asleep", "zones that tick at the idle rate: nobody is in or near them", registry=reg)
+        self.zone_rung = Gauge("perdure_zone_rung", "rungs up the ladder of overload (0: none)", ["zone"], registry=reg)
+        self.zone_clock = Gauge("perdure_zone_clock_percent", "how fast a zone's clock runs", ["zone"], registry=reg)
+        self.zone_every = Gauge("perdure_zone_snapshot_every", "ticks from one snapshot of a zone to the next", ["zone"], registry=reg)
         self.players = Gauge("perdure_players", "players in the zones that run here", registry=reg)
         self.ticks = Counter("perdure_zone_ticks_total", "zone ticks that were committed", registry=reg)
         self.released = Counter("perdure_released_bytes_total", "snapshot bytes sent to gateways", registry=reg)
@@ -30,3 +36,14 @@ class ShardMetrics:
         self.replayed = Counter("perdure_replayed_records_total", "records replayed", registry=reg)
         self.checkpoints = Counter("perdure_checkpoints_total", "checkpoints made", registry=reg)
         self.dropped_commands = Counter("perdure_commands_elsewhere_total", "commands for zones that do not run here", registry=reg)
+
+    def pace_of(self, zone: int, pace: Pace) -> None:
+        """A zone runs at this pace from now on."""
+        self.zone_rung.labels(zone).set(pace.level)
+        self.zone_clock.labels(zone).set(pace.rung.clock_percent)
+        self.zone_every.labels(zone).set(pace.rung.snapshot_every)
+
+    def forget_zone(self, zone: int) -> None:
+        """A zone does not run here any more."""
+        for gauge in (self.zone_rung, self.zone_clock, self.zone_every):
+            gauge.remove(zone)

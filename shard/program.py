@@ -30,6 +30,7 @@ from perdure.game.portable import describe
 from perdure.game.schema import Schema
 from perdure.wire.link import RELEASE_ENTRY
 from shard.kernels import border, encode, layout, state
+from shard.pace import MOST_SNAPSHOT_EVERY
 from shard.program_effects_source import EffectParts
 from shard.program_source import TableParts, generate
 
@@ -79,6 +80,11 @@ class Program:
     def border(self) -> tuple[Any, Any, Any]:
         """(note_passages, publish, fill_ghosts); see shard.program_border_source."""
         return self.module.note_passages, self.module.publish, self.module.fill_ghosts
+
+    @property
+    def keep_events(self) -> Any:
+        """keep_events(zone arrays, encoder arrays): instead of `encode`, after a tick that has no snapshot."""
+        return self.module.keep_events
 
     @property
     def more_frames(self) -> Any:
@@ -234,7 +240,7 @@ def encoder_arrays(program: Program, width: float, height: float) -> Any:
     players = _avatar_capacity(game)
     total = sum(e.options["capacity"] + e.options["ghosts"] for e in game.entities)
     handles = min(total + total // 4 + 64, 65_535)
-    events = 2 * sum(v.options["capacity"] for v in game.events)  # own ones, and those that neighbours told of
+    events = 2 * MOST_SNAPSHOT_EVERY * sum(v.options["capacity"] for v in game.events)  # own ones, and those that neighbours told of
     columns, rows = grid_shape(game, width, height)
     enter = max(e.enter_bytes for e in schema.entities)
     update = max(2 + e.mask_bytes + e.public_bytes for e in schema.entities)
@@ -248,6 +254,7 @@ def encoder_arrays(program: Program, width: float, height: float) -> Any:
         "mapped": _rows(2 * _power_of_two(2 * total), layout.MAPPED).reshape(2, -1),
         "ring": np.arange(handles, dtype=i4), "handles": _rows(handles, layout.HANDLE), "mark": np.zeros(handles, np.uint8),
         "levels": np.zeros((handles + 1, fields), i8),  # the last row is scratch
+        "touched": np.zeros((handles, fields), np.uint8),
         "flat": _rows(total, layout.FLAT), "ordered": _rows(total, layout.SORTED), "cell_start": np.zeros(columns * rows + 1, i4),
         "enter_bytes": np.zeros(total * enter, np.uint8), "update_bytes": np.zeros(total * update, np.uint8),
         "scratch": np.zeros((4, visible), i4),
@@ -259,6 +266,7 @@ def encoder_arrays(program: Program, width: float, height: float) -> Any:
     }  # fmt: skip
     state = values["state"]
     state[layout.ENC_RING_COUNT] = handles
+    state[layout.ENC_BASELINE] = 1
     state[layout.ENC_COLUMNS], state[layout.ENC_ROWS] = columns, rows
     state[layout.ENC_ENTER_STRIDE], state[layout.ENC_UPDATE_STRIDE] = enter, update
     state[layout.ENC_EVENT_STRIDE], state[layout.ENC_OWNER_STRIDE] = event, owner

@@ -11,13 +11,13 @@ from perdure.game.contract import Game
 from perdure.game.schema import EventSchema, FieldSchema, Schema
 
 ENCODER_FIELDS = [
-    "state", "mapped", "ring", "handles", "mark", "levels", "flat", "ordered", "cell_start", "enter_bytes", "update_bytes", "scratch",
-    "views", "sights", "viewers", "owner_bytes", "owner_sent", "events", "event_bytes", "entries", "groups", "out",
+    "state", "mapped", "ring", "handles", "mark", "levels", "touched", "flat", "ordered", "cell_start", "enter_bytes", "update_bytes",
+    "scratch", "views", "sights", "viewers", "owner_bytes", "owner_sent", "events", "event_bytes", "entries", "groups", "out",
 ]  # fmt: skip
 
 
 def encoder_source(game: Game) -> str:
-    """Return the source of `encode` and `more_frames`, and of what they call for this game's fields."""
+    """Return the source of `encode`, `keep_events` and `more_frames`, and of what they call for this game's fields."""
     schema = game.schema()
     a = schema.avatar.name
     text = ""
@@ -28,7 +28,7 @@ def encoder_source(game: Game) -> str:
     text += _encode_owner(schema.avatar.owner)
     flatten = ""
     for t, e in enumerate(game.entities):
-        arrays = "e.state, e.mapped, e.ring, e.handles, e.levels, e.flat, e.enter_bytes, e.update_bytes"
+        arrays = "e.state, e.mapped, e.ring, e.handles, e.levels, e.touched, e.flat, e.enter_bytes, e.update_bytes"
         own = ", e.sights, z.players, z.ghost_keys" if e.options["avatar"] else ""
         for first, count in ((0, f"meta[META_TABLE_ROWS + {t}]"), (e.options["capacity"], f"meta[META_TABLE_GHOSTS + {t}]")):
             flatten += f"    n = flatten_{e.name}({arrays}, meta[META_TICK], z.{e.name}_rows, {first}, {count}, n{own})\n"
@@ -51,6 +51,14 @@ def encode(z, e):
     radius = f[FLOAT_INTEREST]
     sort_into_cells(e.state, e.flat, e.cell_start, e.ordered, f[FLOAT_X0] - radius, f[FLOAT_Y0] - radius, radius)
     more_frames(z, e)
+
+
+@kernel
+def keep_events(z, e):
+    """After a tick that has no snapshot: keep what happened in it for the next one."""
+    meta = z.meta
+    flatten_events(e.state, e.events, e.event_bytes, meta, z.heard{event_rows})
+    e.state[ENC_EVENTS_KEPT] = e.state[ENC_EVENTS]
 
 
 @kernel
@@ -79,17 +87,19 @@ def _encode_entity(name: str, index: int, public: tuple[FieldSchema, ...], mask_
     enter = "".join(f"        at = put_level(enter_bytes, at, now[{k}], {f.wire_bytes})\n" for k, f in enumerate(public))
     key = _PLAYER_KEY if avatar else ""
     update = "".join(
-        f"        if fresh or levels[handle, {k}] != now[{k}]:\n"
+        f"        if fresh or levels[handle, {k}] != now[{k}] or touched[handle, {k}] != 0:\n"
         f"            update_bytes[start + 2 + {k // 8}] |= np.uint8({1 << (k % 8)})\n"
         f"            levels[handle, {k}] = now[{k}]\n"
+        f"            touched[handle, {k}] = np.uint8(0 if fresh or baseline else 1)\n"
         f"            at = put_level(update_bytes, at, now[{k}], {f.wire_bytes})\n"
         for k, f in enumerate(public)
     )
     clear = "".join(f"        update_bytes[start + 2 + {k}] = np.uint8(0)\n" for k in range(mask_bytes))
     return f"""
 @kernel
-def flatten_{name}(state, mapped, ring, handles, levels, flat, enter_bytes, update_bytes, tick, rows, first, count, n{sights}):
+def flatten_{name}(state, mapped, ring, handles, levels, touched, flat, enter_bytes, update_bytes, tick, rows, first, count, n{sights}):
     now = levels[len(levels) - 1]
+    baseline = state[ENC_BASELINE] != 0
     for i in range(first, first + count):
         row = rows[i]
         if row.dead == DEAD_DESPAWNED:
@@ -120,13 +130,13 @@ def _level(f: FieldSchema, row: str) -> str:
 def _encode_events(schema: Schema, tables: int) -> str:
     """Own events first, then those that neighbours told of."""
     arguments = "".join(f", {v.name}_rows, {v.name}_heard" for v in schema.events)
-    text = f"\n@kernel\ndef flatten_events(state, events, event_bytes, meta, heard{arguments}):\n    n = 0\n"
+    text = f"\n@kernel\ndef flatten_events(state, events, event_bytes, meta, heard{arguments}):\n    n = state[ENC_EVENTS_KEPT]\n"
     for v in schema.events:
         text += _flatten_event(v, f"meta[META_COUNTS + {2 * (tables + v.index)}]", f"{v.name}_rows")
     text += "    state[ENC_OWN_EVENTS] = n\n"
     for v in schema.events:
         text += _flatten_event(v, f"heard[{v.index}]", f"{v.name}_heard")
-    return text + "    state[ENC_EVENTS] = n\n"
+    return text + "    state[ENC_EVENTS] = n\n    state[ENC_EVENTS_KEPT] = 0\n"
 
 
 def _flatten_event(v: EventSchema, count: str, rows: str) -> str:

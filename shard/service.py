@@ -88,8 +88,8 @@ class ShardService:
         self.links = LinkServer(settings.secret.encode(), self.name, row_bytes)
         self.ticks = TickLoop(
             ledger, self.links, self.metrics, tick_hz=program.game.tick_hz, threads=settings.threads or min(os.cpu_count() or 1, 4),
-            checkpoint_s=settings.checkpoint_s, paused_after_s=settings.paused_after_ms / 1000, owner=self.name,
-            development=settings.development,
+            checkpoint_s=settings.checkpoint_s, paused_after_s=settings.paused_after_ms / 1000, idle_hz=program.game.idle_hz,
+            owner=self.name, development=settings.development,
         )  # fmt: skip
         self.border_links = BorderLinks(self.name, settings.secret.encode(), self._feed_came, self.ticks.borders.cut)
         self.state = "starting"
@@ -235,6 +235,8 @@ class ShardService:
             "stale": {str(n): epoch for n, epoch in self._stale.items()}, "paused": self.ticks.paused,
             "tick_ms": self.ticks.times.told(), "commit_ms": self.ticks.commit_times.told(),
             "bytes_s": self._released_rate.of(self.ticks.released_bytes),
+            "asleep": len(self.ticks.sleepers), "near": self.ticks.sleepers.seen_here(),
+            "pace": {str(n): [p.rung.name, p.rung.clock_percent, p.rung.snapshot_every] for n, p in self.ticks.paces.items() if p.level},
         }  # fmt: skip
 
     async def _on_evicted(self) -> None:
@@ -282,6 +284,7 @@ class ShardService:
             self._check_drained(view)
 
     def _follow(self, view: ClusterView) -> None:
+        self._rouse(view)
         if not view.opened:
             return  # what this server says of owners may be old: zones that run go on, and commits tell what it forgot
         for route in view.zones.values():
@@ -321,6 +324,13 @@ class ShardService:
 
     def _feed_came(self, words: Words) -> None:
         self.ticks.borders.receive(self.program, words)
+
+    def _rouse(self, view: ClusterView) -> None:
+        """Wake zones that players of other shards see into, and those that this server of the ledger knows less of than they committed."""
+        near = [m.info.get("near") for m in view.members.values() if m.kind == "shard" and m.name != self.name]
+        self.ticks.seen_from_elsewhere(zone for told in near if isinstance(told, list) for zone in told if isinstance(zone, int))
+        behind = [n for n in self.ticks.sleepers.numbers() if n in self.ticks.zones and self.ticks.zones[n].tick > view.ticks.get(n, 0)]
+        self.ticks.wake(behind)
 
     def _is_of_another_build(self, view: ClusterView, shard: str) -> bool:
         member = view.members.get(shard)

@@ -1,7 +1,10 @@
-"""The tick of a shard: step all zones, commit them in one call, encode meanwhile, release after. One task, drift-free.
+"""The ticks of a shard: step zones, commit them in one call, encode meanwhile, release after. Drift-free, and at each zone's own pace.
+
+Once an interval all zones that are due tick together: those that are awake (shard.sleepers), as often as their clocks say
+(shard.pace). A zone whose tick takes so long that the others would wait for it ticks in a lane: a task, a thread and commits of its own.
 
 Owns the running zones and their order in time. Never decides which zones run here (shard.service does), never speaks to
-a socket itself (shard.link_server does). Kernels run in threads without the GIL; only this task touches zones.
+a socket itself (shard.link_server does). Kernels run in threads without the GIL; a zone that is in a tick (`_busy`) belongs to that.
 """
 
 from __future__ import annotations
@@ -9,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,24 +22,31 @@ import structlog
 
 from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Reseed
 from perdure.ledger.record import blob_digest
-from perdure.wire.link import pack_stale, pack_zone_notice
+from perdure.wire.link import pack_stale, pack_zone_notice, pack_zone_pace
 from perdure.wire.opcodes import Notice
+from shard.arrivals import Arrivals
 from shard.border import Feed
 from shard.borders import Borders
 from shard.handover import Handovers
 from shard.link_server import Link, LinkServer
 from shard.mending import RULES_RAISE, Mending
 from shard.metrics import ShardMetrics
+from shard.pace import EVALUATE_S, Pace, share_of
+from shard.sleepers import Sleepers
 from shard.tick_times import TickTimes
 from shard.zone import Phase, Zone
 
 log = structlog.get_logger("shard.tick")
 
-MAX_INCOMING_BYTES = 32 << 20
 RESEND_PAUSE_S = 0.02
 COLLECT_EVERY_S = 10.0
 RESEND_SENT_S = 10.0
 """How far back a zone that is restored in the ledger says what it has sent away: longer than anything is in transit."""
+LOOK_AROUND_S = 0.5
+LANE_FROM, LANE_UNTIL = 0.5, 0.3
+"""A zone gets a lane where its tick takes more than this part of an interval, and leaves it below that."""
+MAX_LANES = 16
+"""Zones that tick in lanes; further ones tick with the others, who wait for them."""
 
 
 class TickLoop:
@@ -52,6 +62,7 @@ class TickLoop:
         threads: int,
         checkpoint_s: float,
         paused_after_s: float,
+        idle_hz: float,
         owner: str = "",
         development: bool = False,
     ) -> None:
@@ -59,6 +70,7 @@ class TickLoop:
         self._interval_s = 1.0 / tick_hz
         self._threads = threads
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="zones")
+        self._lane_executor = ThreadPoolExecutor(MAX_LANES, thread_name_prefix="lanes")
         self._checkpoint_ticks = max(1, round(checkpoint_s * tick_hz))
         self._paused_after_s = paused_after_s
         self._owner = owner
@@ -70,17 +82,21 @@ class TickLoop:
         self.mending = Mending(ledger, self.executor, self._replace, self._give_up)
         self.handovers = Handovers(self._last_checkpoint)
         self.zones: dict[int, Zone] = {}
-        self.borders = Borders(self.zones, self._interval_s, self._tell_stale)
-        self._incoming: list[tuple[int, npt.NDArray[np.uint8]]] = []
-        self._incoming_bytes = 0
-        self._keyframes: list[tuple[int, list[int]]] = []
-        self._linked: list[int] = []
+        self.borders = Borders(self.zones, self._interval_s, self._tell_stale, self._feeds_every_s)
+        self.paces: dict[int, Pace] = {}
+        self.sleepers = Sleepers(idle_hz, tick_hz)
+        self.arrivals = Arrivals()
         self._side_tasks: dict[int, asyncio.Task[None]] = {}
-        self._ticking = False
+        self._lanes: dict[int, asyncio.Task[None]] = {}
+        self._lane_fault: BaseException | None = None
+        self._busy: set[int] = set()
+        self._peeking: asyncio.Task[None] | None = None
+        self._server = ""
+        self._weighed_s = self._looked_s = 0.0
         self._fresh: list[Zone] = []
         self._sleeper: asyncio.Future[None] | None = None
         self.stopping = False
-        self.paused = False
+        self._stuck = 0
         self.ticked = 0
 
     # --- what arrives between ticks (link_server.LinkHost) --------------------------------------------------------
@@ -89,48 +105,53 @@ class TickLoop:
         if zone not in self.zones:
             self._metrics.dropped_commands.inc(len(rows))
             return True  # the gateway sends them again to whoever shows the zone's next frame
-        if self._incoming_bytes + rows.nbytes > MAX_INCOMING_BYTES:
-            return False
-        self._incoming.append((zone, rows))
-        self._incoming_bytes += rows.nbytes
-        return True
+        self.sleepers.wake([zone])  # whoever sent them has left, or is about to come: either way the zone ticks
+        return self.arrivals.add_rows(zone, rows)
 
     def keyframes_wanted(self, zone: int, players: list[int]) -> None:
         """Give these players full snapshots with the next tick."""
-        self._keyframes.append((zone, players))
+        if zone in self.zones and zone not in self.sleepers:
+            self.arrivals.want_keyframes(zone, players)
 
     def gateway_linked(self, gateway: int) -> None:
-        """Give all players of a gateway full snapshots with the next tick."""
-        self._linked.append(gateway)
+        """Give all players of a gateway full snapshots with the next tick, and tell it which zones are slowed."""
+        for number, pace in self.paces.items():
+            if number not in self.sleepers:
+                self.arrivals.link(number, gateway)
+            if pace.level:
+                self._links.send(gateway, pack_zone_pace(number, pace.rung.clock_percent, pace.rung.snapshot_every))
         for zone, stale in self.borders.stale_zones():
             self._links.send(gateway, pack_stale(zone, stale))
 
     def subscribed(self, link: Link, pairs: list[tuple[int, int]]) -> None:
         """Another shard wants these feeds, and no others."""
         self.borders.subscribe(link, pairs)
+        self.wake(source for source, _ in pairs)  # each tells what there is with its next tick
 
     def unsubscribed(self, link: Link) -> None:
         """Another shard's link ended."""
         self.borders.unsubscribe(link)
 
-    def _take_arrivals(self) -> None:
-        incoming, self._incoming, self._incoming_bytes = self._incoming, [], 0
-        for number, rows in incoming:
-            zone = self.zones.get(number)
-            if zone is not None and not zone.add_commands(self.mending.let_in(number, rows)):
-                log.error("commands_overflow", zone=number, mend="the zone has more players' commands than it can hold; links are renewed")
-                self._links.end_all(f"zone {number} holds all the commands it can")
-        for number, rows in self.mending.held_back(self.zones):
-            self.zones[number].add_commands(self.mending.let_in(number, rows))
-        for number, players in self._keyframes:
-            zone = self.zones.get(number)
-            if zone is not None:
-                zone.force_keyframe(players)
-        for gateway in self._linked:
-            for zone in self.zones.values():
+    def _take_arrivals(self, zones: list[Zone]) -> None:
+        """Hand over what came for these zones, none of which is in a tick."""
+        here = {zone.zone: zone for zone in zones}
+        for number, arrived in self.arrivals.of(list(here)):
+            zone = here[number]
+            for rows in arrived.rows:
+                if not zone.add_commands(self.mending.let_in(number, rows)):
+                    log.error("commands_overflow", zone=number, mend="there are more commands than the zone can hold; links are renewed")
+                    self._links.end_all(f"zone {number} holds all the commands it can")
+            if arrived.keyframes:
+                zone.force_keyframe(sorted(arrived.keyframes))
+            for gateway in arrived.gateways:
                 zone.force_keyframes_of(gateway)
-        self._keyframes.clear()
-        self._linked.clear()
+        for number, rows in self.mending.held_back(here):
+            here[number].add_commands(self.mending.let_in(number, rows))
+
+    @property
+    def paused(self) -> bool:
+        """Does a commit wait for its answer for so long that clients were told?"""
+        return self._stuck > 0
 
     # --- which zones ----------------------------------------------------------------------------------------------
     def add(self, zone: Zone) -> None:
@@ -138,20 +159,42 @@ class TickLoop:
         zone.compare_across = self._development
         self.zones[zone.zone] = zone
         self.borders.added(zone)
-        self._fresh.append(zone)
-        if self._sleeper is not None and not self._sleeper.done():
-            self._sleeper.set_result(None)
+        pace = self.paces.get(zone.zone)
+        if pace is None:
+            pace = self.paces[zone.zone] = Pace(self._interval_s)
+            self._metrics.pace_of(zone.zone, pace)
+        zone.pace = pace.rung
+        self.wake(zone.border.near)  # each tells it what there is with its next tick
+        self._begin([zone])
         self._metrics.zones.set(len(self.zones))
+
+    def _begin(self, zones: Iterable[Zone]) -> None:
+        """Let these zones tick at once."""
+        self._fresh.extend(zones)
+        if self._fresh and self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
 
     def remove(self, number: int) -> None:
         """Stop running a zone: it belongs to another owner. In the middle of a tick it is left to its thread; nothing of it is released."""
         self.handovers.withdraw(number)
         self.mending.forget(number)
+        self.sleepers.forget(number)
+        self.arrivals.forget(number)
+        if self.paces.pop(number, None) is not None:
+            self._metrics.forget_zone(number)
         zone = self.zones.pop(number, None)
         self.borders.removed(number)
-        if zone is not None and not self._ticking and zone.phase is not Phase.DROPPED:
+        if zone is not None and number not in self._busy and zone.phase is not Phase.DROPPED:
             zone.drop()
         self._metrics.zones.set(len(self.zones))
+
+    def wake(self, numbers: Iterable[int]) -> None:
+        """Let those of these zones that sleep tick, from now on."""
+        self._begin([self.zones[number] for number in self.sleepers.wake(numbers) if number in self.zones])
+
+    def seen_from_elsewhere(self, numbers: Iterable[int]) -> None:
+        """Players of other shards' zones see into these zones; take the place of what was said before."""
+        self._begin([self.zones[number] for number in self.sleepers.others_see(numbers) if number in self.zones])
 
     # --- the schedule ---------------------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -159,13 +202,15 @@ class TickLoop:
         due = time.monotonic()
         collected = due
         while not self.stopping:
+            if self._lane_fault is not None:
+                raise self._lane_fault
             now = time.monotonic()
             if now < due:
                 await self._sleep(due - now)
                 now = time.monotonic()
-            fresh, self._fresh = self._fresh, []
+            fresh, self._fresh = dict.fromkeys(self._fresh), []
             if due - now > self._interval_s / 10:
-                await self._tick([zone for zone in fresh if self.zones.get(zone.zone) is zone])
+                await self._tick([zone for zone in fresh if self.zones.get(zone.zone) is zone and zone.zone not in self._lanes])
                 continue
             if now - due > self._interval_s / 2:
                 self._metrics.late.inc()
@@ -173,13 +218,18 @@ class TickLoop:
                 due = now
             due += self._interval_s
             self.ticked += 1
-            await self._tick(list(self.zones.values()))
+            self._look(now)
+            await self._tick([zone for number, zone in self.zones.items() if self._is_due(number, now)])
             if now - collected > COLLECT_EVERY_S and due - time.monotonic() > 0.010:
                 gc.collect(1)  # the collector is off during ticks; what little garbage has cycles goes here
                 collected = now
+        await asyncio.gather(*self._lanes.values())
+
+    def _is_due(self, number: int, now: float) -> bool:
+        return number not in self._lanes and self.sleepers.due(number, now) and self.paces[number].ticks_now()
 
     async def _sleep(self, seconds: float) -> None:
-        """Sleep until the time is over or a zone is added."""
+        """Sleep until the time is over or a zone is to begin."""
         loop = asyncio.get_running_loop()
         sleeper = self._sleeper = loop.create_future()
         timer = loop.call_later(seconds, lambda: sleeper.done() or sleeper.set_result(None))
@@ -190,34 +240,112 @@ class TickLoop:
             timer.cancel()
             self._sleeper = None
 
-    async def _tick(self, zones: list[Zone]) -> None:
-        """Give those of `zones` that can go on one tick."""
-        self._ticking = True
-        try:
-            self._take_arrivals()
-            ready = [zone for zone in zones if zone.phase is Phase.READY]
-            if ready:
-                await self._tick_ready(ready)
-        finally:
-            self._ticking = False
-        self.handovers.begin(self.zones)
+    def _look(self, now: float) -> None:
+        """What is looked at once a tick, or less often: who waits for sleeping zones, who is near them, what zones cost."""
+        if len(self.sleepers) and (self._peeking is None or self._peeking.done()):
+            self._peeking = asyncio.get_running_loop().create_task(self._peek())
+        if now - self._looked_s >= LOOK_AROUND_S:
+            self._looked_s = now
+            awake = [zone for number, zone in self.zones.items() if number not in self.sleepers and number not in self._busy]
+            self._begin([self.zones[number] for number in self.sleepers.look_around(awake) if number in self.zones])
+            self._metrics.asleep.set(len(self.sleepers))
+        if now - self._weighed_s >= EVALUATE_S:
+            self._weighed_s = now
+            self._weigh(now)
 
-    async def _tick_ready(self, zones: list[Zone]) -> None:
+    async def _peek(self) -> None:
+        """Wake sleeping zones that have something in their inbox; all of them where the ledger may have forgotten what they committed."""
+        try:
+            told = await self._ledger.waiting(self.sleepers.numbers())
+        except LedgerError as error:
+            log.debug("inboxes_unknown", why=str(error))
+            self.wake(self.sleepers.numbers())
+            return
+        same, self._server = self._server in ("", told.server), told.server
+        self.wake(told.zones if same else self.sleepers.numbers())
+
+    # --- the pace of each zone --------------------------------------------------------------------------------------
+    def _weigh(self, now: float) -> None:
+        """Let zones that cost more than their share go up the ladder, and others come down."""
+        awake = {number: pace for number, pace in self.paces.items() if number not in self.sleepers}
+        share_s = share_of([pace.cost_s for pace in awake.values()], self._interval_s, self._threads)
+        for number, pace in awake.items():
+            if pace.weigh(now, share_s):
+                log.info("pace", zone=number, level=pace.level, rung=pace.rung.name, clock_percent=pace.rung.clock_percent,
+                         snapshot_every=pace.rung.snapshot_every, tick_ms=round(1000 * pace.cost_s, 1))  # fmt: skip
+                self._tell(number, pace)
+                if number in self.zones:
+                    self.zones[number].pace = pace.rung  # read when the next tick is encoded
+            if pace.cost_s > LANE_FROM * self._interval_s and number not in self._lanes and len(self._lanes) < MAX_LANES:
+                self._open_lane(number)
+
+    def _tell(self, number: int, pace: Pace) -> None:
+        """Tell gateways, who tell clients, how a zone's clock runs."""
+        self._metrics.pace_of(number, pace)
+        self._links.send_all(pack_zone_pace(number, pace.rung.clock_percent, pace.rung.snapshot_every))
+
+    def _feeds_every_s(self, zone: Zone) -> float:
+        """Return how long until this zone's next feed, so that neighbours do not take one that sleeps or is slowed for silent."""
+        if self.sleepers.may_sleep(zone):
+            return self.sleepers.feeds_every_s
+        pace = self.paces.get(zone.zone)
+        return self._interval_s if pace is None else max(pace.interval_s, pace.cost_s)
+
+    def _open_lane(self, number: int) -> None:
+        lane = self._lanes[number] = asyncio.get_running_loop().create_task(self._lane(number), name=f"lane {number}")
+        lane.add_done_callback(lambda done: self._close_lane(number, done))
+
+    def _close_lane(self, number: int, lane: asyncio.Task[None]) -> None:
+        del self._lanes[number]
+        if not lane.cancelled() and lane.exception() is not None:
+            self._lane_fault = lane.exception()
+
+    async def _lane(self, number: int) -> None:
+        """Tick one zone at its own pace, as long as the others would have to wait for it."""
+        while number in self._busy:  # the tick that it is in with the others
+            await asyncio.sleep(self._interval_s / 10)
+        due = time.monotonic()
+        while not self.stopping and number in self.zones and self.paces[number].cost_s > LANE_UNTIL * self._interval_s:
+            due = max(due + self.paces[number].interval_s, time.monotonic())
+            await self._tick([self.zones[number]], self._lane_executor)
+            await asyncio.sleep(max(due - time.monotonic(), 0.0))
+
+    # --- a tick -----------------------------------------------------------------------------------------------------
+    async def _tick(self, zones: list[Zone], executor: Executor | None = None) -> None:
+        """Give those of `zones` that can go on one tick, in threads of `executor`."""
+        zones = [zone for zone in zones if zone.zone not in self._busy]
+        self._take_arrivals(zones)
+        ready = [zone for zone in zones if zone.phase is Phase.READY]
+        if ready:
+            numbers = {zone.zone for zone in ready}
+            self._busy |= numbers
+            try:
+                await self._tick_ready(ready, executor or self.executor)
+            finally:
+                self._busy -= numbers
+        if self.handovers.asked:
+            self.handovers.begin({number: zone for number, zone in self.zones.items() if number not in self._busy})
+
+    async def _tick_ready(self, zones: list[Zone], executor: Executor) -> None:
         started = time.monotonic()
         self.borders.turn(zones, started)
-        stepped = await self._in_threads(_step, zones)
+        stepped = await self._in_threads(_step, zones, executor)
         self._tell_across(zones)
-        commits = [commit for commit, _ in stepped if commit is not None]
-        zones = [zone for zone, (commit, fault) in zip(zones, stepped, strict=True) if self._sound(zone, commit, fault)]
+        commits = [commit for commit, _, _ in stepped if commit is not None]
+        costs = {zone.zone: cost for zone, (_, _, cost) in zip(zones, stepped, strict=True)}
+        zones = [zone for zone, (commit, fault, _) in zip(zones, stepped, strict=True) if self._sound(zone, commit, fault)]
         after_step = time.monotonic()
         answering = asyncio.ensure_future(self._commit(commits))
-        made = await self._in_threads(self._encode, zones)
+        made = await self._in_threads(self._encode, zones, executor)
         after_encode = time.monotonic()
         answers = await answering
         commit_s = time.monotonic() - after_step
         self._metrics.commit.observe(commit_s)
         self.commit_times.add(commit_s)
-        for zone, answer, (frames, feeds) in zip(zones, answers, made, strict=True):
+        for zone, answer, (frames, feeds, cost_s) in zip(zones, answers, made, strict=True):
+            pace = self.paces.get(zone.zone)
+            if pace is not None:
+                pace.took(costs[zone.zone], cost_s)
             self._answered(zone, answer, frames, feeds)
         self._metrics.step.observe(after_step - started)
         self._metrics.encode.observe(after_encode - after_step)
@@ -227,17 +355,20 @@ class TickLoop:
         if self.ticked % 20 == 0:
             self._metrics.players.set(sum(zone.player_count() for zone in self.zones.values()))
 
-    def _encode(self, zone: Zone) -> tuple[list[tuple[int, bytes]], list[Feed]]:
-        return zone.encode(), zone.publish(self._interval_s)
+    def _encode(self, zone: Zone) -> tuple[list[tuple[int, bytes]], list[Feed], float | None]:
+        began = cost_clock()
+        frames = zone.encode()
+        feeds = zone.publish(self._feeds_every_s(zone))
+        return frames, feeds, cost_clock() - began if zone.encoded else None
 
-    async def _in_threads(self, function: Callable[[Zone], Any], zones: list[Zone]) -> list[Any]:
+    async def _in_threads(self, function: Callable[[Zone], Any], zones: list[Zone], executor: Executor) -> list[Any]:
         """Apply `function` to every zone, in one task a thread (a task a zone would cost more than most zones' work)."""
         if not zones:
             return []
         loop = asyncio.get_running_loop()
         share = -(-len(zones) // self._threads)
         parts = [zones[at : at + share] for at in range(0, len(zones), share)]
-        done = await asyncio.gather(*(loop.run_in_executor(self.executor, _each, function, part) for part in parts))
+        done = await asyncio.gather(*(loop.run_in_executor(executor, _each, function, part) for part in parts))
         return [result for part in done for result in part]
 
     def _tell_across(self, zones: list[Zone]) -> None:
@@ -276,7 +407,8 @@ class TickLoop:
     # --- commit and release ---------------------------------------------------------------------------------------
     async def _commit(self, commits: list[Commit]) -> list[CommitAnswer]:
         """Commit, and send identical commits again until there is an answer; nothing is released before."""
-        waiting = asyncio.get_running_loop().call_later(self._paused_after_s, self._pause)
+        pause = _Pause()
+        waiting = asyncio.get_running_loop().call_later(self._paused_after_s, self._pause, pause)
         tries = 0
         try:
             while True:
@@ -285,20 +417,23 @@ class TickLoop:
                 except (LedgerUnavailable, LedgerRefused) as error:
                     tries += 1
                     self._metrics.resends.inc()
+                    self.wake(self.sleepers.numbers())  # whoever answers next may have forgotten what they committed
                     if tries == 1 or tries % 100 == 0:
                         log.warning("commit_unanswered", zones=len(commits), tries=tries, why=str(error))
                     await asyncio.sleep(min(RESEND_PAUSE_S * tries, 0.25))
         finally:
             waiting.cancel()
-            if self.paused:
-                self.paused = False
+            self._stuck -= pause.told
+            if pause.told and not self._stuck:
                 log.info("resumed", tries=tries)
                 self._notify(Notice.RESUMED)
 
-    def _pause(self) -> None:
-        self.paused = True
-        log.warning("paused", why="the ledger does not answer; nothing is lost, clients are told")
-        self._notify(Notice.PAUSED)
+    def _pause(self, pause: _Pause) -> None:
+        pause.told = True
+        self._stuck += 1
+        if self._stuck == 1:
+            log.warning("paused", why="the ledger does not answer; nothing is lost, clients are told")
+            self._notify(Notice.PAUSED)
 
     def _tell_stale(self, zone: int, stale: tuple[int, ...]) -> None:
         self._links.send_all(pack_stale(zone, stale))
@@ -314,6 +449,7 @@ class TickLoop:
         zone.committed(answer)
         if answer.status is CommitStatus.OK:
             self._metrics.ticks.inc()
+            self.sleepers.ticked(zone, time.monotonic())
             for gateway, frame in frames:
                 if self._links.send(gateway, frame):
                     self._metrics.released.inc(len(frame))
@@ -396,18 +532,32 @@ class TickLoop:
         self.stopping = True
         await self.handovers.close()
         await self.mending.close()
-        for task in list(self._side_tasks.values()):
+        peeking = [self._peeking] if self._peeking is not None else []
+        for task in [*self._side_tasks.values(), *self._lanes.values(), *peeking]:
             task.cancel()
         self.executor.shutdown(wait=False, cancel_futures=True)
+        self._lane_executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _Pause:
+    """Whether clients were told that this commit is not answered."""
+
+    told = False
+
+
+def cost_clock() -> float:
+    """Return the processor time of this thread, in seconds: what a zone costs, whoever else is busy on the machine."""
+    return time.thread_time()
 
 
 def _each(function: Callable[[Zone], Any], zones: list[Zone]) -> list[Any]:
     return [function(zone) for zone in zones]
 
 
-def _step(zone: Zone) -> tuple[Commit | None, Exception | None]:
+def _step(zone: Zone) -> tuple[Commit | None, Exception | None, float]:
+    began = cost_clock()
     zone.fill_ghosts()
     try:
-        return zone.step(), None
+        return zone.step(), None, cost_clock() - began
     except RULES_RAISE as error:
-        return None, error
+        return None, error, 0.0

@@ -61,6 +61,7 @@ def _run(program: Program) -> None:
         zone.phase = zone.phase.READY
         assert commit.tick == seq
     program.more_frames(zone.arrays, zone.encoder)
+    program.keep_events(zone.arrays, zone.encoder)
     other = Zone(program, 0, grid, 0)
     other.restore(zone.checkpoint())
 

@@ -24,6 +24,7 @@ from perdure.wire.identifiers import LOBBY, WorldGrid
 from perdure.wire.link import RELEASE_STRUCT, LinkType, pack_frame
 from shard.border import Border, Feed
 from shard.kernels import layout
+from shard.pace import RUNGS, Rung
 from shard.passages import Passages
 from shard.program import Program, effect_parts, encoder_arrays, table_parts, words_of, zone_arrays
 from shard.proposals import pack_proposals, propose, unpack_proposals
@@ -77,6 +78,9 @@ class Zone:
         self.page: tuple[bytes, ...] = ()
         self.arrays = zone_arrays(program)
         self.encoder: Any = None
+        self.pace: Rung = RUNGS[0]
+        self._ticks_unsent = self._ticks_far = 0
+        self.encoded = True
         self.bad_entries = 0
         self.compare_across = False
         """See that @game.across writes nothing (in development: it costs a copy of the tables)."""
@@ -130,6 +134,10 @@ class Zone:
         """Return the owned rows of a table (a view; dtype contract.row_dtype)."""
         index = [e.name for e in self.program.game.entities].index(name)
         return np.asarray(getattr(self.arrays, f"{name}_rows")[: self.arrays.meta[layout.META_TABLE_ROWS + index]])
+
+    def avatars(self) -> npt.NDArray[Any]:
+        """Return the owned rows of the avatars' table (a view)."""
+        return self.rows(self.program.game.entities[self._avatar].name)
 
     @property
     def totals(self) -> npt.NDArray[Any]:
@@ -406,8 +414,23 @@ class Zone:
         return self.encoder
 
     def encode(self) -> list[tuple[int, bytes]]:
-        """Make the frames of the last tick: (gateway number, RELEASE link frame) per gateway. Release after commit only."""
+        """Make the frames of the last tick: (gateway number, RELEASE link frame) per gateway. Release after commit only.
+
+        None, and `encoded` is False, where this tick has no snapshot (`pace`): the next one tells what happened in it. A tick in which
+        somebody leaves the zone always has one, since it is the leaver's last.
+        """
         e = self._encoder()
+        self._ticks_unsent += 1
+        if self._ticks_unsent < self.pace.snapshot_every and not np.any(self.players["departed"]):
+            self.program.keep_events(self.arrays, e)
+            self.encoded = False
+            return []
+        self.encoded = True
+        if not np.any(self.players["gateway"]):
+            self._ticks_unsent, e.state[layout.ENC_EVENTS_KEPT] = 0, 0
+            return []  # nobody looks
+        self._ticks_far += self._ticks_unsent
+        e.state[layout.ENC_BASELINE] = self._ticks_far >= self.pace.far_every
         e.state[layout.ENC_EPOCH] = self.epoch
         self.program.encode(self.arrays, e)
         while e.state[layout.ENC_NEXT_VIEWER] < e.state[layout.ENC_VIEWERS]:
@@ -415,6 +438,9 @@ class Zone:
             grown[: len(e.out)] = e.out
             e = self.encoder = e._replace(out=grown)
             self.program.more_frames(self.arrays, e)
+        self._ticks_unsent = 0
+        if e.state[layout.ENC_BASELINE]:
+            self._ticks_far = 0
         frames = []
         for gateway, first, count, start, end in np.asarray(e.groups[: e.state[layout.ENC_GROUPS]]).tolist():
             head = RELEASE_STRUCT.pack(self.zone, 0, self.epoch, self.tick, self.generation, count, end - start)

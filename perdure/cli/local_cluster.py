@@ -24,7 +24,7 @@ from typing import Any
 
 from perdure.cli.children import die_with_parent
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.ledger import ClusterView, Member
 from perdure.ledger.redis_ledger import RedisLedger
 
 READY_DEADLINE_S = 180.0
@@ -267,7 +267,11 @@ class LocalCluster:
             zones = world.columns * world.rows if world else -1
             if not ticks and len(view.ticks) == zones:
                 ticks = dict(view.ticks)  # of an earlier run, perhaps: only what comes on top is a sign of life
-            running = [z for z, route in view.zones.items() if route.owner in ready and view.ticks[z] > ticks.get(z, view.ticks[z])]
+            # A zone with nobody in it may not tick for long: then its owner says that it has it.
+            running = [
+                z for z, route in view.zones.items()
+                if route.owner in ready and (view.ticks[z] > ticks.get(z, view.ticks[z]) or _has(ready[route.owner], z))
+            ]  # fmt: skip
             steered = all(name in ready for name in self.pids if name.startswith("coordinator-"))
             if of_kind[0] >= shards and of_kind[1] >= gateways and steered and len(running) == zones:
                 return view
@@ -370,3 +374,9 @@ def _last_line(path: Path) -> str:
     except OSError:
         return "no log"
     return lines[-1][-300:] if lines else "it said nothing"
+
+
+def _has(shard: Member, zone: int) -> bool:
+    """Does a shard say that it runs this zone?"""
+    runs = shard.info.get("load")
+    return isinstance(runs, dict) and str(zone) in runs

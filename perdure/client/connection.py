@@ -141,11 +141,20 @@ class Client:
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def connect(self) -> Self:
-        """Return once the first snapshot is there; raises ClientClosed, or TimeoutError after `connect_timeout_s`."""
+        """Return once the first snapshot is there; raises ClientClosed, or TimeoutError after `connect_timeout_s`.
+
+        In a queue (`protocol.queued`) that time begins anew with each word of it.
+        """
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="perdure client")
-        async with asyncio.timeout(self._connect_timeout_s):
-            await self.wait_until(lambda: self.stats.snapshots > 0)
+        loop, queued = asyncio.get_running_loop(), None
+        async with asyncio.timeout(self._connect_timeout_s) as deadline:
+            while self.stats.snapshots == 0:
+                waits = self.protocol.queued
+                if waits is not None and waits is not queued:
+                    queued = waits
+                    deadline.reschedule(loop.time() + self._connect_timeout_s)
+                await self.wait_until(lambda seen=waits: self.stats.snapshots > 0 or self.protocol.queued is not seen)
         return self
 
     async def __aenter__(self) -> Self:

@@ -114,7 +114,24 @@ class Ignored:
     op: int
 
 
-Received = Welcome | Snapshot | NoticeReceived | Pong | Refused | ChatReceived | NamesReceived | WorldMap | Stale | Ignored
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """The clock of `zone` runs at so many percent (load), and a snapshot comes every so many ticks."""
+
+    zone: int
+    clock_percent: int
+    snapshot_every: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The world is full: this login waits. `position`: how many go before it, and itself; `estimate_s`: how long, by how it went so far."""
+
+    position: int
+    estimate_s: int
+
+
+Received = Welcome | Snapshot | NoticeReceived | Pong | Refused | ChatReceived | NamesReceived | Paced | Queued | WorldMap | Stale | Ignored
 
 
 @dataclass(slots=True)
@@ -145,6 +162,10 @@ class ClientProtocol:
         """Commands whose outcome the last login could not tell: another session of the player used their numbers meanwhile."""
         self.acknowledged_lost = 0
         """How often a resume found the zone behind what it had acknowledged before. Anything but 0 is data loss."""
+        self.pace: Paced | None = None
+        """What was last said of the clock of the zone that the player is in; None: it never was slowed."""
+        self.queued: Queued | None = None
+        """The place in the queue of logins, while this one waits."""
         self._commands: dict[str, CommandSchema] = {}
         self._max_pending = max_pending
         self._pending: deque[_Pending] = deque()
@@ -259,6 +280,12 @@ class ClientProtocol:
             if op == ServerOp.MAP:
                 self.map = WorldMap(int(message[1]), int(message[2]), tuple(message[3]))
                 return self.map
+            if op == ServerOp.PACE:
+                self.pace = Paced(message[1], message[2], message[3])
+                return self.pace
+            if op == ServerOp.QUEUED:
+                self.queued = Queued(message[1], message[2])
+                return self.queued
         except (LookupError, TypeError, ValueError) as error:
             raise ProtocolError(f"message {op} of the server has another shape: {error!r}") from error
         if type(op) is not int:
@@ -286,6 +313,7 @@ class ClientProtocol:
         self._session = welcome.session
         if self.world is not None:
             self.world.stale_zones = frozenset()
+        self.queued = self.pace = None
         self.resume, self.player = welcome.resume, welcome.player
         return welcome
 
@@ -350,6 +378,6 @@ class ClientProtocol:
 
 
 __all__ = [
-    "ChatReceived", "ClientProtocol", "Ignored", "NamesReceived", "NotReady", "NoticeReceived", "Pong", "ProtocolError", "Received",
-    "Refused", "Snapshot", "SnapshotError", "Stale", "Welcome", "WorldMap",
+    "ChatReceived", "ClientProtocol", "Ignored", "NamesReceived", "NotReady", "NoticeReceived", "Paced", "Pong", "ProtocolError", "Queued",
+    "Received", "Refused", "Snapshot", "SnapshotError", "Stale", "Welcome", "WorldMap",
 ]  # fmt: skip

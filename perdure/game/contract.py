@@ -173,6 +173,7 @@ class Game:
 
     tick_hz: ticks a second. world: (width, height). interest: how far a player sees. hysteresis: how far beyond a zone's
     border an entity goes before it changes zones. grace_s: how long a player without a socket stays in the world.
+    idle_hz: ticks a second of a zone with nobody in it, and nobody of another zone near it; 0: none, until somebody comes; None: as ever.
     max_visible: entities in one player's view at most (the rest are left out until there is room).
     """
 
@@ -186,11 +187,15 @@ class Game:
         hysteresis: float = 2.0,
         grace_s: float = 60,
         max_visible: int = 512,
+        idle_hz: float | None = None,
     ) -> None:
         if not name.isidentifier():
             raise GameError(f"Game({name!r}): the name must be a word of letters, digits and _")
         if not 1 <= tick_hz <= 120 or interest <= 0 or min(world) <= 0 or not 1 <= max_visible <= 2048:
             raise GameError(f"Game({name!r}): tick_hz is 1 to 120, interest and world above 0, max_visible 1 to 2048")
+        if idle_hz is not None and not 0 <= idle_hz <= 120:
+            raise GameError(f"Game({name!r}): idle_hz is 0 to 120")
+        self.idle_hz = float(tick_hz if idle_hz is None else idle_hz)
         self.name, self.tick_hz, self.interest, self.hysteresis = name, tick_hz, float(interest), float(hysteresis)
         self.world_size = (float(world[0]), float(world[1]))
         self.grace_ticks, self.max_visible = round(grace_s * tick_hz), max_visible

@@ -116,6 +116,14 @@ class ZoneHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Which zones have entries in their inbox. `server` changes whenever another server may have answered, or one that has other data."""
+
+    zones: frozenset[int]
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoggedRecord:
     """One record of a zone's log and the inbox page that its commit returned."""
 
@@ -389,6 +397,13 @@ class Ledger(ABC):
     @abstractmethod
     async def read_inbox(self, zone: int) -> list[bytes]:
         """Return the entries that wait in a zone's inbox, oldest first, and leave them there: for audits."""
+
+    @abstractmethod
+    async def waiting(self, zones: Sequence[int]) -> Waiting:
+        """Say which of these zones have something in their inbox: how an owner that does not commit them at every tick learns of it.
+
+        Cheap enough to be asked at every tick. It goes by the way that commits go, and nothing overtakes it there.
+        """
 
     @abstractmethod
     async def put_checkpoint(self, zone: int, tick: int, epoch: int, blob: bytes) -> None:

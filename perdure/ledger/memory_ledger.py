@@ -44,6 +44,7 @@ from perdure.ledger.ledger import (
     Presence,
     Reseed,
     Restated,
+    Waiting,
     WorldSettings,
     ZoneHead,
     ZoneRoute,
@@ -96,6 +97,10 @@ class MemoryLedger(Ledger):
     async def read_inbox(self, zone: int) -> list[bytes]:
         found = self.store.data.zones.get(zone)
         return list(found.inbox) if found else []
+
+    async def waiting(self, zones: Sequence[int]) -> Waiting:
+        kept = self.store.data.zones
+        return Waiting(frozenset(zone for zone in zones if zone in kept and kept[zone].inbox), self.store.run_id)
 
     async def put_checkpoint(self, zone: int, tick: int, epoch: int, blob: bytes) -> None:
         self.store.data.zone(zone).blobs[(tick, epoch)] = bytes(blob)

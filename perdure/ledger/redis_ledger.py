@@ -48,12 +48,13 @@ from perdure.ledger.ledger import (
     Presence,
     Reseed,
     Restated,
+    Waiting,
     WorldSettings,
     ZoneHead,
 )
 from perdure.ledger.record import blob_digest
 from perdure.ledger.redis_answers import decoding, pairs_of, presence_of, run_id_of, view_of, world_of, zone_head_of
-from perdure.ledger.redis_commit import CommitConnection
+from perdure.ledger.redis_commit import CommitConnection, pack
 from perdure.ledger.redis_errors import UNAVAILABLE, code_of, explain, unknown_function
 from perdure.ledger.redis_functions import LIBRARY_NAME, LibraryAwaited, ensure_library
 from perdure.wire.identifiers import key_hex, player_key
@@ -294,6 +295,17 @@ class RedisLedger(Ledger):
 
     async def read_inbox(self, zone: int) -> list[bytes]:
         return await self._run("LRANGE", keys.key(self._world, "INBOX", zone), 0, -1)
+
+    async def waiting(self, zones: Sequence[int]) -> Waiting:
+        if not zones:
+            return Waiting(frozenset(), str(self._commits.connects))
+        asked = pack([("FCALL_RO", f"{LIBRARY_NAME}_waiting", "1", self._base, *map(str, zones))])
+        (answer,) = await self._commits.call(asked, 1)
+        if isinstance(answer, hiredis.ReplyError):
+            if unknown_function(answer):
+                await self._load()  # the server restarted without its functions
+            raise LedgerUnavailable(explain(self.where, answer, self._user, f"FCALL_RO {LIBRARY_NAME}_waiting"))
+        return Waiting(frozenset(map(int, answer)), str(self._commits.connects))
 
     async def put_checkpoint(self, zone: int, tick: int, epoch: int, blob: bytes) -> None:
         await self._call("put_checkpoint", zone, tick, epoch, blob)

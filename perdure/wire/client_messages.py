@@ -142,6 +142,14 @@ def stale_frame(zone: int, stale: tuple[int, ...]) -> bytes:
     return server_frame(_ENCODER.encode([int(ServerOp.STALE), zone, list(stale)]))
 
 
+def pace_frame(zone: int, clock_percent: int, snapshot_every: int) -> bytes:
+    return server_frame(_ENCODER.encode([int(ServerOp.PACE), zone, clock_percent, snapshot_every]))
+
+
+def queued_frame(position: int, estimate_s: int) -> bytes:
+    return server_frame(_ENCODER.encode([int(ServerOp.QUEUED), position, estimate_s]))
+
+
 def pong_frame(number: int) -> bytes:
     return server_frame(_ENCODER.encode([int(ServerOp.PONG), number]))
 

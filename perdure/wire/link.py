@@ -36,6 +36,7 @@ class LinkType(IntEnum):
     PEER = 9  # shard -> shard, instead of HELLO: number u32, 32 bytes HMAC-SHA256(secret, "border" + nonce + number), name
     SUBSCRIBE = 10  # shard -> shard: pairs of zones u16, u16 (source, viewer) whose feeds are wanted, and no others
     STALE = 11  # shard -> gateway: zone u16, then the zones u16 whose entities are shown frozen there
+    ZONE_PACE = 20  # shard -> gateway: zone u16, clock percent u8, snapshot every u8
 
 
 COMMANDS_STRUCT = struct.Struct("<HH")
@@ -50,6 +51,9 @@ def command_dtype(payload_bytes: int) -> np.dtype[np.void]:
     """Return the dtype of one command row; `payload_bytes` is a multiple of 8."""
     return np.dtype([*COMMAND_HEADER, ("payload", "u1", (payload_bytes,))])
 
+
+ZONE_PACE_STRUCT = struct.Struct("<HBB")
+"""zone u16, clock percent u8, snapshot every u8."""
 
 RELEASE_STRUCT = struct.Struct("<HHIQIII")
 """zone u16, reserved u16, epoch u32, tick u64, generation u32, entries u32, blob bytes u32."""
@@ -113,6 +117,10 @@ def pack_subscribe(pairs: Iterable[tuple[int, int]]) -> bytes:
 def unpack_subscribe(body: memoryview) -> list[tuple[int, int]]:
     """Return (source, viewer) pairs; raises struct.error where they are none."""
     return list(struct.iter_unpack("<HH", body))
+
+
+def pack_zone_pace(zone: int, clock_percent: int, snapshot_every: int) -> bytes:
+    return pack_frame(LinkType.ZONE_PACE, ZONE_PACE_STRUCT.pack(zone, clock_percent, snapshot_every))
 
 
 def unpack_release(body: memoryview) -> Release:

@@ -29,6 +29,8 @@ class ServerOp(IntEnum):
     REFUSED = 5  # [5, seq, text]: a command was not accepted; its number may be used again
     CHAT = 6  # [6, from, to, text]: somebody says something; from "": the server
     NAMES = 7  # [7, [[key, name], ...]]: the answer to WHO
+    PACE = 8  # [8, zone, clock_percent, snapshot_every]: the zone's clock runs at so many percent; a snapshot every so many ticks
+    QUEUED = 9  # [9, position, estimate_s]: before the welcome, while waiting for admission
     STALE = 10  # [10, zone, [zone, ...]]: in `zone`, entities of these neighbouring zones are shown as they were
     MAP = 11  # [11, columns, rows, [owner, ...]]: the shard that runs each zone, "" for none
 

@@ -1,8 +1,10 @@
 """Kernels that turn a zone's state into the bytes that each player is sent: handles, grid, interest, deltas, websocket frames.
 
-An entity is encoded once a tick (its enter record and its update record); a viewer's frame copies those bytes. The
-baseline of an update is the tick before, since a frame that was not sent is followed by a keyframe. Generated code
-(shard.program) fills the flat arrays; everything here knows no game. Naive twins: tests/conformance/kernels.
+An entity is encoded once a tick (its enter record and its update record); a viewer's frame copies those bytes. The baseline of an
+update is the newest snapshot that told every viewer all that it sees (ENC_BASELINE): the one before, as a rule, since a frame that
+was not sent is followed by a keyframe. Under load far entities are left out of some snapshots; updates then tell what has changed since
+the last one that held all, so a viewer may miss any in between, and near ones tell a little twice. Generated code (shard.program)
+fills the flat arrays; everything here knows no game. Naive twins: tests/conformance/kernels.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy as np
 
 from perdure.game.jit import kernel, part_of_program
 from shard.kernels.layout import (
+    ENC_BASELINE,
     ENC_COLUMNS,
     ENC_ENTER_STRIDE,
     ENC_ENTERS,
@@ -48,6 +51,8 @@ from shard.kernels.state import cut_at
 
 _ENVELOPE = 64
 """Bytes of a snapshot beside what its five byte strings hold, at most."""
+FAR_SHARE = 0.5
+"""Beyond this share of the radius of interest an entity is far."""
 _BIN16_BYTES, _BIN32_BYTES = 3, 5
 
 # --- handles ------------------------------------------------------------------------------------------------------
@@ -234,8 +239,15 @@ def put_tagged(out: Any, at: Any, tag: Any, value: Any, size: Any) -> Any:
 
 
 @kernel
-def compare(flat: Any, handles: Any, mark: Any, view: Any, had: Any, scratch: Any, found: Any, tick: Any) -> Any:
+def _is_within(dx: Any, dy: Any, reach: Any) -> Any:
+    return dx * dx + dy * dy <= reach
+
+
+@kernel
+def compare(flat: Any, handles: Any, mark: Any, view: Any, had: Any, scratch: Any, found: Any, tick: Any, x: Any, y: Any, near: Any) -> Any:
     """Sort what is visible into enters and updates, against the `had` handles in `view`; return (enters, updates, leaves).
+
+    Updates of entities further from (x, y) than the root of `near` are left out; with `near` below 0, none is.
 
     scratch: int32[4, limit]: visible flat indices in; enters and updates (flat indices) and leaves (handles) out. `view`
     (uint16) receives what the viewer has now. Marks: 1 = the viewer has it, 2 = it is visible; all 0 before and after.
@@ -247,7 +259,7 @@ def compare(flat: Any, handles: Any, mark: Any, view: Any, had: Any, scratch: An
         index = scratch[SCRATCH_VISIBLE, k]
         handle = flat[index].handle
         if mark[handle] == 1 and handles[handle].born != tick:
-            if flat[index].update_length > 0:
+            if flat[index].update_length > 0 and (near < 0.0 or _is_within(flat[index].x - x, flat[index].y - y, near)):
                 scratch[SCRATCH_UPDATES, updates] = index
                 updates += 1
         else:
@@ -305,6 +317,7 @@ def make_frames(e: Any, zone: Any, tick: Any, x0: Any, y0: Any, size: Any, radiu
     out, state = e.out, e.state
     at = state[ENC_OUT_USED]
     viewer = state[ENC_NEXT_VIEWER]
+    near = -1.0 if state[ENC_BASELINE] != 0 else (FAR_SHARE * radius) * (FAR_SHARE * radius)
     visible = e.scratch[SCRATCH_VISIBLE]
     while viewer < state[ENC_VIEWERS]:
         who = e.viewers[viewer]
@@ -327,7 +340,7 @@ def make_frames(e: Any, zone: Any, tick: Any, x0: Any, y0: Any, size: Any, radiu
             e.groups[group].first = viewer
             e.groups[group].count = 0
             e.groups[group].start = at
-        enters, updates, leaves = compare(e.flat, e.handles, e.mark, e.views[place], had, e.scratch, found, tick)
+        enters, updates, leaves = compare(e.flat, e.handles, e.mark, e.views[place], had, e.scratch, found, tick, who.x, who.y, near)
         e.sights[place].count = found
         state[ENC_ENTERS] += enters
         state[ENC_UPDATES] += updates

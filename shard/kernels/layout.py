@@ -98,7 +98,9 @@ ENC_UPDATE_STRIDE = 17
 ENC_EVENT_STRIDE = 18
 ENC_OWNER_STRIDE = 19
 ENC_OWN_EVENTS = 20  # of ENC_EVENTS: those of this zone, which come first
-ENC_LENGTH = 21
+ENC_BASELINE = 21  # 1: later updates are told against this snapshot; 0: they are told against an earlier one still, far entities not at all
+ENC_EVENTS_KEPT = 22  # events of ticks that had no snapshot, which the next one tells
+ENC_LENGTH = 23
 
 FLAT = np.dtype(
     [("x", "<f8"), ("y", "<f8"), ("handle", "<i4"), ("enter_length", "<i4"), ("update_length", "<i4"), ("cell", "<i4")], align=True

@@ -114,6 +114,7 @@ def production_in_one_process() -> Iterator[None]:
         (shard.service, "gc", _NoCollector()), (shard.tick_loop, "gc", _NoCollector()), (gateway.service, "gc", _NoCollector()),
         (gateway.service, "GatewayService", _ToldGateway),
         (shard.service, "warm", lambda program: 0.0),
+        (shard.tick_loop, "cost_clock", lambda: 0.0),
     ]  # fmt: skip
     with patched(places):
         yield

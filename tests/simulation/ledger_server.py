@@ -20,8 +20,8 @@ from tests.unit.shard.zone_lab import now
 
 HOST = "ledger"
 CALL_DEADLINE_S = 2.0
-READS = frozenset(["world", "zone_head", "read_log", "read_inbox", "read_checkpoint", "player", "online", "names", "chat", "view",
-                   "routes_version"])  # fmt: skip
+READS = frozenset(["world", "zone_head", "read_log", "read_inbox", "waiting", "read_checkpoint", "player", "online", "names", "chat",
+                   "view", "routes_version"])  # fmt: skip
 
 
 class LedgerServer:

@@ -223,10 +223,10 @@ def release_before_commit() -> list[Patch]:
     """Frames leave when they are encoded, whatever the ledger says later."""
     real = TickLoop._in_threads
 
-    async def in_threads(self: TickLoop, function: Any, zones: list[Zone]) -> list[Any]:
-        done = await real(self, function, zones)
+    async def in_threads(self: TickLoop, function: Any, zones: list[Zone], executor: Any) -> list[Any]:
+        done = await real(self, function, zones, executor)
         if function.__name__ == "_encode":
-            for frames in done:
+            for frames, *_ in done:
                 for gateway, frame in frames:
                     self._links.send(gateway, frame)
         return done
@@ -480,5 +480,5 @@ def _search_one(work: tuple[str, int, int]) -> tuple[str, int, str]:
     return (name, outcome.seed - first + 1, outcome.violations[0]) if outcome is not None else (name, 0, "")
 
 
-for _more in ("mutants_borders", "mutants_effects", "mutants_forgetting"):
+for _more in ("mutants_borders", "mutants_effects", "mutants_forgetting", "mutants_pace"):
     import_module(f"tests.simulation.{_more}")  # which adds its own to MUTANTS

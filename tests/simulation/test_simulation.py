@@ -11,9 +11,11 @@ import pytest
 
 from perdure.wire.tokens import make_resume, split_resume
 from tests.simulation import campaign
-from tests.simulation.clock import Machines, simulated_time
+from tests.simulation.clock import Machines, patched, simulated_time
+from tests.simulation.cluster import program
 from tests.simulation.faults import Faults, kinds_of
 from tests.simulation.mutants import MUTANTS, planted
+from tests.simulation.mutants_pace import dear, sleepy
 from tests.simulation.run import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,9 +51,19 @@ def test_without_faults_nobody_is_disconnected() -> None:
 
 @pytest.mark.parametrize("kind", kinds_of(",".join(name.removeprefix("_do_") for name in dir(Faults) if name.startswith("_do_"))))
 def test_every_kind_of_fault_happens_and_does_no_harm(kind: str) -> None:
-    outcome = simulate(21, 30.0, kinds=(kind,))
+    outcome = simulate(21, 60.0 if kind == "late_owner" else 30.0, kinds=(kind,))  # which takes up to 24 s, and begins where that is left
     assert outcome.violations == [], "\n".join(outcome.trace[-40:])
     assert outcome.faults.total() > 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_zones_that_sleep_and_zones_that_are_dear_lose_nothing_and_serve_everybody(seed: int) -> None:
+    program()
+    with patched([*sleepy(), *dear()]):
+        outcome = simulate(seed, 60.0)
+    assert outcome.violations == [], "\n".join(outcome.trace[-40:])
+    calm = simulate(seed, 60.0)
+    assert outcome.figures["commits"] < 0.9 * calm.figures["commits"], "they slept, and slowed"
 
 
 def test_kinds_are_read_and_unknown_ones_refused() -> None:

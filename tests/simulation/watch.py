@@ -23,8 +23,8 @@ from perdure.ledger.ledger import (
 )
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY, player_key
+from shard.arrivals import MAX_INCOMING_BYTES
 from shard.link_server import MAX_LINKS
-from shard.tick_loop import MAX_INCOMING_BYTES
 from tests.simulation.clock import Process
 from tests.simulation.cluster import Cluster
 
@@ -89,7 +89,7 @@ class Watch:
     def _shard_bounds(self) -> None:
         for name, service in self.cluster.shards_alive().items():
             ticks = service.ticks
-            self._bound(name, "bytes of commands", sum(rows.nbytes for _, rows in ticks._incoming), MAX_INCOMING_BYTES)
+            self._bound(name, "bytes of commands", ticks.arrivals.bytes_waiting, MAX_INCOMING_BYTES)
             self._bound(name, "links", len(service.links.open), MAX_LINKS)
             for number, zone in ticks.zones.items():
                 self._bound(name, f"commands that wait in zone {number}", len(zone._pending[: zone._pending_count]), zone._pending_limit)

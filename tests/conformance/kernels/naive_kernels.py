@@ -145,11 +145,16 @@ def visible(points: Sequence[tuple[float, float]], x: float, y: float, radius: f
 
 
 def compare(
-    seen: Sequence[int], had: Sequence[int], handle: Sequence[int], changed: Sequence[bool], new: Sequence[bool]
+    seen: Sequence[int],
+    had: Sequence[int],
+    handle: Sequence[int],
+    changed: Sequence[bool],
+    new: Sequence[bool],
+    near: Sequence[bool] | None = None,
 ) -> tuple[list[int], list[int], list[int]]:
     """seen: flat indices; had: handles. Returns (entering flat indices, updated flat indices, leaving handles)."""
     enters = [k for k in seen if handle[k] not in had or new[k]]
-    updates = [k for k in seen if k not in enters and changed[k]]
+    updates = [k for k in seen if k not in enters and changed[k] and (near is None or near[k])]
     leaves = [h for h in had if h not in [handle[k] for k in seen]]
     return enters, updates, leaves
 

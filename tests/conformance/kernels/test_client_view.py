@@ -10,6 +10,9 @@ import pytest
 
 import shard.program
 from perdure.wire.identifiers import WorldGrid
+from shard.kernels import layout
+from shard.kernels.encode import FAR_SHARE
+from shard.pace import RUNGS
 from tests.unit.shard.zone_lab import GONE, KEYFRAME, MOVED, World, now, program
 
 
@@ -55,6 +58,53 @@ def test_clients_show_the_truth_through_crossings(monkeypatch: pytest.MonkeyPatc
                 assert world.holder(name) == [], "only one who is between two zones is sent nothing"
     assert min(moved, entered, left, told) > 20
     assert updated > 1000
+
+
+@pytest.mark.parametrize("level", range(1, len(RUNGS)))
+def test_under_load_clients_show_the_truth_a_little_later_and_hear_of_every_event_once(level: int) -> None:
+    world, rng, rung = World(program("arena"), 2, 1), random.Random(level), RUNGS[level]
+    for k in range(12):
+        world.join(f"p{k}", zone=k % 2, gateway=1 + k % 3)
+    for _ in range(3):
+        world.tick(encode=True)
+    for k in range(12):
+        put(world, f"p{k}", 2048 + rng.uniform(-300, 300), 2048 + rng.uniform(-300, 300))
+    for zone in world.zones.values():
+        zone.pace = rung
+    told: dict[str, list[tuple[int, str]]] = {name: [] for name in world.players}
+    happened = dict.fromkeys(world.players, 0)
+    full = near_only = skipped = 0
+    for _ in range(160):
+        wander(world, rng)
+        before = {name: len(player.snapshots) for name, player in world.players.items()}
+        world.tick(encode=True)
+        for name, player in world.players.items():
+            happened[name] += len(world.events_near(name))
+            if len(player.snapshots) == before[name]:
+                skipped += 1
+                continue
+            shot = player.snapshots[-1]
+            told[name] += [(shot.zone, event.name) for event in shot.events]
+            if len(player.snapshots) - before[name] > 1 or shot.keyframe:
+                continue
+            encoder = world.zones[shot.zone].encoder
+            if encoder.state[layout.ENC_BASELINE]:
+                full += 1
+                world.check_view(name, events=False)
+            else:
+                near_only += 1
+                world.check_view(name, events=False, within=FAR_SHARE)
+    assert full > 50 and near_only > 50 if rung.snapshot_every == 1 else full > 20
+    assert (skipped > 100) == (rung.snapshot_every > 1)
+    assert sum(len(events) for events in told.values()) >= 0.8 * sum(happened.values()) > 20, "but for who moved away meanwhile"
+    for zone in world.zones.values():
+        zone.pace = RUNGS[0]
+    for player in world.players.values():
+        player.snapshots.clear()
+    world.tick(encode=True)
+    for name, player in world.players.items():
+        if player.snapshots:
+            world.check_view(name, events=False)
 
 
 def test_a_departing_player_is_told_where_it_goes() -> None:

@@ -157,21 +157,24 @@ def scenes(draw: st.DrawFn) -> Scene:
 
 
 @BRIEF
-@given(scenes())
-def test_compare_tells_enters_updates_and_leaves_apart(scene: Scene) -> None:
+@given(scenes(), st.lists(st.integers(0, 9), min_size=14, max_size=14), st.sampled_from([-1, 4, 25]))
+def test_compare_tells_enters_updates_and_leaves_apart(scene: Scene, places: list[int], near: int) -> None:
     tick = 9
     flat, handles = np.zeros(max(len(scene.handle), 1), layout.FLAT), np.zeros(20, layout.HANDLE)
     for index, handle in enumerate(scene.handle):
         flat[index]["handle"], flat[index]["update_length"] = handle, 5 if scene.changed[index] else 0
+        flat[index]["x"], flat[index]["y"] = 70.0 + places[index], 30.0
         handles[handle]["born"] = tick if scene.new[index] else tick - 1
     mark, view = np.zeros(20, np.uint8), np.zeros(20, np.uint16)
     view[: len(scene.had)] = scene.had
     scratch = np.zeros((4, 20), np.int32)
     scratch[layout.SCRATCH_VISIBLE, : len(scene.seen)] = scene.seen
-    counts = encode.compare(flat, handles, mark, view, len(scene.had), scratch, len(scene.seen), tick)
+    counts = encode.compare(flat, handles, mark, view, len(scene.had), scratch, len(scene.seen), tick, 70.0, 30.0, float(near))
     rows = (layout.SCRATCH_ENTERS, layout.SCRATCH_UPDATES, layout.SCRATCH_LEAVES)
     found = tuple(scratch[row, :count].tolist() for row, count in zip(rows, counts, strict=True))
-    assert found == naive.compare(scene.seen, scene.had, scene.handle, scene.changed, scene.new)
+    assert found == naive.compare(
+        scene.seen, scene.had, scene.handle, scene.changed, scene.new, None if near < 0 else [place**2 <= near for place in places]
+    )
     assert not mark.any(), "marks are clean for the next viewer"
     assert view[: len(scene.seen)].tolist() == [scene.handle[k] for k in scene.seen]
 
@@ -270,7 +273,8 @@ def encoder(crowd: Crowd, tick: int, out_bytes: int) -> Encoder:
     state, flat, cells, ordered = grid([(x, y) for x, y, _, _ in crowd.points])
     for slot, value in ((layout.ENC_ENTER_STRIDE, enter), (layout.ENC_UPDATE_STRIDE, update), (layout.ENC_EVENT_STRIDE, EVENT),
                         (layout.ENC_OWNER_STRIDE, OWNER), (layout.ENC_EPOCH, 3), (layout.ENC_VIEWERS, len(crowd.viewers)),
-                        (layout.ENC_EVENTS, len(crowd.events)), (layout.ENC_OWN_EVENTS, len(crowd.events) // 2)):  # fmt: skip
+                        (layout.ENC_EVENTS, len(crowd.events)), (layout.ENC_OWN_EVENTS, len(crowd.events) // 2),
+                        (layout.ENC_BASELINE, crowd.stretch != 12)):  # fmt: skip
         state[slot] = value
     handles = np.zeros(64, layout.HANDLE)
     for index, (_, _, changed, new) in enumerate(crowd.points):
@@ -311,7 +315,10 @@ def naive_frames(crowd: Crowd, e: Encoder, tick: int) -> list[tuple[int, bytes]]
         order = [own, *(int(k) for k in e.ordered["flat"][: len(crowd.points)] if int(k) in near and int(k) != own)][:LIMIT]
         handle = [index + 3 for index in range(len(crowd.points))]
         kept = [] if flags & 1 else had
-        enters, updates, leaves = naive.compare(order, kept, handle, [p[2] for p in crowd.points], [p[3] for p in crowd.points])
+        close = [(px - x) ** 2 + (py - y) ** 2 <= (encode.FAR_SHARE * SIZE) ** 2 for px, py, _, _ in crowd.points]
+        enters, updates, leaves = naive.compare(
+            order, kept, handle, [p[2] for p in crowd.points], [p[3] for p in crowd.points], None if crowd.stretch != 12 else close
+        )
         enter, update = int(state[layout.ENC_ENTER_STRIDE]), int(state[layout.ENC_UPDATE_STRIDE])
         told = b""
         heard_too = not flags & 1  # who gets a keyframe is told of this zone's own events alone

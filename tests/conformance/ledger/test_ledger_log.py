@@ -38,6 +38,24 @@ async def test_the_first_to_record_the_world_wins(lab: Lab) -> None:
     assert await lab.ledger.world() == first
 
 
+# --- what waits -------------------------------------------------------------------------------------------------------
+
+
+async def test_an_owner_is_told_which_inboxes_hold_something_and_nothing_is_taken(lab: Lab) -> None:
+    await lab.zones(0, 1, 2)
+    assert (await lab.ledger.waiting([])).zones == frozenset()
+    assert (await lab.ledger.waiting([0, 1, 2, 3])).zones == frozenset()
+    await lab.enter("ada", spawn=1)
+    told = await lab.unchanged(lab.ledger.waiting([0, 1, 2, 3]))
+    assert told.zones == {1}
+    assert (await lab.ledger.waiting([0, 2])).zones == frozenset(), "only of those that are asked for"
+    assert len((await lab.commit(1)).page) == 1
+    assert (await lab.ledger.waiting([0, 1, 2, 3])).zones == frozenset()
+    await lab.commit(1, arrive("ada", 2))
+    again = await lab.ledger.waiting(range(5000))
+    assert again.zones == {2} and again.server == told.server
+
+
 # --- commit -----------------------------------------------------------------------------------------------------------
 
 

@@ -193,6 +193,7 @@ async def shard_works(own: RedisLedger, rest: Lab) -> None:
         await heard(ROUTES_CHANNEL)
         for name in ("ann", "ben", "cid"):
             await rest.enter(name)
+        assert (await own.waiting([0, 1])).zones == {0}
         assert len((await lab.commit(0)).page) == 3, "the inbox is taken"
         resent = Commit(0, 1, 1, 1, "", lab.heads[0][3], b"record")
         assert [answer.status for answer in await own.commit([resent])] == [CommitStatus.OK]

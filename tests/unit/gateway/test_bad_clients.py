@@ -350,7 +350,7 @@ async def test_a_trusted_proxy_is_believed_and_nobody_else() -> None:
 
 
 async def test_a_full_gateway_says_so() -> None:
-    async with with_witness(max_sessions=1) as (c, _):
+    async with with_witness(max_sessions=1, max_queued=0) as (c, _):
         socket = await open_socket(c)
         await socket.send(encode_hello(token=c.token("second")))
         await expect(socket, Close.FULL)

@@ -327,6 +327,53 @@ async def test_a_player_whom_a_full_zone_sends_back_to_the_lobby_is_told() -> No
         await asyncio.gather(connecting, return_exceptions=True)
 
 
+# --- no room ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_who_finds_no_room_waits_is_told_its_place_and_comes_in_in_order() -> None:
+    async with cluster(max_sessions=1, max_queued=2) as c:
+        anna, otto, emil, last = (c.client(name) for name in ("anna", "otto", "emil", "last"))
+        await anna.connect()
+        waiting = asyncio.ensure_future(otto.connect())
+        await eventually(lambda: otto.protocol.queued is not None, "word of the queue")
+        behind = asyncio.ensure_future(emil.connect())
+        await eventually(lambda: emil.protocol.queued is not None, "word of the queue")
+        assert otto.protocol.queued is not None and otto.protocol.queued.position == 1
+        assert emil.protocol.queued is not None and emil.protocol.queued.position == 2 and emil.protocol.queued.estimate_s >= 1
+        assert await otto.ping() >= 0.0, "pings are answered in the queue"
+        full = asyncio.ensure_future(last.connect())
+        await eventually(lambda: c.gateway.counters.closes[Close.FULL] >= 1, "4013 of a full queue")
+        full.cancel()
+        await asyncio.gather(full, return_exceptions=True)
+        await last.close()  # else it comes again, and finds the place that is free by then
+        await anna.close()
+        await waiting
+        assert otto.protocol.queued is None and len(c.gateway.admission.queue) == 1
+        behind.cancel()
+        await asyncio.gather(behind, return_exceptions=True)
+        await emil.close()
+        await eventually(lambda: len(c.gateway.admission.queue) == 0, "who is gone waits no more")
+        await otto.close()
+
+
+async def test_a_full_world_lets_nobody_new_in_but_those_who_are_in_it() -> None:
+    async with cluster(max_players=1) as c:
+        anna = c.client("anna")
+        await anna.connect()
+        c.gateway.routing.players = 1
+        otto = c.client("otto")
+        waiting = asyncio.ensure_future(otto.connect())
+        await eventually(lambda: otto.protocol.queued is not None, "word of the queue")
+        sessions = c.gateway.counters.logins
+        anna.drop_socket()
+        await eventually(lambda: c.gateway.counters.logins > sessions, "the resume")
+        assert otto.stats.snapshots == 0
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await otto.close()
+        await anna.close()
+
+
 # --- the ledger away ----------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.fanout import Fanout
@@ -209,6 +209,7 @@ def play(side: Side, steps: list[Any]) -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(step, min_size=4, max_size=24))
+@example([("release", 0, 0, [(1, 1, 0, 0, 1)]), ("release", 0, 0, [(1, 0, 0, 0, 1)])])  # a late frame of a route that was left
 def test_compiled_sends_do_as_the_loop_does(steps: list[Any]) -> None:
     sides = [Side(compiled=True), Side(compiled=False)]
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 
 import shard.link_server
+import shard.tick_loop
 from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, EnterRequest, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.wire.identifiers import LOBBY, WorldGrid, player_key
 from perdure.wire.link import (
+    ZONE_PACE_STRUCT,
     FrameReader,
     LinkType,
     Release,
@@ -28,15 +31,17 @@ from perdure.wire.link import (
     unpack_release,
 )
 from perdure.wire.opcodes import Notice, SnapshotFlag
+from shard.border import SILENT_INTERVALS
 from shard.link_server import LinkServer
 from shard.metrics import ShardMetrics
+from shard.pace import RUNGS
 from shard.tick_loop import TickLoop
 from shard.zone import Phase, Zone
 from tests.unit.shard.zone_lab import command_row, warm_program
 
 SMALL = str(Path(__file__).resolve().parents[2] / "data" / "small_game.py")
 SECRET = b"a secret of the test"
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 async def until(true: Callable[[], Any], what: str = "") -> None:
@@ -109,6 +114,9 @@ class Gateway:
     def notices(self) -> list[tuple[int, int]]:
         return [struct.unpack("<HB", body) for kind, body in self.frames if kind is LinkType.ZONE_NOTICE]
 
+    def paces(self) -> list[tuple[int, int, int]]:
+        return [ZONE_PACE_STRUCT.unpack(body) for kind, body in self.frames if kind is LinkType.ZONE_PACE]
+
     async def close(self) -> None:
         self.writer.close()
         self._task.cancel()
@@ -117,14 +125,16 @@ class Gateway:
 class Shard:
     """A tick loop and its link server, with zone 0 (and more) of the small game."""
 
-    def __init__(self, path: Path, tick_hz: int = 50) -> None:
+    def __init__(self, path: Path, tick_hz: int = 50, idle_hz: float = 50) -> None:
         self.ledger = TestedLedger()
         self.metrics = ShardMetrics()
         self.program = warm_program(SMALL)
         self.grid = WorldGrid(100, 100, 2, 1)
         row_bytes = 16 + self.program.schema.command_payload_bytes
         self.links = LinkServer(SECRET, "shard-1", row_bytes)
-        self.ticks = TickLoop(self.ledger, self.links, self.metrics, tick_hz=tick_hz, threads=1, checkpoint_s=0.2, paused_after_s=0.05)
+        self.ticks = TickLoop(
+            self.ledger, self.links, self.metrics, tick_hz=tick_hz, threads=1, checkpoint_s=0.2, paused_after_s=0.05, idle_hz=idle_hz
+        )
         self.address = f"unix:{path}/shard.sock"
         self.gateways: list[Gateway] = []
         self.task: asyncio.Task[None] | None = None
@@ -160,8 +170,8 @@ class Shard:
 
 
 @asynccontextmanager
-async def shard_in(path: Path, tick_hz: int = 50) -> AsyncIterator[Shard]:
-    under_test = Shard(path, tick_hz)
+async def shard_in(path: Path, tick_hz: int = 50, idle_hz: float = 50) -> AsyncIterator[Shard]:
+    under_test = Shard(path, tick_hz, idle_hz)
     assert await under_test.links.listen(under_test.ticks, under_test.address) == under_test.address
     try:
         yield under_test
@@ -508,3 +518,132 @@ async def test_a_zone_whose_rules_fail_stops_alone(tmp_path: Path, monkeypatch: 
         await until(lambda: list(shard_1.ticks.zones) == [0])
         tick = shard_1.ticks.zones[0].tick
         await until(lambda: shard_1.ticks.zones[0].tick > tick + 3)
+
+
+# --- zones with nobody in or near them ------------------------------------------------------------------------------
+
+
+async def asleep(shard_1: Shard, *zones: int) -> None:
+    await until(lambda: all(zone in shard_1.ticks.sleepers for zone in zones), "the zones sleep")
+
+
+async def test_a_zone_with_nobody_in_it_stands_still_and_its_first_player_is_served_as_soon_as_ever(tmp_path: Path) -> None:
+    async with shard_in(tmp_path, idle_hz=0) as shard_1:
+        await shard_1.run(0, 1)
+        gateway = await shard_1.gateway()
+        await asleep(shard_1, 0, 1)
+        assert [shard_1.ticks.zones[zone].tick for zone in (0, 1)] == [1, 1]
+        ticked = shard_1.ticks.ticked
+        await until(lambda: shard_1.ticks.ticked > ticked + 10)
+        assert [shard_1.ticks.zones[zone].tick for zone in (0, 1)] == [1, 1]
+        ticked = shard_1.ticks.ticked
+        await shard_1.join("one")
+        await until(gateway.releases)
+        assert shard_1.ticks.ticked - ticked <= 4, "asked for, ticked to take the entry, ticked to apply it"
+        await until(lambda: shard_1.ticks.zones[0].tick > 20)
+
+
+async def test_an_idle_zone_ticks_at_the_rate_of_the_game(tmp_path: Path) -> None:
+    async with shard_in(tmp_path, idle_hz=10) as shard_1:
+        await shard_1.run(0)
+        await asleep(shard_1, 0)
+        tick, ticked = shard_1.ticks.zones[0].tick, shard_1.ticks.ticked
+        await until(lambda: shard_1.ticks.ticked >= ticked + 100)
+        assert 10 <= shard_1.ticks.zones[0].tick - tick <= 40
+
+
+async def test_a_player_who_comes_near_wakes_the_neighbour_and_who_is_far_lets_it_sleep(tmp_path: Path) -> None:
+    async with shard_in(tmp_path, idle_hz=0) as shard_1:
+        _, key = await playing(shard_1, 0, 1)
+        zone = shard_1.ticks.zones[0]
+        (place,) = np.flatnonzero(zone.players["key"] == key)
+        man = zone.players["row"][place]
+        interest = zone.program.game.interest
+        zone.rows("man")["x"][man] = 50 - interest - 5  # the border is at 50
+        await asleep(shard_1, 1)
+        zone.rows("man")["x"][man] = 50 - interest + 1
+        await until(lambda: 1 not in shard_1.ticks.sleepers)
+        tick = shard_1.ticks.zones[1].tick
+        await until(lambda: shard_1.ticks.zones[1].tick > tick + 5)
+        zone.rows("man")["x"][man] = 50 - interest - 5
+        await asleep(shard_1, 1)
+        shard_1.ticks.seen_from_elsewhere([1])
+        await until(lambda: 1 not in shard_1.ticks.sleepers)
+        assert 0 not in shard_1.ticks.sleepers
+
+
+@pytest.mark.parametrize("idle_hz", [0, 2])
+async def test_a_neighbour_that_sleeps_is_not_taken_for_silent(tmp_path: Path, idle_hz: float) -> None:
+    async with shard_in(tmp_path, idle_hz=idle_hz) as shard_1:
+        _, key = await playing(shard_1, 0, 1)
+        zone, told = shard_1.ticks.zones[0], set[tuple[int, ...]]()
+        (place,) = np.flatnonzero(zone.players["key"] == key)
+        zone.rows("man")["x"][zone.players["row"][place]] = 50 - zone.program.game.interest - 5  # the border is at 50
+        await asleep(shard_1, 1)
+        tick = zone.tick
+
+        def later() -> bool:
+            told.add(zone.border.stale())
+            return zone.tick > tick + 5 * SILENT_INTERVALS
+
+        await until(later)
+        assert told == {()}
+        shard_1.ticks.seen_from_elsewhere([1])
+        await until(lambda: zone.border._held[1].feed.interval_s < 0.1)
+
+
+async def test_sleeping_zones_are_put_back_into_a_ledger_that_forgot_their_last_ticks(tmp_path: Path) -> None:
+    async with shard_in(tmp_path, idle_hz=0) as shard_1:
+        kept = None
+        await shard_1.add(0, 1)
+        kept = shard_1.ledger.store.snapshot()
+        shard_1.task = asyncio.get_running_loop().create_task(shard_1.ticks.run())
+        await asleep(shard_1, 0, 1)
+        await until(lambda: shard_1.ticks._server)
+        shard_1.ledger.store.restore(kept)
+        await until(lambda: all(zone.generation == 2 for zone in shard_1.ticks.zones.values()))
+        assert (await shard_1.ledger.zone_head(0)).tick == shard_1.ticks.zones[0].tick
+
+
+async def test_sleeping_zones_look_where_the_ledger_stands_once_it_answers_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shard_in(tmp_path, idle_hz=0) as shard_1:
+        await shard_1.run(0)
+        await asleep(shard_1, 0)
+        tick = shard_1.ticks.zones[0].tick
+        monkeypatch.setattr(shard_1.ledger, "waiting", refused_once(shard_1.ledger.waiting))
+        await until(lambda: shard_1.ticks.zones[0].tick > tick)
+        await asleep(shard_1, 0)
+
+
+# --- zones that take too long ---------------------------------------------------------------------------------------
+
+
+async def test_a_zone_that_takes_too_long_slows_its_own_clock_alone_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = shard.tick_loop._step
+    heavy_s = [0.06]  # of 20 ms
+
+    def slow(zone: Zone) -> Any:
+        commit, fault, cost_s = step(zone)
+        if zone.zone == 1:
+            time.sleep(heavy_s[0])
+            cost_s += heavy_s[0]
+        return commit, fault, cost_s
+
+    monkeypatch.setattr(shard.tick_loop, "_step", slow)
+    async with shard_in(tmp_path) as shard_1:
+        gateway, _ = await playing(shard_1, 0, 1)
+        pace = shard_1.ticks.paces[1]
+        await until(lambda: pace.rung.clock_percent < 40)
+        at, ticked = [shard_1.ticks.zones[zone].tick for zone in (0, 1)], shard_1.ticks.ticked
+        await until(lambda: shard_1.ticks.ticked > ticked + 40)
+        assert shard_1.ticks.zones[0].border.stale() == (), "who is slow is not silent"
+        normal, slowed = (shard_1.ticks.zones[zone].tick - before for zone, before in zip((0, 1), at, strict=True))
+        assert normal >= 36, "the other zone ticks with every interval"
+        assert 5 <= slowed <= 24
+        told = [(percent, every) for zone, percent, every in gateway.paces() if zone == 1]
+        levels = [[(rung.clock_percent, rung.snapshot_every) for rung in RUNGS].index(pair) for pair in told]
+        assert levels == sorted(levels) and levels[-1] >= 7, "one rung after the other, each told"
+        assert not [zone for zone, *_ in gateway.paces() if zone == 0]
+        heavy_s[0] = 0.0
+        await until(lambda: pace.level == 0 and not shard_1.ticks._lanes)
+        assert gateway.paces()[-1] == (1, 100, 1)

@@ -225,8 +225,11 @@ class World:
             assert end == len(release.blob)
 
     # --- truth ----------------------------------------------------------------------------------------------------
-    def check_view(self, name: str) -> None:
-        """Compare what a player's client shows after this tick with what the zone's rows say, by brute force."""
+    def check_view(self, name: str, *, events: bool = True, within: float = 1.0) -> None:
+        """Compare what a player's client shows after this tick with what the zone's rows say, by brute force.
+
+        `within`: for entities further away than this part of the radius of interest, only that they are there.
+        """
         player, schema = self.players[name], self.program.schema
         zone = self.zones[player.snapshots[-1].zone]
         place = next(p for p in zone.players if p["key"] == player.key)
@@ -234,22 +237,37 @@ class World:
         world = player.client.world
         assert world is not None
         assert world.me_id == me["id"]
-        expected = {}
+        expected, far = {}, set()
         for entity in schema.entities:
             for row in zone.rows(entity.name):
                 dx, dy = float(row["x"]) - float(me["x"]), float(row["y"]) - float(me["y"])
                 if row["dead"] != 1 and dx * dx + dy * dy <= schema.interest**2:
                     expected[int(row["id"])] = (entity.name, [f.level(float(row[f.name])) for f in entity.public])
-        assert {e.id: (e.type, e.levels) for e in world.entities.values()} == expected
+                    if dx * dx + dy * dy > (within * schema.interest) ** 2:
+                        far.add(int(row["id"]))
+        assert {e.id for e in world.entities.values()} == expected.keys()
+        assert {e.id: (e.type, e.levels) for e in world.entities.values() if e.id not in far} == {
+            key: value for key, value in expected.items() if key not in far
+        }
         assert world.me is not None
         assert list(world.me.owner_levels) == [f.level(float(me[f.name])) for f in schema.avatar.owner]
-        told = []
-        for event in schema.events:
-            count = zone.arrays.meta[layout.META_COUNTS + 2 * (len(schema.entities) + event.index)]
-            for row in np.asarray(getattr(zone.arrays, f"{event.name}_rows")[:count]):
-                if (float(row["at_x"]) - float(me["x"])) ** 2 + (float(row["at_y"]) - float(me["y"])) ** 2 <= event.radius**2:
-                    told.append((event.name, {f.name: f.value(f.level(float(row[f.name]))) for f in event.fields}))
-        assert [(e.name, dict(e.fields)) for e in player.snapshots[-1].events] == told
+        if events:
+            assert [(e.name, dict(e.fields)) for e in player.snapshots[-1].events] == self.events_near(name)
+
+    def events_near(self, name: str) -> list[tuple[str, dict[str, float]]]:
+        """Return the events of the last tick that reach a player, in the zone that it was in."""
+        player, schema, told = self.players[name], self.program.schema, []
+        for zone in self.zones.values():
+            place = next((p for p in zone.players if p["key"] == player.key), None)
+            if place is None:
+                continue
+            me = zone.rows(schema.avatar.name)[place["row"]]
+            for event in schema.events:
+                count = zone.arrays.meta[layout.META_COUNTS + 2 * (len(schema.entities) + event.index)]
+                for row in np.asarray(getattr(zone.arrays, f"{event.name}_rows")[:count]):
+                    if (float(row["at_x"]) - float(me["x"])) ** 2 + (float(row["at_y"]) - float(me["y"])) ** 2 <= event.radius**2:
+                        told.append((event.name, {f.name: f.value(f.level(float(row[f.name]))) for f in event.fields}))
+        return told
 
     def saved(self, name: str) -> Any:
         """Return the row that was saved of a player in the lobby, or None."""

@@ -1,0 +1,193 @@
+"""Overload: one zone at three times its budget beside normal zones on the same shard, and what its players and the others notice.
+
+Players are the SDK's clients. Calm first; then the rules of one zone are made dear, until its clock is slow enough, and for a while
+more; then they are as before. The others' snapshots must come as evenly as when it was calm; those in the dear zone must all get
+snapshots and have their commands applied; each rung of the ladder must be told in its order; and all must be well again after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._playing import console
+from benchmarks.scale import plots, square
+from perdure.cli.bench import BadOption
+from perdure.cli.local_cluster import LocalCluster
+from perdure.client.connection import Client
+from perdure.client.protocol import NotReady, Paced, Received
+from perdure.client.world_view import Snapshot
+from perdure.game.loading import load_game
+from perdure.wire.identifiers import WorldGrid
+from perdure.wire.tokens import make_token
+from shard.pace import BUDGET, RUNGS
+from shard.program import compile_program
+from shard.warmup import warm
+from shard.zone import Zone
+
+BAR_OTHERS_RATIO, BAR_LONGEST_GAP_MS, BAR_RECOVERY_S = 1.5, 2000.0, 30.0
+COMMANDS_HZ = 10.0
+CLIMB_DEADLINE_S, ENTER_DEADLINE_S = 30.0, 60.0
+TICK_S = 0.05
+PACES = [(rung.clock_percent, rung.snapshot_every) for rung in RUNGS]
+
+
+@dataclass
+class Watched:
+    """One player and what it was sent. `paces`: (when, clock percent, snapshot every). `acks`: when a command was acknowledged."""
+
+    client: Client = field(init=False)
+    times: list[float] = field(default_factory=list)
+    acks: list[float] = field(default_factory=list)
+    paces: list[tuple[float, int, int]] = field(default_factory=list)
+    zone: int = -1
+    acked: int = 0
+
+    def message(self, received: Received) -> None:
+        now = time.monotonic()
+        if isinstance(received, Snapshot):
+            self.times.append(now)
+            self.zone = received.zone
+            if received.ack > self.acked:
+                self.acked = received.ack
+                self.acks.append(now)
+        elif isinstance(received, Paced):
+            self.paces.append((now, received.clock_percent, received.snapshot_every))
+
+    def gaps_ms(self, start: float, end: float) -> list[float]:
+        """Return the times between snapshots within [start, end], those at its two ends included."""
+        within = [start, *(t for t in self.times if start <= t <= end), end]
+        return [1000 * (b - a) for a, b in pairwise(within)]
+
+
+def run(players: int = 32, zones: int = 4, seconds: float = 10.0, times_budget: float = 3.0) -> dict[str, Any]:
+    """Play with so many players in so many zones of one shard, `seconds` calm and `seconds` at the end of the climb."""
+    import uvloop
+
+    if zones < 2 or zones & (zones - 1) or players < zones:
+        raise BadOption("--zones is a power of two, 2 at least, and there are as many players at least")
+    return uvloop.run(_run(players, zones, seconds, times_budget))
+
+
+async def _run(players: int, zones: int, seconds: float, times_budget: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="perdure-plots-") as folder:
+        game = plots(Path(folder), zones)
+        rounds = rounds_for(game, times_budget * BUDGET * TICK_S)
+        columns, rows = square(zones)
+        cluster = LocalCluster(shards=1, gateways=1, coordinators=1, zones=f"{columns}x{rows}", game=str(game))
+        try:
+            with console.status("a cluster"):
+                await cluster.start()
+            async with contextlib.AsyncExitStack() as stack:
+                crowd = await _enter(stack, cluster, players)
+                steering = asyncio.ensure_future(_steer(crowd))
+                try:
+                    return await _play(crowd, rounds, seconds, times_budget)
+                finally:
+                    steering.cancel()
+                    await asyncio.gather(steering, return_exceptions=True)
+        finally:
+            await cluster.stop()
+
+
+def rounds_for(game: Path, seconds: float) -> int:
+    """Return how many rounds of the game's loop take so long on this machine."""
+    program = compile_program(load_game(game))
+    warm(program)
+    zone = Zone(program, 0, WorldGrid(*program.game.world_size, 1, 1), 1)
+    zone.totals["rounds"] = 1_000_000
+    costs = []
+    for _ in range(5):
+        began = time.thread_time()
+        program.step(zone.arrays)
+        costs.append(time.thread_time() - began)
+    return int(1_000_000 * seconds / min(costs))
+
+
+async def _enter(stack: contextlib.AsyncExitStack, cluster: LocalCluster, players: int) -> list[Watched]:
+    urls, crowd = list(cluster.gateway_urls.values()), []
+    for number in range(players):
+        name = f"player{number}"
+        watched = Watched()
+        watched.client = Client(
+            urls, partial(make_token, cluster.secret, name, 600.0), connect_timeout_s=ENTER_DEADLINE_S, on_message=watched.message
+        )
+        await stack.enter_async_context(watched.client)
+        crowd.append(watched)
+    async with asyncio.timeout(ENTER_DEADLINE_S):
+        while not all(len(watched.times) > 20 for watched in crowd):
+            await asyncio.sleep(0.05)
+    return crowd
+
+
+async def _steer(crowd: list[Watched]) -> None:
+    heading = 0
+    while True:
+        heading = (heading + 1) % 8
+        for watched in crowd:
+            with contextlib.suppress(NotReady):  # its zone is slow: too many wait for their acknowledgement
+                watched.client.send_command("walk", heading=heading)
+        await asyncio.sleep(1 / COMMANDS_HZ)
+
+
+async def _play(crowd: list[Watched], rounds: int, seconds: float, times_budget: float) -> dict[str, Any]:
+    dear = crowd[0].zone
+    inside = [watched for watched in crowd if watched.zone == dear]
+    others = [watched for watched in crowd if watched.zone != dear]
+    calm_from = time.monotonic()
+    with console.status("calm"):
+        await asyncio.sleep(seconds)
+    heavy_from = time.monotonic()
+    await inside[0].client.command("burn", rounds=rounds)
+    with console.status("one zone is dear"):
+        await _until(lambda: _still_for(inside[0], 3.0) and inside[0].paces[-1][1] < 100, CLIMB_DEADLINE_S)
+        climbed_s = time.monotonic() - heavy_from
+        slow_from = time.monotonic()
+        await asyncio.sleep(seconds)
+    heavy_to = time.monotonic()
+    percent = inside[0].paces[-1][1] if inside[0].paces else 100
+    await inside[0].client.command("burn", rounds=0)
+    with console.status("and calm again"):
+        recovered = await _until(lambda: all(w.paces and w.paces[-1][1:] == PACES[0] for w in inside), BAR_RECOVERY_S)
+    recovery_s = time.monotonic() - heavy_to
+    before = [gap for w in others for gap in w.gaps_ms(calm_from, heavy_from)]
+    during = [gap for w in others for gap in w.gaps_ms(slow_from, heavy_to)]
+    ratio = float(np.percentile(during, 99) / np.percentile(before, 99))
+    longest = max(max(w.gaps_ms(heavy_from, heavy_to)) for w in inside)
+    told = [pace[1:] for pace in inside[0].paces if pace[0] <= heavy_to]
+    in_order = all(pace in PACES for pace in told) and [PACES.index(p) for p in told] == sorted(PACES.index(p) for p in told)
+    applied = min(sum(slow_from <= at <= heavy_to for at in w.acks) for w in inside)
+    told_others = sum(len(w.paces) for w in others)
+    return {
+        "others_p99_ratio": round(ratio, 3), "bar_others_p99_ratio": BAR_OTHERS_RATIO, "longest_gap_ms": round(longest, 1),
+        "bar_longest_gap_ms": BAR_LONGEST_GAP_MS, "clock_percent": percent, "rungs_told": [list(pace) for pace in told],
+        "rungs_in_order": in_order, "least_commands_acknowledged": applied, "recovered": recovered, "recovery_s": round(recovery_s, 1),
+        "climb_s": round(climbed_s, 1), "others_p99_ms_calm": round(float(np.percentile(before, 99)), 1),
+        "others_p99_ms": round(float(np.percentile(during, 99)), 1), "others_told_of_a_pace": told_others,
+        "players_inside": len(inside), "players": len(crowd), "times_budget": times_budget,
+        "passed": ratio <= BAR_OTHERS_RATIO and longest <= BAR_LONGEST_GAP_MS and percent < 100 and in_order and applied > 0
+        and recovered and told_others == 0,
+    }  # fmt: skip
+
+
+def _still_for(watched: Watched, seconds: float) -> bool:
+    """Has it been told a pace, and no other one for so long?"""
+    return bool(watched.paces) and time.monotonic() - watched.paces[-1][0] > seconds
+
+
+async def _until(true: Any, deadline_s: float) -> bool:
+    until = time.monotonic() + deadline_s
+    while not true():
+        if time.monotonic() > until:
+            return False
+        await asyncio.sleep(0.02)
+    return True

@@ -1,0 +1,148 @@
+"""Scale: what a player costs as shards and busy zones get more while players stay as many, and what a zone costs that nobody is in.
+
+Processor time of all server processes. Players stay around the middles of the busy zones (benchmarks/_plots.py), 10 commands and 20
+snapshots a second each. The cost of an idle zone is what a world with many more zones takes beyond one of busy zones alone, for each
+zone more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks._crowded import COMMANDS_HZ, Crowded
+from benchmarks._playing import console
+from benchmarks._swarm import Swarm
+from benchmarks._tick_parts import free_port
+from perdure.cli.bench import BadOption
+from perdure.cli.local_cluster import Launch, LocalCluster
+
+BAR_FLAT, BAR_IDLE = 1.25, 0.01
+ENTER_DEADLINE_S, SETTLE_S = 120.0, 2.0
+PLOTS = Path(__file__).parent / "_plots.py"
+
+
+@dataclass(frozen=True)
+class World:
+    """One cluster that is measured: `busy` of `columns` x `rows` zones have players."""
+
+    shards: int
+    busy: int
+    columns: int
+    rows: int
+
+
+def run(
+    players: int = 960, seconds: float = 8.0, rounds: int = 3, shards: str = "1,2,4,8", zones: str = "16,32,64", idle: str = "16x16"
+) -> dict[str, Any]:
+    """Measure worlds with so many shards, and with so many busy zones at the first and last number of them, `rounds` times; medians."""
+    import uvloop
+
+    return uvloop.run(_run(players, seconds, rounds, _numbers(shards, "shards"), _numbers(zones, "zones"), _grid(idle)))
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    found = [int(part) for part in text.split(",") if part.isdigit() and int(part) > 0]
+    if not found or any(option == "zones" and n & (n - 1) for n in found):
+        raise BadOption(f"--{option} {text}: numbers by commas, of zones powers of two, such as 16,32,64")
+    return found
+
+
+def _grid(text: str) -> tuple[int, int]:
+    columns, _, rows = text.partition("x")
+    if not (columns.isdigit() and rows.isdigit()):
+        raise BadOption(f"--idle {text}: columns x rows, such as 16x16")
+    return int(columns), int(rows)
+
+
+def square(zones: int) -> tuple[int, int]:
+    """Return columns and rows of so many zones (a power of two), as near to a square as they can be."""
+    columns = 1 << math.ceil(math.log2(zones) / 2)
+    return columns, zones // columns
+
+
+async def _run(players: int, seconds: float, rounds: int, shards: list[int], zones: list[int], idle: tuple[int, int]) -> dict[str, Any]:
+    by_shards: dict[str, float] = {}
+    by_zones: dict[str, float] = {}
+    calm = 0.0
+    for count in shards:
+        cost = await _cost(World(count, zones[0], *square(zones[0])), players, seconds, rounds)
+        by_shards[str(count)] = round(cost / players * 1e6, 1)
+        calm = calm or cost
+    by_zones[str(zones[0])] = by_shards[str(shards[0])]
+    for count in zones[1:]:
+        cost = await _cost(World(shards[0], count, *square(count)), players, seconds, rounds)
+        by_zones[str(count)] = round(cost / players * 1e6, 1)
+    more = idle[0] * idle[1] - zones[0]
+    wide = await _cost(World(shards[0], zones[0], *idle), players, seconds, rounds)
+    part = (wide - calm) / max(more, 1) / (calm / zones[0])
+    flat_shards, flat_zones = (max(found.values()) / min(found.values()) for found in (by_shards, by_zones))
+    return {
+        "shards_ratio": round(flat_shards, 3), "zones_ratio": round(flat_zones, 3), "bar_ratio": BAR_FLAT,
+        "idle_zone_part": round(part, 4), "bar_idle_zone_part": BAR_IDLE, "zones_most_idle": idle[0] * idle[1],
+        "us_a_player_second_by_shards": by_shards, "us_a_player_second_by_zones": by_zones,
+        "cores_busy_zones_alone": round(calm, 3), "cores_with_idle_zones": round(wide, 3), "players": players, "rounds": rounds,
+        "passed": flat_shards <= BAR_FLAT and flat_zones <= BAR_FLAT and part <= BAR_IDLE,
+    }  # fmt: skip
+
+
+async def _cost(world: World, players: int, seconds: float, rounds: int) -> float:
+    """Return how many cores the servers take."""
+    what = f"{world.shards} shards, {world.busy} of {world.columns * world.rows} zones busy"
+    with tempfile.TemporaryDirectory(prefix="perdure-plots-") as folder:
+        game = plots(Path(folder), world.busy)
+        settings, port = {"threads": "1"}, free_port()
+        cluster = LocalCluster(
+            shards=world.shards,
+            gateways=1,
+            coordinators=1,
+            zones=f"{world.columns}x{world.rows}",
+            game=str(game),
+            settings=settings,
+            launches={"shard-1": Launch(settings={"health_port": str(port)})},
+        )
+        swarm: Swarm | None = None
+        try:
+            with console.status(f"{what}: a cluster"):
+                await cluster.start()
+            assert cluster.folder is not None
+            urls = list(cluster.gateway_urls.values())
+            swarm = Swarm(cluster.folder, urls, cluster.secret, players, choices=[(heading,) for heading in range(8)])
+            with console.status(f"{what}: {players} players come"):
+                entered = await swarm.start(ENTER_DEADLINE_S)
+            if entered["in"] != players:
+                raise RuntimeError(f"of {players} players: {entered}")
+            await swarm.steer(COMMANDS_HZ)
+            await _spread(cluster, world)
+            await swarm.measure(SETTLE_S)
+            crowd, spent = Crowded(cluster, swarm, port), []
+            with console.status(f"{what}: measuring"):
+                for _ in range(rounds):
+                    _, cores = await crowd.measure(seconds)
+                    spent.append(sum(cores.values()))
+            return median(spent)
+        finally:
+            if swarm is not None:
+                await swarm.kill()
+            await cluster.stop()
+
+
+async def _spread(cluster: LocalCluster, world: World) -> None:
+    """Wait until everybody is in a busy zone: most come into another one, and are sent on by the game."""
+    step = world.columns * world.rows // world.busy
+    async with asyncio.timeout(ENTER_DEADLINE_S):
+        while any(seen.place % step for seen in await cluster.ledger.online()):
+            await asyncio.sleep(0.1)
+
+
+def plots(folder: Path, busy: int) -> Path:
+    """Write the game with so many busy zones; return the file."""
+    text = PLOTS.read_text()
+    file = folder / "plots.py"
+    file.write_text(text.replace("BUSY = 16\n", f"BUSY = {busy}\n"))
+    return file
