@@ -16,6 +16,7 @@ from shard.zone import Zone
 from tests.simulation.clock import Patch
 from tests.simulation.cluster import next_program, program
 from tests.simulation.mutants import mutant
+from tests.simulation.sights import Sights
 
 DEAR_FOR_S, DEAR_COST_S = 10.0, 0.3
 """A zone after the other is dear for so long; its ticks then cost so much of an interval of 0.1 s."""
@@ -24,6 +25,7 @@ DEAR_FOR_S, DEAR_COST_S = 10.0, 0.3
 def sleepy() -> list[Patch]:
     """Every zone in which nobody is sleeps, whoever is near, and does not tick until something wakes it."""
     return [
+        (Sights, "on_time", False),
         (shard.sleepers, "zones_seen", lambda zone: frozenset()),
         (program().game, "idle_hz", 0.0),
         (next_program().game, "idle_hz", 0.0),
@@ -39,7 +41,7 @@ def dear() -> list[Patch]:
         turn = int(time.monotonic() / DEAR_FOR_S) % 5
         return commit, fault, DEAR_COST_S if turn == zone.zone else cost_s
 
-    return [(shard.tick_loop, "_step", step)]
+    return [(Sights, "on_time", False), (shard.tick_loop, "_step", step)]
 
 
 @mutant("reconnect_storm")
