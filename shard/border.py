@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from perdure.wire.identifiers import WorldGrid
 from shard.kernels import layout
-from shard.program import FEED_BUFFER_WORDS, Program, border_arrays, feed_digest, feed_widths, with_events_of
+from shard.program import FEED_BUFFER_WORDS, Program, border_arrays, with_events_of
 
 FROZEN_S = 2.0
 """How long an entity that has left over a border is shown where it was last seen, if its new zone does not tell of it."""
@@ -56,15 +56,15 @@ def feed_of(words: Words) -> Feed:
 
 def check_feed(program: Program, words: Words) -> Feed:
     """Return the feed that came over a link. Raises FeedError where it is none, or another layout's."""
-    widths = np.array(feed_widths(program), np.int64)
+    widths = program.feed_widths
     first = layout.FEED_SECTIONS + len(widths) + 1
     if len(words) < first:
         raise FeedError(f"a border feed of {len(words)} words; its head alone has {first}")
-    if int(words[layout.FEED_DIGEST]) != feed_digest(program):
+    if int(words[layout.FEED_DIGEST]) != program.feed_digest:
         raise FeedError("a border feed of another layout of rows; it can be read once all shards run the same game")
-    ends = words[layout.FEED_SECTIONS : first].astype(np.int64)
-    sizes = np.diff(ends)
-    if ends[0] != first or ends[-1] != len(words) or np.any(sizes < 0) or np.any(sizes % widths):
+    ends = words[layout.FEED_SECTIONS : first].tolist()
+    sizes = zip(widths, ends, ends[1:], strict=False)
+    if ends[0] != first or ends[-1] != len(words) or any(end < start or (end - start) % width for width, start, end in sizes):
         raise FeedError(f"a border feed of {len(words)} words whose sections do not add up")
     return feed_of(words)
 

@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from perdure.game.contract import Declared, Game, effect_dtype, row_dtype
+from perdure.game.contract import Declared, Game, aligned_dtype, effect_dtype, row_dtype
 from perdure.game.jit import JIT_DISABLED, cache_in, cache_root, perdure_sources, sources_digest
 from perdure.game.loading import LoadedGame
 from perdure.game.portable import describe
@@ -80,6 +81,19 @@ class Program:
     def border(self) -> tuple[Any, Any, Any]:
         """(note_passages, publish, fill_ghosts); see shard.program_border_source."""
         return self.module.note_passages, self.module.publish, self.module.fill_ghosts
+
+    @cached_property
+    def feed_widths(self) -> tuple[int, ...]:
+        """The words of one element of each section of a feed, in their order."""
+        rows = [1 + row_dtype(entity).itemsize // 8 for entity in self.game.entities]
+        return 2, *rows, *rows, *(event_dtype(event).itemsize // 8 for event in self.game.events)
+
+    @cached_property
+    def feed_digest(self) -> int:
+        """63 bits that say how rows and events lie in a feed: shards of another layout cannot read it."""
+        parts = [*(row_dtype(entity) for entity in self.game.entities), *(event_dtype(event) for event in self.game.events)]
+        text = b"".join(describe(part) for part in parts)
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
     @property
     def keep_events(self) -> Any:
@@ -153,7 +167,7 @@ def _stamp(program: Program) -> npt.NDArray[Any]:
     Numba's dispatch tells tuples apart by the types of what they hold, not by their class. Without it, where two programs with like arrays
     are loaded in one process (two builds of one game, in the simulation), each call is looked up anew in Python: some milliseconds.
     """
-    return np.zeros(0, [(f"program_{program.build:016x}", "u1")])
+    return np.zeros(0, aligned_dtype((f"program_{program.build:016x}", "u1")))
 
 
 def zone_arrays(program: Program) -> Any:
@@ -210,7 +224,7 @@ def effect_parts(effect: Declared) -> EffectParts:
 
 def event_dtype(event: Declared) -> np.dtype[Any]:
     """Return the dtype of an event's row: where it happened, then its fields, a multiple of 8 bytes."""
-    return np.dtype([("at_x", "f8"), ("at_y", "f8"), *((f.name, f.dtype) for f in event.fields)], align=True)
+    return aligned_dtype(("at_x", "f8"), ("at_y", "f8"), *((f.name, f.dtype) for f in event.fields))
 
 
 def totals_dtype(game: Game) -> np.dtype[Any]:
@@ -218,8 +232,7 @@ def totals_dtype(game: Game) -> np.dtype[Any]:
     fields = [(f.name, f.dtype) for f in game.totals_declared.fields] if game.totals_declared else []
     size = np.dtype(fields, align=True).itemsize if fields else 0
     pad = [("perdure_pad", "<i8")] if size % 8 or not fields else []
-    dtype = np.dtype([*fields, *pad], align=True)
-    return dtype
+    return aligned_dtype(*fields, *pad)
 
 
 def _avatar_capacity(game: Game) -> int:
@@ -287,7 +300,7 @@ def border_arrays(program: Program, zone: Any) -> Any:
         looks = _rows(FROZEN_CAPACITY, _keyed(row_dtype(entity)))
         values[f"{entity.name}_looks"], values[f"{entity.name}_frozen"] = looks, words_of(looks).reshape(-1)
         values[f"{entity.name}_times"] = np.zeros((FROZEN_CAPACITY, 2), np.int64)
-    values["state"][layout.BORDER_DIGEST] = feed_digest(program)
+    values["state"][layout.BORDER_DIGEST] = program.feed_digest
     values.update(_event_words(program, zone))
     return program.module.Border(**{name: values[name] for name in program.module.Border._fields})
 
@@ -306,6 +319,7 @@ def _event_words(program: Program, zone: Any) -> dict[str, Any]:
     return words
 
 
+@lru_cache(maxsize=64)
 def _keyed(row: np.dtype[Any]) -> np.dtype[Any]:
     """Return a row's dtype with a player's key ahead, as feeds hold it."""
     fields: Any = row.fields
@@ -313,19 +327,6 @@ def _keyed(row: np.dtype[Any]) -> np.dtype[Any]:
     offsets = [0, *(8 + fields[name][1] for name in names)]
     return np.dtype({"names": ["key", *names], "formats": [np.dtype("<i8"), *(fields[name][0] for name in names)], "offsets": offsets,
                      "itemsize": 8 + row.itemsize})  # fmt: skip
-
-
-def feed_widths(program: Program) -> list[int]:
-    """Return the words of one element of each section of a feed, in their order."""
-    rows = [1 + row_dtype(entity).itemsize // 8 for entity in program.game.entities]
-    return [2, *rows, *rows, *(event_dtype(event).itemsize // 8 for event in program.game.events)]
-
-
-def feed_digest(program: Program) -> int:
-    """Return 63 bits that say how rows and events lie in a feed: shards of another layout cannot read it."""
-    parts = [*(row_dtype(entity) for entity in program.game.entities), *(event_dtype(event) for event in program.game.events)]
-    text = b"".join(describe(part) for part in parts)
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
 def grid_shape(game: Game, width: float, height: float) -> tuple[int, int]:

@@ -56,7 +56,7 @@ def effects_source(game: Game, parts: Sequence[EffectParts]) -> str:
         return ""
     text = "".join(f"game_{what}_{name} = _game.effect_hooks[{what!r}, {name!r}]\n" for what, name in sorted(game.effect_hooks))
     text += '''
-@kernel
+@part_of_program
 def post(z, target, effect, at):
     """An effect leaves for a zone, with this tick's commit. There is room: see shard.program.OUT_CAPACITY."""
     meta = z.meta
@@ -90,7 +90,7 @@ def _take(game: Game, k: int, e: Declared, parts: EffectParts) -> str:
     post(z, np.int64(effect.source_zone), {k}, at)
 """
     return f'''
-@kernel
+@part_of_program
 def take_{e.name}(z, w, k):
     """Inbox entry k is an effect: its target takes it, or it follows its target, or it goes back to where it came from."""
     meta = z.meta
@@ -119,7 +119,7 @@ def _send(game: Game, k: int, e: Declared) -> str:
     if ("sends", e.name) in game.effect_hooks:
         asked = f"        if not game_sends_{e.name}(w, z.{source}_rows[i], effect):\n            continue\n"
     return f'''
-@kernel
+@part_of_program
 def send_{e.name}(z, w):
     """The effects that were proposed for this tick leave, where their sources are still here and the game agrees."""
     meta = z.meta
@@ -137,7 +137,7 @@ def send_{e.name}(z, w):
 def _bury(game: Game) -> str:
     avatar = next(e.name for e in game.entities if e.options["avatar"])
     text = f'''
-@kernel
+@part_of_program
 def bury(z):
     """What the hooks of effects despawned is gone before the rules run; an avatar with a player is not despawned."""
     meta = z.meta

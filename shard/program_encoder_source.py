@@ -96,7 +96,7 @@ def _encode_entity(name: str, index: int, public: tuple[FieldSchema, ...], mask_
     )
     clear = "".join(f"        update_bytes[start + 2 + {k}] = np.uint8(0)\n" for k in range(mask_bytes))
     return f"""
-@kernel
+@part_of_program
 def flatten_{name}(state, mapped, ring, handles, levels, touched, flat, enter_bytes, update_bytes, tick, rows, first, count, n{sights}):
     now = levels[len(levels) - 1]
     baseline = state[ENC_BASELINE] != 0
@@ -130,7 +130,7 @@ def _level(f: FieldSchema, row: str) -> str:
 def _encode_events(schema: Schema, tables: int) -> str:
     """Own events first, then those that neighbours told of."""
     arguments = "".join(f", {v.name}_rows, {v.name}_heard" for v in schema.events)
-    text = f"\n@kernel\ndef flatten_events(state, events, event_bytes, meta, heard{arguments}):\n    n = state[ENC_EVENTS_KEPT]\n"
+    text = f"\n@part_of_program\ndef flatten_events(state, events, event_bytes, meta, heard{arguments}):\n    n = state[ENC_EVENTS_KEPT]\n"
     for v in schema.events:
         text += _flatten_event(v, f"meta[META_COUNTS + {2 * (tables + v.index)}]", f"{v.name}_rows")
     text += "    state[ENC_OWN_EVENTS] = n\n"
@@ -159,7 +159,7 @@ def _encode_owner(owner: tuple[FieldSchema, ...]) -> str:
         body += f"        level = {_level(f, 'row')}\n        changed = changed or owner_sent[who.place, {k}] != level\n"
         body += f"        owner_sent[who.place, {k}] = level\n        at = put_level(owner_bytes, at, level, {f.wire_bytes})\n"
     return f"""
-@kernel
+@part_of_program
 def owners(state, viewers, owner_bytes, owner_sent, players, rows):
     for k in range(state[ENC_VIEWERS]):
         who = viewers[k]

@@ -46,7 +46,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from perdure.game.jit import kernel
+from perdure.game.jit import kernel, part_of_program
 from shard.kernels.layout import *
 from shard.kernels.state import *
 from shard.kernels.encode import *
@@ -145,7 +145,7 @@ def _refuse(game: Game, tables: Sequence[TableParts]) -> str:
         for t, e in enumerate(game.entities) if e.name in _targets(game)
     )  # fmt: skip
     return f'''
-@kernel
+@part_of_program
 def refuse(z, k, target):
     """Inbox entry k finds no room: send it back to `target` (its origin, or the lobby)."""
     meta = z.meta
@@ -160,7 +160,7 @@ def refuse(z, k, target):
     meta[META_OUT] = at + 1
 
 
-@kernel
+@part_of_program
 def mark_resumed(player, e):
     player.session = e.session
     player.gateway = e.gateway
@@ -192,7 +192,7 @@ def _apply_inputs(game: Game, tables: Sequence[TableParts]) -> str:
     for k, effect in enumerate(game.effects):
         others += f"\n        if e.kind == KIND_EFFECT and e.type == {k}:\n            take_{effect.name}(z, w, k)"
     return f'''
-@kernel
+@part_of_program
 def enter_player(z, w, k):
     """A player joins from the lobby or arrives over a border: a place in the player table, and its avatar's row."""
     meta, e = z.meta, z.inputs[k]
@@ -247,7 +247,7 @@ def enter_player(z, w, k):
             row.y = (z.floats[FLOAT_Y0] + z.floats[FLOAT_Y1]) * 0.5
 {join}
 
-@kernel
+@part_of_program
 def apply_inputs(z, w):
     meta = z.meta
     for k in range(meta[META_INPUTS]):
@@ -292,7 +292,7 @@ def _apply_commands(game: Game) -> str:
             offset = layout.COMMAND_PAYLOAD_BYTE + offsets[f.name]
             apply += _read_field(f"c_{c.name}.{f.name}", f, offset)
     return f"""
-@kernel
+@part_of_program
 def apply_commands(z):
     meta = z.meta
     for i in range(meta[META_TABLE_ROWS + {index}]):
@@ -326,14 +326,14 @@ def _read_field(target: str, f: FieldSchema, offset: int) -> str:
 
 def _emigrate(game: Game) -> str:
     text = """
-@kernel
+@part_of_program
 def zone_at(z, x, y):
     meta, f = z.meta, z.floats
     column = cut_at(x * meta[META_COLUMNS] / f[FLOAT_WIDTH], meta[META_COLUMNS])
     return cut_at(y * meta[META_ROWS] / f[FLOAT_HEIGHT], meta[META_ROWS]) * meta[META_COLUMNS] + column
 
 
-@kernel
+@part_of_program
 def depart(z, kind, target, table, i, place):
     meta = z.meta
     at = meta[META_OUT]
@@ -351,7 +351,7 @@ def depart(z, kind, target, table, i, place):
 """
     for t, e in enumerate(game.entities):
         text += f'''
-@kernel
+@part_of_program
 def emigrate_{e.name}(z):
     """Entities that are beyond a border go to the zone that holds their place; where the out buffer is full, next tick."""
     meta, f = z.meta, z.floats
@@ -380,7 +380,7 @@ def _logouts(game: Game) -> str:
     index, a = _avatar(game)
     leave = "        if player.leaving != LEAVING_COPY:\n            game_leave(w, row)\n" if "leave" in game.hooks else ""
     return f'''
-@kernel
+@part_of_program
 def logouts(z, w):
     """Players who asked to leave, or whose grace is over, go to the lobby; before anything crosses a border."""
     meta = z.meta

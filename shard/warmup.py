@@ -9,6 +9,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import multiprocessing
+import os
 import re
 import sys
 import textwrap
@@ -25,8 +27,11 @@ from shard.program import Program, compile_program
 from shard.zone import Zone
 
 
-def warm(program: Program) -> float:
+def warm(program: Program, *, beside: bool = False) -> float:
     """Run one zone of a throw-away world for a few ticks, every kernel included; return the seconds that it took.
+
+    `beside`: where nothing is in the cache yet, what makes frames and feeds is compiled in a process of its own meanwhile (a fork, so
+    only where no thread runs): it takes about as long as the tick. Whether that comes to its end or not, what is missing is compiled here.
 
     Raises GameError, with file, line and the compiler's reason, where the game's rules do not compile.
     """
@@ -35,10 +40,20 @@ def warm(program: Program) -> float:
     from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
     started = time.monotonic()
+    beside = beside and (os.cpu_count() or 1) > 1 and not any(Path(program.module.__file__ or "").parent.rglob("*.nbi"))
+    other = multiprocessing.get_context("fork").Process(target=_run_frames, args=(program,)) if beside else None
     try:
+        if other is not None:
+            other.start()
+            _run_tick(program)
+            other.join()
         _run(program)
     except (NumbaError, UnsupportedBytecodeError, NotImplementedError, KeyError) as error:
         raise GameError(compile_fault(program.game, error)) from error
+    finally:
+        if other is not None:
+            other.kill()
+            other.join()
     return time.monotonic() - started
 
 
@@ -64,6 +79,24 @@ def _run(program: Program) -> None:
     program.keep_events(zone.arrays, zone.encoder)
     other = Zone(program, 0, grid, 0)
     other.restore(zone.checkpoint())
+
+
+def _run_tick(program: Program) -> None:
+    zone = Zone(program, 0, WorldGrid(*program.game.world_size, 2, 1), 0)
+    zone.recovered(1, 1)
+    zone.step()
+
+
+def _run_frames(program: Program) -> None:
+    zone = Zone(program, 0, WorldGrid(*program.game.world_size, 2, 1), 0)
+    zone.border.watch((1,))
+    zone.recovered(1, 1)
+    encoder = zone._encoder()
+    program.encode(zone.arrays, encoder)
+    zone.publish(0.05)
+    zone.fill_ghosts()
+    program.more_frames(zone.arrays, encoder)
+    program.keep_events(zone.arrays, encoder)
 
 
 _PLACES = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)|(?:at|from) (?P<at>\S+) \((?P<number>\d+)\)')
@@ -113,7 +146,7 @@ def main(arguments: list[str]) -> int:
         if "--source" in arguments:
             print(program.source)
             return 0
-        took_s = warm(program)
+        took_s = warm(program, beside=True)
     except GameError as error:
         print(error, file=sys.stderr)
         return 2

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
 
     try:
         program = compile_program(load_game(arguments[0]))
-        warm(program)
+        warm(program, beside=True)
     except GameError as error:
         _say({"fault": str(error)})
         return 2

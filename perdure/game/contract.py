@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from perdure.game.jit import kernel
+from perdure.game.jit import part_of_program
 from perdure.game.schema import INTEGER_TYPES, MAX_WIRE_BYTES, CommandSchema, EntitySchema, EventSchema, FieldSchema, Schema
 
 T = TypeVar("T")
@@ -290,7 +290,7 @@ class Game:
         if arguments != HOOKS[name]:
             raise GameError(f"{_where(function)}: @game.{name} takes {HOOKS[name]} arguments, this function has {arguments}")
         self.hook_sources.append(function)
-        compiled = kernel(function)
+        compiled = part_of_program(function)
         self.hooks[name] = compiled
         return compiled
 
@@ -307,7 +307,7 @@ class Game:
                 wanted = EFFECT_HOOKS[name]
                 raise GameError(f"{_where(function)}: @game.{name} takes {wanted} arguments, this function has {arguments}")
             self.hook_sources.append(function)
-            compiled = self.effect_hooks[key] = kernel(function)
+            compiled = self.effect_hooks[key] = part_of_program(function)
             return compiled
 
         return take
@@ -315,7 +315,7 @@ class Game:
     def function(self, function: F) -> F:
         """Compile a function of the game's own that its hooks call."""
         self.hook_sources.append(function)
-        return kernel(function)
+        return part_of_program(function)
 
     def tick(self, function: F) -> F:
         """The rules: `tick(w)`, once a tick and zone. Owned rows only may be written; ghosts are read-only."""
@@ -389,12 +389,19 @@ class Game:
 
 def row_dtype(declared: Declared) -> np.dtype[np.void]:
     """Return the dtype of an entity's row: 16 system bytes, then its fields, aligned, a multiple of 8 bytes."""
-    return np.dtype([*SYSTEM_FIELDS, *((f.name, f.dtype) for f in declared.fields)], align=True)
+    return aligned_dtype(*SYSTEM_FIELDS, *((f.name, f.dtype) for f in declared.fields))
 
 
 def effect_dtype(declared: Declared) -> np.dtype[np.void]:
     """Return the dtype of an effect: 24 system bytes, then its fields, aligned, a multiple of 8 bytes."""
-    return np.dtype([*EFFECT_FIELDS, *((f.name, f.dtype) for f in declared.fields)], align=True)
+    return aligned_dtype(*EFFECT_FIELDS, *((f.name, f.dtype) for f in declared.fields))
+
+
+@lru_cache(maxsize=512)
+def aligned_dtype(*fields: tuple[str, str]) -> np.dtype[np.void]:
+    """Return the aligned dtype of these (name, format) fields: the same object each time, so that nobody compares two, field by field,
+    to find that they are equal (Numba does at every call, with every array)."""
+    return np.dtype(list(fields), align=True)
 
 
 def _where(thing: Any) -> str:

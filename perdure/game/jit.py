@@ -7,6 +7,7 @@ cache does not notice an edit in another file (see docs/decisions/0002).
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import sys
@@ -14,14 +15,19 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
 os.environ.setdefault("NUMBA_CPU_NAME", "generic")
 
 import numba
 import numpy as np
+from numba import _dynfunc  # pyright: ignore[reportAttributeAccessIssue]
 from numba.core import config as _numba_config
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
+from numba.core.typed_passes import NativeLowering
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,15 +86,6 @@ def perdure_sources() -> list[Path]:
     return [PACKAGE_ROOT / "game" / "jit.py", PACKAGE_ROOT / "game" / "rules.py", *(shard / "kernels").glob("*.py")]
 
 
-def generator_sources() -> list[Path]:
-    """Return every file of ours that has a say in what a game's functions are compiled for: `perdure_sources` and the generator.
-
-    The cache of a game's functions is keyed by these: its entries name the generated module, whose name is the build stamp.
-    """
-    shard = PACKAGE_ROOT.parent / "shard"
-    return [*{*perdure_sources(), *(PACKAGE_ROOT / "game").glob("*.py"), *shard.glob("program*.py")}]
-
-
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
@@ -98,12 +95,53 @@ def kernel(function: F) -> F:
 
 
 def part_of_program(function: F) -> F:
-    """As `kernel`, without a cache of its own: for what takes a program's tuples (the world, the encoder's arrays).
+    """As `kernel`, for what only compiled code calls: it is linked into its callers, and has no entry from Python and no cache of its own.
 
-    Their types name the generated module, so a cache that several programs share could not be read once one of them is gone.
-    The compiled code is in the cache of the program that calls it.
+    A program's tuples are some four hundred machine words, so an entry that takes them apart costs as much to compile as a function of
+    the rules, and machine code of each function as often as the optimiser's passes over all that it calls. Both are made for entries
+    alone, and the caches of those hold everything.
     """
-    return cast(F, numba.njit(**_OPTIONS)(function))
+    return cast(F, numba.njit(**_OPTIONS) if JIT_DISABLED else numba.njit(pipeline_class=_PartCompiler, **_OPTIONS))(function)
+
+
+class _PartLibrary(JITCodeLibrary):
+    """Code that will be linked into other code, and optimised and made machine code of there."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _PartLowering(NativeLowering):
+    """Numba's lowering, up to the code that callers link."""
+
+    _name = "perdure_part_lowering"
+
+    def run_pass(self, state: Any) -> Literal[True]:
+        context = state.targetctx
+        state.library = _PartLibrary(context.codegen(), state.func_id.func_qualname)
+        flags = state.flags
+        flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
+        super().run_pass(state)
+        lowered = state["cr"]
+        # Callers know what they call by the object that Python would call, so there is one: it raises TypeError.
+        refuses = ctypes.cast(ctypes.pythonapi.PyErr_BadArgument, ctypes.c_void_p).value
+        entry = _dynfunc.make_function(lowered.fndesc.lookup_module(), state.func_id.func_name, "", refuses, lowered.env, (state.library,))
+        context.insert_user_function(entry, lowered.fndesc, [state.library])
+        state["cr"] = lowered._replace(cfunc=entry)
+        return True
+
+
+class _PartCompiler(CompilerBase):
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state, "perdure_part")
+        passes.passes = [(_PartLowering, why) if one is NativeLowering else (one, why) for one, why in passes.passes]
+        passes.finalize()
+        return [passes]
 
 
 if not config.CACHE_DIR:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.game.contract import Game, GameError
-from perdure.game.jit import cache_in, cache_root, generator_sources, sources_digest
+from perdure.game.jit import sources_digest
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ def load_game(path: str | Path) -> LoadedGame:
     name = f"perdure_games_{file.parent.name if file.name == '__init__.py' else file.stem}_{sources_digest(files):016x}"
     known = sys.modules.get(name)
     if known is None or not Path(known.__file__ or "").exists():  # one whose file is gone cannot be checked: that reads its source
-        with cache_in(cache_root() / "games" / f"{sources_digest([*generator_sources(), *files]):016x}"):
-            _run(name, file)
+        _run(name, file)
     module = sys.modules[name]
     games = [(variable, value) for variable, value in vars(module).items() if isinstance(value, Game)]
     if len(games) != 1:
