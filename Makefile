@@ -16,7 +16,7 @@ NAME ?=
 # Faults that every run of the tests injects; `make faults` injects all of them.
 QUICK_FAULTS := tests/faults/test_faults.py tests/faults/test_bad_input.py tests/faults/test_load.py
 
-.PHONY: help setup up test faults browser-test screenshots sim check format bench report load chaos chaos-table audit compose-test images lock clean
+.PHONY: help setup up test faults browser-test screenshots sim check check-web format bench report load chaos chaos-table audit compose-test images lock clean
 
 help: ## list the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,11 +61,22 @@ screenshots: setup ## make the pictures in docs/images anew (needs Chromium)
 sim: setup ## simulate the whole cluster, seed after seed (SEEDS=200)
 	@$(BIN)/perdure sim --seeds $(or $(SEEDS),200) $(ARGS)
 
-check: setup ## ruff, pyright, import-linter
+check: setup ## ruff, pyright, import-linter, and check-web
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/pyright
+	@$(MAKE) --no-print-directory check-web
+
+# npm is asked for the one pinned compiler, and keeps it; without npm or a registry the types are not checked, and that is said.
+TSC := npx --yes --package typescript@5.9.3 tsc
+
+check-web: ## the pages' scripts: their syntax by node, their types (JSDoc) by tsc
+	@if ! command -v node >/dev/null; then echo "SKIPPED: check-web needs node 20 or later, and there is none"; exit 0; fi; \
+	  find web -name '*.js' -print0 | xargs -0 -I{} sh -c 'node --input-type=module --check <"{}" || { echo "in {}" >&2; exit 1; }'; \
+	  echo "check-web: the syntax of web/ is sound"; \
+	  if ! $(TSC) --version >/dev/null 2>&1; then echo "SKIPPED: types of web/ are checked by tsc, and npx cannot fetch it here"; exit 0; fi; \
+	  $(TSC) -p web && echo "check-web: the types of web/ are sound"
 
 format: setup ## let ruff mend and format what it can
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -42,9 +42,9 @@ class Pages:
         self.ignored: list[str] = []
 
     @asynccontextmanager
-    async def open(self, url: str = "", width: int = 1440, height: int = 900) -> AsyncIterator[Page]:
-        """Open a page (empty without a URL); it is closed at the end, before the server behind it is."""
-        page = await self.browser.new_page(viewport={"width": width, "height": height})
+    async def open(self, url: str = "", width: int = 1440, height: int = 900, *, touch: bool = False) -> AsyncIterator[Page]:
+        """Open a page (empty without a URL), on a phone where `touch`; it is closed at the end, before the server behind it is."""
+        page = await self.browser.new_page(viewport={"width": width, "height": height}, has_touch=touch, is_mobile=touch)
         page.set_default_timeout(PATIENCE_MS)
         page.on("console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
-
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
-from perdure.cli.local_cluster import LocalCluster
-from perdure.wire.identifiers import player_key
-from tests.browser.conftest import PATIENCE_MS, Pages, is_within_width
+from tests.browser.arena_stage import COLUMNS, HOSTILE, ROWS, arena, enter, holds, look, names_of_one_zone, playing, until
+from tests.browser.conftest import Pages, is_within_width
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.browser]
-ARENA = str(Path(__file__).resolve().parents[2] / "games" / "arena")
-HOSTILE = "<img src=x onerror=window.broken=1>\"'<script>window.broken=1</script>"
-COLUMNS, ROWS = 4, 2
-expect.set_options(timeout=PATIENCE_MS)
-
-LOOK = """() => {
-  const { client, game } = perdure, { world, map } = { world: client.world, map: client.protocol.map };
-  return { me: world.me?.fields, id: world.meId, zone: world.zone, owner: map?.owners[world.zone], owners: map?.owners,
-    ids: [...world.entities.keys()], connects: client.stats.connects, snapshots: client.stats.snapshots };
-}"""
 FOLLOW = """([x, y]) => {  // what a mouse that is held there would ask for, each 30 ms
   clearInterval(window.pilot);
   window.pilot = setInterval(() => {
@@ -45,44 +27,6 @@ COLLECT = """() => {  // the nearest coin, again and again
     perdure.game.input.pointed = [to.x - me.x, to.y - me.y].map((off) => (Math.abs(off) < 8 ? 0 : Math.sign(off)));
   }, 30);
 }"""
-
-
-def names_of_one_zone(count: int) -> list[str]:
-    """Names of players who begin in the same zone."""
-    found = (name for k in itertools.count() if player_key(name := f"ann{k}") % (COLUMNS * ROWS) == 1)
-    return list(itertools.islice(found, count))
-
-
-@asynccontextmanager
-async def arena() -> AsyncIterator[tuple[LocalCluster, str]]:
-    async with LocalCluster(shards=2, coordinators=1, zones=f"{COLUMNS}x{ROWS}", game=ARENA) as cluster:
-        yield cluster, cluster.gateway_urls["gateway-1"].replace("ws://", "http://").removesuffix("/ws")
-
-
-async def holds(page: Page, function: str, given: object = None) -> None:
-    """Wait until a function of the page says so. (Playwright's own waiting evaluates strings, which the page's policy refuses.)"""
-    async with asyncio.timeout(PATIENCE_MS / 1000):
-        while not await page.evaluate(function, given):
-            await asyncio.sleep(0.05)
-
-
-async def playing(page: Page) -> None:
-    await holds(page, "() => document.body.classList.contains('playing')")
-
-
-async def enter(page: Page, name: str) -> None:
-    await page.fill("#name", name)
-    await page.press("#name", "Enter")
-    await playing(page)
-
-
-async def look(page: Page) -> dict[str, Any]:
-    return await page.evaluate(LOOK)
-
-
-async def until(page: Page, condition: str, **given: Any) -> None:
-    """Wait for a condition over `look`'s answer, called `now`, and what is `given`."""
-    await holds(page, f"(given) => {{ const now = ({LOOK})(); return {condition}; }}", given)
 
 
 def centre(zone: int) -> list[float]:

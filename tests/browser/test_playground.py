@@ -19,10 +19,10 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 @asynccontextmanager
-async def playground(pages: Pages, **options: int) -> AsyncIterator[tuple[LocalCluster, Page]]:
+async def playground(pages: Pages, width: int = 1440, height: int = 900) -> AsyncIterator[tuple[LocalCluster, Page]]:
     async with LocalCluster(shards=1, gateways=1, coordinators=1, zones="1x1", game=TAG) as cluster:
         url = next(iter(cluster.gateway_urls.values())).replace("ws://", "http://").removesuffix("/ws")
-        async with pages.open(f"{url}/playground", **options) as page:
+        async with pages.open(f"{url}/playground", width, height) as page:
             yield cluster, page
 
 

@@ -5,6 +5,7 @@
  */
 
 import { Client } from "../perdure.js";
+import { Chat } from "./chat.js";
 import { Game } from "./game.js";
 import { part } from "./hud.js";
 import { Input } from "./input.js";
@@ -15,6 +16,7 @@ const menu = /** @type {HTMLDialogElement} */ (part("menu"));
 const nameField = /** @type {HTMLInputElement} */ (part("name"));
 const login = new Login();
 const input = new Input(canvas, part("stick"), part("fire"));
+const chat = new Chat({ opened: () => game?.halt(), closed: () => canvas.focus({ preventScroll: true }) });
 /** @type {Client | null} */ let client = null;
 /** @type {Game | null} */ let game = null;
 
@@ -26,6 +28,7 @@ function tell(text, bad = false) {
 }
 
 function openMenu() {
+  chat.close(false);
   input.enabled = false;
   game?.halt();
   part("leave").hidden = part("back").hidden = !game;
@@ -56,6 +59,7 @@ async function enter(name, resume) {
   Object.assign(globalThis, { perdure: { client: made, get game() { return game; } } });
   made.on("welcome", ({ welcome }) => login.keep(welcome.resume));
   made.on("queued", ({ position, estimateS }) => tell(`The world is full: you are number ${position} in the queue, about ${estimateS} s to go.`));
+  chat.attach(made);
   made.on("end", (why) => ended(why.code, why.reason));
   try {
     await made.connect();
@@ -99,10 +103,12 @@ menu.addEventListener("cancel", (event) => {
 });
 menu.addEventListener("close", menuClosed);
 addEventListener("keydown", (event) => {
-  if (event.code === "Escape" && game && !menu.open) {
-    event.preventDefault();
-    openMenu();
-  }
+  if (!game || menu.open || event.ctrlKey || event.metaKey || event.altKey) return;
+  const opensChat = (event.key === "Enter" && !(event.target instanceof HTMLButtonElement)) || event.key === "/";
+  if (event.code !== "Escape" && !opensChat) return;
+  event.preventDefault(); // an Enter would submit the form that it opens
+  if (opensChat) chat.open(event.key === "/" ? "/" : undefined);
+  else openMenu();
 });
 
 nameField.value = login.name;

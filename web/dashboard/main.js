@@ -16,6 +16,7 @@ const EVENTS_SHOWN = 200;
 const BLACKOUTS_SHOWN = 20;
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 5000;
+/** @type {Record<string, "shard" | "gateway" | "coordinator">} */
 const KIND_OF = { shards: "shard", gateways: "gateway", coordinators: "coordinator" };
 
 /** @type {any} */
@@ -68,7 +69,7 @@ function openRow(kind, key) {
   else if (kind === "zones") dialogs.zone(Number(key), zoneOf(Number(key)), readyShards());
   else {
     const member = picture[kind].find((/** @type {any} */ found) => found.name === key);
-    if (member) dialogs.member(member, KIND_OF[/** @type {keyof typeof KIND_OF} */ (kind)]);
+    if (member) dialogs.member(member, KIND_OF[kind]);
   }
 }
 

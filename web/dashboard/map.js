@@ -6,7 +6,7 @@
  * @module
  */
 
-import { ownerColour } from "/colours.js";
+import { ownerColour } from "../colours.js";
 import { element, say, svg } from "./dom.js";
 import { number } from "./format.js";
 

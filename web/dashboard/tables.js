@@ -4,7 +4,7 @@
  * @module
  */
 
-import { ownerColour } from "/colours.js";
+import { ownerColour } from "../colours.js";
 import { get } from "./api.js";
 import { byId, element, say } from "./dom.js";
 import { number, rate } from "./format.js";

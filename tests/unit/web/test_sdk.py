@@ -154,6 +154,13 @@ def test_the_javascript_client_sees_what_the_python_client_sees(tmp_path: Path) 
     assert "# pass 11" in done.stdout, done.stdout[-1000:]
 
 
+def test_a_typed_line_of_chat_goes_where_it_is_meant_to() -> None:
+    command = [str(NODE), "--test", "--test-reporter=tap", str(HERE / "chat_line.test.mjs")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "# pass 2" in done.stdout, done.stdout[-1000:]
+
+
 def test_every_script_is_sound_javascript() -> None:
     scripts = list(FOLDER.rglob("*.js"))
     assert len(scripts) > 10
