@@ -14,8 +14,9 @@ from typing import Any
 from perdure.ledger.ledger import ClusterView, Member, WorldSettings, ZoneRoute
 
 Json = dict[str, Any]
-ZONE_FIELDS = ("owner", "epoch", "generation", "tick", "players", "successor", "pace")
-"""A zone is a row of these: `owner` and `successor` are names, "" for none; `pace` is its clock's percent, null where it is not slowed."""
+ZONE_FIELDS = ("owner", "epoch", "generation", "tick", "players", "successor", "pace", "tick_ms")
+"""A zone is a row of these: `owner` and `successor` are names, "" for none; `pace` is its clock's percent, null where it is not slowed;
+`tick_ms` what a tick of it costs lately, in processor time with its snapshot, null where its owner does not say."""
 DEFAULT_TICK_HZ = 20
 
 
@@ -124,7 +125,8 @@ def _zone(zone: int, view: ClusterView, players: Mapping[int, int]) -> list[Any]
     told = None if owner is None else _part(owner, "pace").get(str(zone))
     pace = number(told[1]) if isinstance(told, list) and len(told) > 1 else None  # [name of the rung, clock's percent, ...]
     there = route.owner if owner is not None else ""
-    return [there, route.epoch, route.generation, view.ticks.get(zone, 0), players.get(zone, 0), route.successor, pace]
+    tick_ms = None if owner is None else number(_part(owner, "zone_ms").get(str(zone)))
+    return [there, route.epoch, route.generation, view.ticks.get(zone, 0), players.get(zone, 0), route.successor, pace, tick_ms]
 
 
 def _part(member: Member, name: str) -> dict[Any, Any]:

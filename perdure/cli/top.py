@@ -184,10 +184,11 @@ def _gateways(found: dict[str, Any]) -> Table:
 
 def _zones(found: dict[str, Any], colours: dict[str, str]) -> Table:
     rows = [{"zone": zone, **dict(zip(found["zone_fields"], row, strict=True))} for zone, row in enumerate(found["zones"])]
-    table = Table("zone", "shard", *_right("epoch", "tick", "players"), "moving to", box=None, padding=(0, 1))
+    table = Table("zone", "shard", *_right("epoch", "tick", "players", "tick ms"), "moving to", box=None, padding=(0, 1))
     for zone in _most(rows, lambda row: row["players"]):
         owner = Text(zone["owner"] or "nobody", colours.get(zone["owner"], "bold red"))
-        table.add_row(str(zone["zone"]), owner, str(zone["epoch"]), str(zone["tick"]), str(zone["players"]), Text(zone["successor"]))
+        figures = (str(zone["epoch"]), str(zone["tick"]), str(zone["players"]), _number(zone["tick_ms"]))
+        table.add_row(str(zone["zone"]), owner, *figures, Text(zone["successor"]))
     if len(rows) > MOST_ROWS:
         table.caption = f"{MOST_ROWS} of {len(rows)} zones: those with the most players"
     return table

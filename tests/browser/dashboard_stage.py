@@ -45,6 +45,7 @@ class DashboardStage(AdminBench):
                 "state": "ready", "host": "box", "pid": 4000 + index, "build": "6a09e667f3bcc908", "bytes_s": 310_000 + 9000 * index,
                 "tick_ms": {"p50": 3.1 + wave / 3, "p99": 7.5 + wave}, "commit_ms": {"p50": 0.6, "p99": 1.8 + wave / 4},
             }  # fmt: skip
+            info["zone_ms"] = {str(zone): round(0.4 + zone % 5 / 4, 2) for zone in (await self.ledger.view()).zones}
             await self.ledger.heartbeat(Member(name, "shard", 100 + index, f"unix:/{name}", self.beats, info))
         for name, number in GATEWAYS.items():
             info = {"state": "ready", "load": len(self.feed.book.online()) // 2, "links": len(self.shards), "bytes_s": 620_000}

@@ -64,6 +64,9 @@ async def test_tables_are_sorted_and_filtered_and_pages_hold_no_inline_code(page
         await page.click("[data-kind=zones]")
         await page.click("th[data-name=zone] button")
         await expect(page.locator("tbody tr").first).to_contain_text("15")
+        await page.click("th[data-name=tick_ms] button")
+        await page.click("th[data-name=tick_ms] button")
+        await expect(page.locator("tbody tr").first).to_contain_text("1.4")
         await page.fill("#filter", "shard-2")
         await expect(page.locator("tbody tr").first.locator("td.owner")).to_have_text("shard-2")
         owned = [zone for zone, route in (await stage.ledger.view()).zones.items() if route.owner == "shard-2"]

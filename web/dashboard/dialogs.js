@@ -98,7 +98,7 @@ export class Dialogs {
     const move = element("button", { type: "button", onclick: () => this.migrate(number_, choice.value) }, "Move…");
     const facts = this.#facts([
       ["shard", zone.owner || "nobody"], ["players", zone.players], ["epoch", zone.epoch], ["generation", zone.generation], ["tick", zone.tick],
-      ["moving to", zone.successor || "–"], ["pace", `${zone.pace ?? 100} %`],
+      ["moving to", zone.successor || "–"], ["pace", `${zone.pace ?? 100} %`], ["a tick costs", number(zone.tick_ms, "ms")],
     ]);
     const body = others.length ? [facts, element("label", { for: "target", text: "Move it, live, to" }), choice] : [facts];
     this.#open(`Zone ${number_}`, body, others.length ? [move] : []);

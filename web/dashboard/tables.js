@@ -38,6 +38,7 @@ const TABLES = {
       { name: "zone", label: "zone", right: true },
       { name: "owner", label: "shard", owner: true, show: (row) => row.owner || "nobody" },
       { name: "players", label: "players", right: true },
+      { name: "tick_ms", label: "tick ms", right: true, sort: (row) => row.tick_ms ?? -1, show: (row) => number(row.tick_ms) },
       { name: "pace", label: "pace", right: true, minor: true, sort: (row) => row.pace ?? 100, show: (row) => (row.pace === null ? "100 %" : `${row.pace} %`) },
       { name: "epoch", label: "epoch", right: true },
       { name: "generation", label: "gen.", right: true, minor: true },

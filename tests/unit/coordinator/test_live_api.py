@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio
 
 SHARD = {
     "state": "ready", "players": {"0": 1}, "tick_ms": {"p50": 2.0, "p99": 9.0}, "commit_ms": {"p50": 0.5, "p99": 1.5}, "bytes_s": 1000,
-    "build": "abc", "pace": {"0": ["slow", 80, 2]},
+    "build": "abc", "pace": {"0": ["slow", 80, 2]}, "zone_ms": {"0": 3.25},
 }  # fmt: skip
 
 
@@ -51,6 +51,7 @@ async def test_the_picture_shows_zones_members_and_totals() -> None:
     assert {zone["owner"] for zone in zones} == {"s0", "s1"}
     assert all(zone["epoch"] == 1 for zone in zones)
     assert [zone["pace"] for zone in zones] == [80, None, None, None]
+    assert [zone["tick_ms"] for zone in zones] == [3.25, None, None, None]
     shard = found["shards"][0]
     assert (shard["name"], shard["zones"], shard["tick_ms"], shard["bytes_s"]) == ("s0", 2, {"p50": 2.0, "p99": 9.0}, 1000)
     assert found["gateways"][0]["players"] == 2
@@ -75,7 +76,7 @@ async def test_before_the_first_view_there_is_no_picture() -> None:
 )
 async def test_what_members_publish_cannot_break_the_picture(junk: object) -> None:
     cluster = running()
-    names = ("state", "players", "tick_ms", "commit_ms", "bytes_s", "pace", "failed", "load", "build", "pid", "url", "links")
+    names = ("state", "players", "tick_ms", "commit_ms", "bytes_s", "pace", "zone_ms", "failed", "load", "build", "pid", "url", "links")
     cluster.say("s0", **dict.fromkeys(names, junk))
     view = cluster.view()
     view = replace(view, members={**view.members, "g": Member("g", "gateway", 1, "", 1, dict.fromkeys(names, junk))})
