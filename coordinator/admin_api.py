@@ -29,6 +29,7 @@ from coordinator.presence_feed import PresenceFeed
 from coordinator.readable import logged_json, world_commands, world_json
 from coordinator.settings import CoordinatorSettings
 from coordinator.steering import Steering
+from coordinator.whereabouts import whereabouts
 from perdure.ledger.ledger import ClusterView, Ledger, Member, Presence, WorldSettings
 from perdure.ledger.steering_checks import Objection, Refusal, drain_fault, migration_fault
 from perdure.placement.presence import PresenceChange
@@ -160,8 +161,18 @@ class AdminApi:
         record = await self._ledger.player(player_key(name))
         if record is None or record.presence.name != name:
             raise AdminError(404, f"no player is called {name}", "GET /players lists who is online")
-        found = _presence_json(record.presence, self._gateway_names())
+        found = _presence_json(record.presence, self._gateway_names()) | {"at": await self._at(record.presence)}
         return answer(found | {"online": record.presence.place >= 0, "home_zone": record.home_zone, "saved_bytes": len(record.saved)})
+
+    async def _at(self, presence: Presence) -> dict[str, Any] | None:
+        """Return where in its zone a player is; the shard that runs the zone is asked."""
+        view = self._steering.view
+        route = None if view is None else view.zones.get(presence.place)
+        owner = None if view is None or route is None else view.members.get(route.owner)
+        if owner is None:
+            return None
+        found = await whereabouts(owner, self._settings.secret.encode(), presence.place, presence.player)
+        return None if found is None else dict(zip(("tick", "x", "y"), found, strict=True))
 
     async def zone_log(self, request: Request) -> Response:
         zone = await self._zone(request.path_params["zone"])

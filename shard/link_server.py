@@ -11,6 +11,7 @@ import hmac
 import os
 import secrets
 import struct
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -19,9 +20,11 @@ import structlog
 
 from perdure.wire.link import (
     COMMANDS_STRUCT,
+    LOOK_STRUCT,
     FrameReader,
     LinkType,
     link_proof,
+    look_proof,
     pack_frame,
     peer_proof,
     unpack_keyframes,
@@ -44,6 +47,7 @@ class LinkHost(Protocol):
     def commands_arrived(self, zone: int, rows: npt.NDArray[np.uint8]) -> bool: ...
     def keyframes_wanted(self, zone: int, players: list[int]) -> None: ...
     def gateway_linked(self, gateway: int) -> None: ...
+    def look(self, zone: int, player: int, tell: Callable[[bytes], None]) -> None: ...
     def subscribed(self, link: Link, pairs: list[tuple[int, int]]) -> None: ...
     def unsubscribed(self, link: Link) -> None: ...
 
@@ -111,7 +115,7 @@ async def _answers(path: str) -> bool:
 
 
 class Link(asyncio.Protocol):
-    """One gateway's connection, or that of another shard that wants border feeds (`is_peer`)."""
+    """One gateway's connection, that of another shard that wants border feeds (`is_peer`), or of a coordinator with one question."""
 
     def __init__(self, server: LinkServer, host: LinkHost) -> None:
         self._server, self._host = server, host
@@ -156,6 +160,8 @@ class Link(asyncio.Protocol):
             if kind is not LinkType.SUBSCRIBE or len(body) > 4 * MAX_SUBSCRIPTIONS:
                 raise ValueError(f"{kind.name} of {len(body)} bytes is not what another shard sends")
             self._host.subscribed(self, unpack_subscribe(body))
+        elif self.gateway == 0 and kind is LinkType.LOOK:
+            self._look(body)
         elif self.gateway == 0:
             self._hello(kind, body)
         elif kind is LinkType.COMMANDS:
@@ -167,6 +173,18 @@ class Link(asyncio.Protocol):
             self._host.keyframes_wanted(*unpack_keyframes(body))
         else:
             raise ValueError(f"{kind.name} is not for a shard")
+
+    def _look(self, body: memoryview) -> None:
+        if len(body) != 32 + LOOK_STRUCT.size or not hmac.compare_digest(bytes(body[:32]), look_proof(self._server.secret, self._nonce)):
+            self.end("a question of somebody with another secret; set the same PERDURE_SECRET for all members")
+            return
+        zone, player = LOOK_STRUCT.unpack(body[32:])
+        self._host.look(zone, player, self._answer)
+
+    def _answer(self, place: bytes) -> None:
+        self.send(pack_frame(LinkType.AT, place))
+        if self._transport is not None:
+            self._transport.close()
 
     def _hello(self, kind: LinkType, body: memoryview) -> None:
         if kind not in (LinkType.HELLO, LinkType.PEER) or len(body) < 36:

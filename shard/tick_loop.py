@@ -29,6 +29,7 @@ from shard.border import Feed
 from shard.borders import Borders
 from shard.handover import Handovers
 from shard.link_server import Link, LinkServer
+from shard.lookups import Lookups
 from shard.mending import RULES_RAISE, Mending
 from shard.metrics import ShardMetrics
 from shard.pace import EVALUATE_S, Pace, share_of
@@ -90,6 +91,7 @@ class TickLoop:
         self._lanes: dict[int, asyncio.Task[None]] = {}
         self._lane_fault: BaseException | None = None
         self._busy: set[int] = set()
+        self._lookups = Lookups(self.zones, self._busy)
         self._peeking: asyncio.Task[None] | None = None
         self._server = ""
         self._weighed_s = self._looked_s = 0.0
@@ -122,6 +124,10 @@ class TickLoop:
                 self._links.send(gateway, pack_zone_pace(number, pace.rung.clock_percent, pace.rung.snapshot_every))
         for zone, stale in self.borders.stale_zones():
             self._links.send(gateway, pack_stale(zone, stale))
+
+    def look(self, zone: int, player: int, tell: Callable[[bytes], None]) -> None:
+        """A coordinator asks where a player is."""
+        self._lookups.ask(zone, player, tell)
 
     def subscribed(self, link: Link, pairs: list[tuple[int, int]]) -> None:
         """Another shard wants these feeds, and no others."""
@@ -323,6 +329,7 @@ class TickLoop:
                 await self._tick_ready(ready, executor or self.executor)
             finally:
                 self._busy -= numbers
+                self._lookups.ticked()
         if self.handovers.asked:
             self.handovers.begin({number: zone for number, zone in self.zones.items() if number not in self._busy})
 

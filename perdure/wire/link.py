@@ -36,6 +36,8 @@ class LinkType(IntEnum):
     PEER = 9  # shard -> shard, instead of HELLO: number u32, 32 bytes HMAC-SHA256(secret, "border" + nonce + number), name
     SUBSCRIBE = 10  # shard -> shard: pairs of zones u16, u16 (source, viewer) whose feeds are wanted, and no others
     STALE = 11  # shard -> gateway: zone u16, then the zones u16 whose entities are shown frozen there
+    LOOK = 12  # coordinator -> shard, instead of HELLO: 32 bytes HMAC-SHA256(secret, "look" + nonce), LOOK_STRUCT: where is this player?
+    AT = 13  # shard -> coordinator: AT_STRUCT, or nothing where the player is not there; then the shard ends the link
     ZONE_PACE = 20  # shard -> gateway: zone u16, clock percent u8, snapshot every u8
 
 
@@ -54,6 +56,11 @@ def command_dtype(payload_bytes: int) -> np.dtype[np.void]:
 
 ZONE_PACE_STRUCT = struct.Struct("<HBB")
 """zone u16, clock percent u8, snapshot every u8."""
+
+LOOK_STRUCT = struct.Struct("<Hq")
+"""zone u16, player's key i64."""
+AT_STRUCT = struct.Struct("<Qdd")
+"""tick u64, x f64, y f64."""
 
 RELEASE_STRUCT = struct.Struct("<HHIQIII")
 """zone u16, reserved u16, epoch u32, tick u64, generation u32, entries u32, blob bytes u32."""
@@ -141,6 +148,11 @@ def link_proof(secret: bytes, nonce: bytes, number: int) -> bytes:
 def peer_proof(secret: bytes, nonce: bytes, number: int) -> bytes:
     """Return what a shard answers to another's challenge: HMAC-SHA256 over "border", nonce and the shard's member number."""
     return hmac.new(secret, b"border" + nonce + struct.pack("<I", number), hashlib.sha256).digest()
+
+
+def look_proof(secret: bytes, nonce: bytes) -> bytes:
+    """Return what a coordinator answers to a shard's challenge: HMAC-SHA256 over "look" and nonce."""
+    return hmac.new(secret, b"look" + nonce, hashlib.sha256).digest()
 
 
 class FrameReader:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
 BOTS = 80
 WARM_S = 25.0
+PLAYED_S = 4.0
 
 
 def _bots(cluster: LocalCluster) -> subprocess.Popen[bytes]:
@@ -83,7 +84,27 @@ async def game(browser: Browser) -> None:
             await page.screenshot(path=IMAGES / "game.png", scale="css")
 
 
-MAKERS: dict[str, Callable[[Browser], Awaitable[None]]] = {"dashboard": dashboard, "game": game}
+async def playground(browser: Browser) -> None:
+    """The playground: a player who is sent somewhere over a line that was made worse."""
+    async with world() as cluster:
+        url = cluster.gateway_urls["gateway-1"].replace("ws://", "http://").removesuffix("/ws")
+        async with Pages(browser).open(f"{url}/playground", 1280, 860) as page:
+            await page.wait_for_function("name.value")
+            await page.fill("#name", "ann")
+            await page.press("#name", "Enter")
+            await page.wait_for_selector("#tables tr.me")
+            await page.locator("#line-latencyMs").fill("40")
+            await page.locator("#line-jitterMs").fill("15")
+            await page.fill("#chat-text", "hello, zone")
+            await page.press("#chat-text", "Enter")
+            await page.wait_for_selector("#log >> text=hello, zone")
+            await page.locator("#commands input").first.fill("1")
+            await page.locator("#commands select").first.select_option("50")
+            await asyncio.sleep(PLAYED_S)
+            await page.screenshot(path=IMAGES / "playground.png", scale="css")
+
+
+MAKERS: dict[str, Callable[[Browser], Awaitable[None]]] = {"dashboard": dashboard, "game": game, "playground": playground}
 
 
 async def main(names: list[str]) -> None:

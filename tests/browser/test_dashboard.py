@@ -123,6 +123,17 @@ async def test_a_player_is_looked_up_and_disconnected(pages: Pages) -> None:
         await page.click("[data-kind=players]")
         await page.click("text=bot-0002")
         await expect(page.locator(".facts")).to_contain_text("gateway-2")
+        await expect(page.locator(".facts dd").nth(1)).to_have_text("–")  # no shard listens on this stage
+
+        async def placed(route: Route) -> None:
+            answered = await (await route.fetch()).json()
+            await route.fulfill(json=answered | {"at": {"tick": 77, "x": 12.25, "y": 3}})
+
+        await page.route("**/players/*", placed)
+        await page.click("text=Close")
+        await page.click("text=bot-0002")
+        await expect(page.locator(".facts")).to_contain_text("12.3, 3.0 at tick 77")
+        await page.unroute("**/players/*")
         await page.click("text=Disconnect…")
         await page.click("[data-confirm]")
         await expect(page.locator("#dialog")).to_be_hidden()

@@ -157,7 +157,9 @@ export class Dialogs {
       return;
     }
     const facts = this.#facts([
-      ["zone", found.online ? found.zone : "in the lobby"], ["gateway", found.attached ? found.gateway : "away"], ["session", found.session],
+      ["zone", found.online ? found.zone : "in the lobby"],
+      ["place", found.at ? `${found.at.x.toFixed(1)}, ${found.at.y.toFixed(1)} at tick ${found.at.tick}` : "–"],
+      ["gateway", found.attached ? found.gateway : "away"], ["session", found.session],
       ["since", found.since_ms ? clock(found.since_ms) : "–"], ["home zone", found.home_zone], ["saved", `${found.saved_bytes} bytes`],
     ]);
     const detail = "The player is logged out and the socket closed (4015). Whatever they have is saved.";

@@ -208,6 +208,7 @@ async def test_players_and_one_player() -> None:
         assert (there["count"], there["players"][0]["gateway"]) == (1, "g0")
         ann = expect(await client.get("/players/ann"), 200)
         assert (ann["online"], ann["zone"], ann["since_ms"]) == (True, 1, 1234)
+        assert ann["at"] is None, "no shard listens there"
         expect(await client.get("/players/nobody"), 404)
         expect(await client.get("/players/no%20name"), 404)
         for zone in ("9", "-1", "x", "٣", "1e9"):

@@ -45,6 +45,9 @@ class Host:
     def gateway_linked(self, gateway: int) -> None:
         self.gateways.append(gateway)
 
+    def look(self, zone: int, player: int, tell: Callable[[bytes], None]) -> None:
+        raise AssertionError("nobody looks for players here")
+
     def subscribed(self, link: Link, pairs: list[tuple[int, int]]) -> None:
         self.wanted[link] = pairs
 
