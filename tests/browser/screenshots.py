@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 
 from perdure.cli.children import die_with_parent
 from perdure.cli.local_cluster import LocalCluster
@@ -89,7 +89,7 @@ async def playground(browser: Browser) -> None:
     async with world() as cluster:
         url = cluster.gateway_urls["gateway-1"].replace("ws://", "http://").removesuffix("/ws")
         async with Pages(browser).open(f"{url}/playground", 1280, 860) as page:
-            await page.wait_for_function("name.value")
+            await expect(page.locator("#name")).not_to_have_value("")  # the page knows how one logs in
             await page.fill("#name", "ann")
             await page.press("#name", "Enter")
             await page.wait_for_selector("#tables tr.me")
