@@ -286,6 +286,7 @@ class ShardService:
 
     def _follow(self, view: ClusterView) -> None:
         self._rouse(view)
+        self.ticks.turns.among(self.name, (member.name for member in view.members.values() if member.kind == "shard"))
         if not view.opened:
             return  # what this server says of owners may be old: zones that run go on, and commits tell what it forgot
         for route in view.zones.values():

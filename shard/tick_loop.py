@@ -1,7 +1,8 @@
 """The ticks of a shard: step zones, commit them in one call, encode meanwhile, release after. Drift-free, and at each zone's own pace.
 
-Once an interval all zones that are due tick together: those that are awake (shard.sleepers), as often as their clocks say
-(shard.pace). A zone whose tick takes so long that the others would wait for it ticks in a lane: a task, a thread and commits of its own.
+Once an interval, in this shard's turn (shard.turns), all zones that are due tick together: those that are awake (shard.sleepers), as
+often as their clocks say (shard.pace). A zone whose tick takes so long that the others would wait for it ticks in a lane: a task, a
+thread and commits of its own.
 
 Owns the running zones and their order in time. Never decides which zones run here (shard.service does), never speaks to
 a socket itself (shard.link_server does). Kernels run in threads without the GIL; a zone that is in a tick (`_busy`) belongs to that.
@@ -35,6 +36,7 @@ from shard.metrics import ShardMetrics
 from shard.pace import EVALUATE_S, Pace, share_of
 from shard.sleepers import Sleepers
 from shard.tick_times import TickTimes
+from shard.turns import Turns
 from shard.zone import Phase, Zone
 
 log = structlog.get_logger("shard.tick")
@@ -86,6 +88,7 @@ class TickLoop:
         self.borders = Borders(self.zones, self._interval_s, self._tell_stale, self._feeds_every_s)
         self.paces: dict[int, Pace] = {}
         self.sleepers = Sleepers(idle_hz, tick_hz)
+        self.turns = Turns(self._interval_s)
         self.arrivals = Arrivals()
         self._side_tasks: dict[int, asyncio.Task[None]] = {}
         self._lanes: dict[int, asyncio.Task[None]] = {}
@@ -222,7 +225,7 @@ class TickLoop:
                 self._metrics.late.inc()
             if now - due > self._interval_s:
                 due = now
-            due += self._interval_s
+            due += self._interval_s + self.turns.slew_s(due)
             self.ticked += 1
             self._look(now)
             await self._tick([zone for number, zone in self.zones.items() if self._is_due(number, now)])
