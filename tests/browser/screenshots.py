@@ -88,7 +88,7 @@ async def playground(browser: Browser) -> None:
     """The playground: a player who is sent somewhere over a line that was made worse."""
     async with world() as cluster:
         url = cluster.gateway_urls["gateway-1"].replace("ws://", "http://").removesuffix("/ws")
-        async with Pages(browser).open(f"{url}/playground", 1280, 860) as page:
+        async with Pages(browser).open(f"{url}/playground", 1180, 1120) as page:
             await expect(page.locator("#name")).not_to_have_value("")  # the page knows how one logs in
             await page.fill("#name", "ann")
             await page.press("#name", "Enter")
@@ -100,7 +100,11 @@ async def playground(browser: Browser) -> None:
             await page.wait_for_selector("#log >> text=hello, zone")
             await page.locator("#commands input").first.fill("1")
             await page.locator("#commands select").first.select_option("50")
+            await page.fill(
+                "#filter", (await page.locator("#tables tr.me td").first.inner_text())
+            )  # so that the log below is in the picture
             await asyncio.sleep(PLAYED_S)
+            await page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
             await page.screenshot(path=IMAGES / "playground.png", scale="css")
 
 
