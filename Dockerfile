@@ -21,7 +21,7 @@ RUN find /app -name '*.py' -exec touch -d '2026-01-01T00:00:00Z' {} + \
 FROM base AS kernels
 USER perdure
 RUN (python -m shard.warmup games/arena && python -m shard.warmup games/tag \
- && python -c 'from gateway.service import compile_receives, compile_sends; compile_sends(); compile_receives()' && tar --format=posix -cf /tmp/kernels.tar -C /var/cache/perdure .) \
+ && python -c 'from gateway.service import compile_sends; compile_sends()' && tar --format=posix -cf /tmp/kernels.tar -C /var/cache/perdure .) \
  || { echo "the kernels are not compiled ahead" >&2; tar -cf /tmp/kernels.tar -T /dev/null; }
 
 # The load test: docker compose --profile loadtest up

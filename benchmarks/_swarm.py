@@ -35,6 +35,16 @@ WINDOW = 48
 """Commands that may wait for their acknowledgement; a gateway holds 64. A player over it leaves a turn out."""
 
 
+NUMBER_BYTES = bytes({0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}.get(head, 1) for head in range(256))
+"""How many bytes a non-negative number takes in msgpack, by its first."""
+
+
+def number_at(data: bytes, at: int) -> int:
+    """Return the number that begins at `at`. (A decoder would make an object of each of the message's parts.)"""
+    head = data[at]
+    return head if head < 0x80 else int.from_bytes(data[at + 1 : at + NUMBER_BYTES[head]], "big")
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What a swarm saw in `seconds`. Intervals: milliseconds between two snapshots of one player."""
@@ -134,7 +144,7 @@ class Steering(LightPlayer):
             return
         size = len(data)
         self.bytes += size
-        # One snapshot in one piece is what nearly always comes; its header has numbers of fixed width (docs/PROTOCOL.md).
+        # One snapshot in one piece is what nearly always comes.
         whole = size > 40 and data[0] == 0x82 and data[1] == 126 and (data[2] << 8 | data[3]) == size - 4 and data[5] == 2
         if whole and self.sample is None and self.frames.empty:
             self._seen(data, 4)
@@ -178,8 +188,11 @@ class Steering(LightPlayer):
             self.refusals_due, self.seq = self.seq - seq, seq - 1
 
     def _seen(self, data: bytes, at: int) -> None:
-        """A snapshot begins at `at`."""
-        ack = int.from_bytes(data[at + 17 : at + 21], "big")
+        """A snapshot begins at `at`: zone, epoch, tick, flags (one byte), acknowledgement."""
+        at += 2
+        at += NUMBER_BYTES[data[at]]
+        at += NUMBER_BYTES[data[at]]
+        ack = number_at(data, at + NUMBER_BYTES[data[at]] + 1)
         now = time.perf_counter()
         herd = self.herd
         if self.last_s:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks._light_clients import serve
-from benchmarks._swarm import Gaps, Steering, Swarm, SwarmPlayers
+from benchmarks._swarm import NUMBER_BYTES, Gaps, Steering, Swarm, SwarmPlayers, number_at
 from perdure.client.bots import BotReport
 from perdure.client.connection import SocketEnd
 
@@ -69,7 +69,8 @@ class Watched(Steering):
 
     def _seen(self, data: bytes, at: int) -> None:
         super()._seen(data, at)
-        self._shown(data[at + 3] << 8 | data[at + 4], int.from_bytes(data[at + 11 : at + 15], "big"))
+        epoch_at = at + 2 + NUMBER_BYTES[data[at + 2]]
+        self._shown(number_at(data, at + 2), number_at(data, epoch_at + NUMBER_BYTES[data[epoch_at]]))
 
     def _shown(self, zone: int, tick: int) -> None:
         now_s = time.monotonic()

@@ -27,7 +27,6 @@ from gateway.dispatch import Dispatch
 from gateway.fanout import Fanout
 from gateway.metrics import GatewayCollector, GatewayCounters
 from gateway.pages import Pages
-from gateway.receive_table import ReceiveTable, compile_receives
 from gateway.routing import RoutingTable
 from gateway.send_table import SendTable, compile_sends
 from gateway.session import Session
@@ -135,11 +134,10 @@ class GatewayService:
         self._tasks.append(self._begin(self._join(), "join"))
 
     async def _compile(self) -> None:
-        """Have compiled code send and read; where there can be none, say so once, and do without."""
+        """Have compiled code send; where there can be none, say so once, and do without."""
         began_s = time.monotonic()
         try:
             sends = await asyncio.to_thread(compile_sends)
-            receives = await asyncio.to_thread(compile_receives)
         except Exception as error:  # noqa: BLE001 - whatever keeps a compiler from its work, the gateway works without
             mend = (
                 "players are served, at more cost; set PERDURE_CACHE_DIR to a folder that can be written, or PERDURE_COMPILED_SOCKETS to 0"
@@ -147,7 +145,6 @@ class GatewayService:
             log.warning("sockets_not_compiled", why=" ".join(str(error).split())[:200], mend=mend)
             return
         self.fanout.sends.use(sends)
-        self.endpoint.receives = ReceiveTable(*receives, asyncio.get_running_loop())
         log.info("sockets_compiled", took_ms=round(1000 * (time.monotonic() - began_s)))
 
     async def _listen(self) -> None:

@@ -48,7 +48,7 @@ class GatewaySettings(CommonSettings):
     slow_reader_resume_bytes: int = Field(8 * 1024, ge=0, le=16 << 20, description="unsent bytes at which a full snapshot is asked for")
     slow_reader_timeout_ms: int = Field(10_000, ge=100, le=600_000, description="time over the limit before a slow reader is closed")
     send_buffer_bytes: int = Field(128 * 1024, ge=0, le=16 << 20, description="kernel send buffer of a socket (SO_SNDBUF); 0: its default")
-    compiled_sockets: bool = Field(True, description="send snapshots and read commands by compiled code: less processor time a player")
+    compiled_sockets: bool = Field(True, description="send snapshots by compiled code: less processor time a player")
     link_buffer_bytes: int = Field(4 << 20, ge=65536, le=1 << 30, description="unsent bytes to a shard at which its link is dropped")
     admission_timeout_ms: int = Field(3000, ge=100, le=60_000, description="time to reach the ledger at a login before giving up")
     max_admissions: int = Field(64, ge=1, le=1024, description="logins that ask the ledger at the same time")

@@ -29,7 +29,6 @@ from gateway.dispatch import Dispatch
 from gateway.fanout import Fanout
 from gateway.metrics import GatewayCounters
 from gateway.pages import Pages
-from gateway.receive_table import ReceiveTable
 from gateway.session import Session
 from gateway.session_states import SessionState
 from gateway.settings import GatewaySettings
@@ -83,7 +82,6 @@ class GameConnection(ServerConnection):
         self._fragments: list[bytes] = []
         self._fragments_text = False
         self.descriptor = -1
-        self.read_as = -1
 
     # --- asyncio.Protocol -------------------------------------------------------------------------------------------
 
@@ -95,18 +93,11 @@ class GameConnection(ServerConnection):
         size = len(data)
         # Fin + binary, masked, 1 to 125 bytes of payload, nothing before and nothing after it.
         if self._boundary and 6 < size < 132 and data[0] == 0x82 and data[1] == size + 122 and self.protocol.state is OPEN:
-            self.take_plain(self.loop.time(), apply_mask(data[6:], data[2:6]))
-            receives = self.endpoint.receives
-            if receives is not None and self.session.state is SessionState.PLAYING:
-                receives.take_over(self)
-            return
-        self._library_path(data)
+            self._take_plain(self.loop.time(), apply_mask(data[6:], data[2:6]))
+        else:
+            self._library_path(data)
 
-    def takes_plain(self) -> bool:
-        """Return whether a whole plain frame may be handed to `take_plain`: the library's parser is between two messages."""
-        return self._boundary and self.protocol.state is OPEN
-
-    def take_plain(self, now_s: float, payload: bytes) -> None:
+    def _take_plain(self, now_s: float, payload: bytes) -> None:
         """Take the payload of a frame that is plain, past the library."""
         self.heard = True
         counters = self.endpoint.counters
@@ -194,8 +185,6 @@ class GameConnection(ServerConnection):
         # The transport closes the socket when this returns: until then its number is nobody else's.
         self.descriptor = -1
         self.endpoint.fanout.sends.disarm(self.session)
-        if self.endpoint.receives is not None:
-            self.endpoint.receives.drop(self)
         super().connection_lost(exc)
         self._boundary = False
         self._socket_lost()
@@ -288,8 +277,6 @@ class WebsocketEndpoint:
         self.counters = counters
         self.port = 0
         self.draining = False
-        self.receives: ReceiveTable | None = None
-        """Set once there is compiled code."""
         self._rules = rules
         self._pages = pages
         self._doubt = doubt
@@ -349,9 +336,6 @@ class WebsocketEndpoint:
             log.warning("sockets_aborted", count=len(self._connections))
             for connection in list(self._connections):
                 connection.transport.abort()
-        if self.receives is not None:
-            self.receives.close()
-            self.receives = None
 
     def close_all(self, code: Close, detail: str) -> None:
         for connection in list(self._connections):

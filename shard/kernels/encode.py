@@ -381,16 +381,31 @@ def make_frames(e: Any, zone: Any, tick: Any, x0: Any, y0: Any, size: Any, radiu
 
 
 @kernel
+def put_int(out: Any, at: Any, value: Any) -> Any:
+    """Write a non-negative int64 as msgpack has it, in as few bytes as there are; return where it ends."""
+    if value < 128:
+        out[at] = np.uint8(value)
+        return at + 1
+    if value < 256:
+        return put_tagged(out, at, 0xCC, value, 1)
+    if value < 65536:
+        return put_tagged(out, at, 0xCD, value, 2)
+    if value < 4294967296:
+        return put_tagged(out, at, 0xCE, value, 4)
+    return put_tagged(out, at, 0xCF, value, 8)
+
+
+@kernel
 def _put_head(out: Any, at: Any, zone: Any, epoch: Any, tick: Any, flags: Any, ack: Any, me: Any) -> Any:
     """Write the part of a snapshot before its byte strings (docs/PROTOCOL.md)."""
     out[at] = np.uint8(0x9C)  # array of 12
     out[at + 1] = np.uint8(2)
-    at = put_tagged(out, at + 2, 0xCD, zone, 2)
-    at = put_tagged(out, at, 0xCE, epoch, 4)
-    at = put_tagged(out, at, 0xCE, tick, 4)
+    at = put_int(out, at + 2, zone)
+    at = put_int(out, at, epoch)
+    at = put_int(out, at, tick)
     out[at] = np.uint8(flags)
-    at = put_tagged(out, at + 1, 0xCE, ack, 4)
-    return put_tagged(out, at, 0xCF, me, 8)
+    at = put_int(out, at + 1, ack)
+    return put_int(out, at, me)
 
 
 @kernel

@@ -169,7 +169,6 @@ async def scene() -> dict[str, int]:
             await asyncio.gather(*(reader.until_snapshots(20) for reader in (*steady, *lazy)))
             told = {"left": counters.frames_left_over - left, "out": counters.frames_out - out, "armed": len(seen)}
             told |= {"slow": counters.frames_slow, "keyframes": min(reader.keyframes for reader in lazy)}
-        assert len(c.gateway.endpoint.receives) == STEADY, "those who steer are read by compiled code"  # type: ignore[arg-type]
         for reader in steady:
             applied = [seq for seq, _, _ in c.player(reader.name).applied]
             assert applied == list(range(1, len(applied) + 1)) and len(applied) > 20, reader.name

@@ -6,7 +6,9 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
+
+import msgpack
 
 _MASK = (1 << 64) - 1
 
@@ -167,9 +169,8 @@ def websocket_frame(payload: bytes) -> bytes:
 
 
 def snapshot(zone: int, epoch: int, tick: int, flags: int, ack: int, me: int, parts: Sequence[bytes], wide: bool) -> bytes:
-    """The message of docs/PROTOCOL.md with numbers of fixed width; byte strings as bin 8 where empty, bin 32 where `wide`, else bin 16."""
-    text = b"\x9c\x02" + b"\xcd" + zone.to_bytes(2, "big") + b"\xce" + epoch.to_bytes(4, "big") + b"\xce" + tick.to_bytes(4, "big")
-    text += bytes((flags,)) + b"\xce" + ack.to_bytes(4, "big") + b"\xcf" + me.to_bytes(8, "big")
+    """The message of docs/PROTOCOL.md; byte strings as bin 8 where empty, bin 32 where `wide`, else bin 16."""
+    text = b"\x9c\x02" + b"".join(cast(bytes, msgpack.packb(number)) for number in (zone, epoch, tick, flags, ack, me))
     for part in parts:
         head = b"\xc6" + len(part).to_bytes(4, "big") if wide else b"\xc5" + len(part).to_bytes(2, "big")
         text += head + part if part else b"\xc4\x00"

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perdure.game.jit import kernel
 from perdure.game.schema import ENTER_HEADER, FieldSchema
 from perdure.wire.client_messages import server_frame
 from perdure.wire.link import RELEASE_ENTRY
@@ -91,6 +92,15 @@ def test_numbers_and_bytes_are_put_where_they_belong(entity: int, kind: int, han
     assert out[5 : 5 + size].tobytes() == data[8 - size :]
     assert encode.put_enter_header(out, 1, handle, kind, entity) == 1 + ENTER_HEADER.size
     assert out[1:10].tobytes() == ENTER_HEADER.pack(handle, kind, entity & 0xFFFFFFFF, entity >> 32)
+
+
+@BRIEF
+@given(st.one_of(st.integers(0, (1 << 63) - 1), *(st.integers(edge - 2, edge + 2) for edge in (128, 256, 65536, 1 << 32))))
+def test_numbers_are_written_as_msgpack_writes_them(value: int) -> None:
+    out = np.full(16, 0xEE, np.uint8)
+    end = encode.put_int(out, 2, value)
+    assert out[2:end].tobytes() == msgpack.packb(value)
+    assert out[:2].tobytes() + out[end:].tobytes() == b"\xee" * (18 - end)
 
 
 # --- interest -----------------------------------------------------------------------------------------------------
@@ -300,8 +310,14 @@ def encoder(crowd: Crowd, tick: int, out_bytes: int) -> Encoder:
     )  # fmt: skip
 
 
-def make(e: Encoder, tick: int) -> Encoder:
+@kernel
+def make_frames(e: Any, tick: int) -> None:
+    """An entry to a part of programs."""
     encode.make_frames(e, 11, tick, X0, X0, SIZE, SIZE)
+
+
+def make(e: Encoder, tick: int) -> Encoder:
+    make_frames(e, tick)
     return e
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import struct
 from array import array
 from bisect import bisect_left
 from types import SimpleNamespace
@@ -21,8 +20,8 @@ from tests.unit.client.test_frames import SWITCHING, served
 
 
 def snapshot(zone: int, tick: int, ack: int) -> bytes:
-    """A snapshot as the server writes it: numbers of fixed width."""
-    head = struct.pack(">BBBHBIBIBBIBQ", 0x9C, 2, 0xCD, zone, 0xCE, 1, 0xCE, tick, 0, 0xCE, ack, 0xCF, 9)
+    """A snapshot as the server writes it."""
+    head = b"\x9c\x02" + b"".join(msgspec.msgpack.encode(number) for number in (zone, 1, tick, 0, ack, 9))
     return served(head + b"\xc5\x00\xc8" + bytes(200) + b"\xc4\x00" * 4)
 
 

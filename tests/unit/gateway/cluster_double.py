@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from gateway.receive_table import compile_receives
 from gateway.send_table import compile_sends
 from gateway.service import GatewayService
 from gateway.settings import GatewaySettings
@@ -117,7 +116,6 @@ async def cluster(columns: int = 2, hz: float = 50.0, **settings: Any) -> AsyncI
         made = Cluster(folder, **settings)
         if settings.get("compiled_sockets", True):  # not within the time that a gateway has to get ready: it may have to be compiled yet
             compile_sends()
-            compile_receives()
         try:
             await made.start(columns, hz)
             yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Any
 
 from hypothesis import given, settings
@@ -13,7 +12,6 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from gateway.metrics import GatewayCounters
-from gateway.receive_table import ReceiveTable, compile_receives
 from gateway.session_states import SessionState
 from gateway.websocket_server import GameConnection
 
@@ -86,7 +84,6 @@ class EndpointDouble:
         self.dispatch = self
         self.fanout = self
         self.sends = self
-        self.receives: Any = None
 
     def perform(self, session: Any) -> None:
         pass
@@ -109,11 +106,8 @@ class ServerDouble:
         pass
 
 
-def listen(chunks: list[bytes], *, fast: bool, compiled: bool = False) -> tuple[list[Any], list[bytes], State, int]:
-    """Feed chunks to a connection that is open; return what its session heard and what was written.
-
-    `compiled`: by a real socket that is read by compiled code.
-    """
+def listen(chunks: list[bytes], *, fast: bool) -> tuple[list[Any], list[bytes], State, int]:
+    """Feed chunks to a connection that is open; return what its session heard and what was written."""
 
     async def feed() -> tuple[list[Any], list[bytes], State, int]:
         endpoint: Any = EndpointDouble()
@@ -126,9 +120,6 @@ def listen(chunks: list[bytes], *, fast: bool, compiled: bool = False) -> tuple[
         protocol.send_response(protocol.accept(connection.request))
         connection.send_data()
         transport.written.clear()
-        if compiled:
-            await read_compiled(connection, chunks)
-            chunks.clear()
         for chunk in chunks:
             if not fast:
                 connection._boundary = False
@@ -136,22 +127,6 @@ def listen(chunks: list[bytes], *, fast: bool, compiled: bool = False) -> tuple[
         return connection.session.heard, transport.written, protocol.state, endpoint.counters.fast_frames_in  # type: ignore[return-value]
 
     return asyncio.run(feed())
-
-
-async def read_compiled(connection: GameConnection, chunks: list[bytes]) -> None:
-    table = ReceiveTable(*compile_receives(), asyncio.get_running_loop())
-    own, peer = socket.socketpair()
-    with own, peer:
-        own.setblocking(False)
-        connection.descriptor = own.fileno()
-        table.take_over(connection)
-        assert len(table) == 1
-        for chunk in chunks:
-            peer.send(chunk)
-            while table.read():
-                pass
-        assert table.drop(connection) and len(table) == 0
-        table.close()
 
 
 def masked(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
@@ -196,9 +171,6 @@ def chunked(draw: st.DrawFn) -> list[bytes]:
 def test_both_paths_hear_and_answer_the_same(chunks: list[bytes]) -> None:
     heard, written, state, _ = listen(chunks, fast=True)
     assert (heard, written, state) == listen(chunks, fast=False)[:3]
-    # Where much came at once, a loop's transport hands over all of it, compiled code a message or a kilobyte at a time: a session that
-    # ends by the first of them hears no more of either.
-    assert (heard, written, state) == listen([*chunks], fast=True, compiled=True)[:3]
 
 
 @settings(max_examples=100, deadline=None)
@@ -211,8 +183,6 @@ def test_chunks_do_not_matter(payloads: list[bytes], data: st.DataObject) -> Non
     assert heard == payloads
     assert written == []
     assert state is State.OPEN
-    heard, written, state, _ = listen([stream], fast=True, compiled=True)
-    assert (heard, written, state) == (payloads, [], State.OPEN)
 
 
 def test_the_fast_path_is_taken_from_the_second_message_on() -> None:
@@ -221,9 +191,6 @@ def test_the_fast_path_is_taken_from_the_second_message_on() -> None:
     heard, _, _, fast = listen(frames, fast=True)
     assert heard == [bytes([k]) * (k + 1) for k in range(125)]
     assert fast == 124
-    heard, _, _, fast = listen([frames[0], b"".join(frames[1:30]), *frames[30:]], fast=True, compiled=True)
-    assert heard == [bytes([k]) * (k + 1) for k in range(125)]
-    assert fast == 124, "frames that came together are plain all the same"
 
 
 def test_nothing_is_fast_inside_a_fragmented_message() -> None:

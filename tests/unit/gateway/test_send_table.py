@@ -333,7 +333,6 @@ async def test_without_a_compiler_a_gateway_works_all_the_same_and_says_so_once(
         for _ in range(3):
             await anna.command("steer", mx=1)
         assert not c.gateway.fanout.sends.compiled
-        assert c.gateway.endpoint.receives is None
         assert c.gateway.counters.frames_out > 0 and c.gateway.counters.frames_left_over == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if "sockets_not_compiled" in line]
     assert len(printed) == 1 and "set PERDURE_CACHE_DIR" in printed[0]
