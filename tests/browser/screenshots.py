@@ -88,7 +88,7 @@ async def playground(browser: Browser) -> None:
     """The playground: a player who is sent somewhere over a line that was made worse."""
     async with world() as cluster:
         url = cluster.gateway_urls["gateway-1"].replace("ws://", "http://").removesuffix("/ws")
-        async with Pages(browser).open(f"{url}/playground", 1180, 1120) as page:
+        async with Pages(browser).open(f"{url}/playground", 1180, 1080) as page:
             await expect(page.locator("#name")).not_to_have_value("")  # the page knows how one logs in
             await page.fill("#name", "ann")
             await page.press("#name", "Enter")

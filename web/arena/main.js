@@ -103,7 +103,7 @@ menu.addEventListener("cancel", (event) => {
 });
 menu.addEventListener("close", menuClosed);
 addEventListener("keydown", (event) => {
-  if (!game || menu.open || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!game || menu.open || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   const opensChat = (event.key === "Enter" && !(event.target instanceof HTMLButtonElement)) || event.key === "/";
   if (event.code !== "Escape" && !opensChat) return;
   event.preventDefault(); // an Enter would submit the form that it opens
