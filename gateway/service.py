@@ -116,9 +116,9 @@ class GatewayService:
             zone_per_second=settings.zone_chat_per_second,
         )
         self.dispatch.bind(self.fanout, self.admission, self.chat)
+        await self._listen()
         if settings.compiled_sockets:
             self._compiling = self._begin(self._compile(), "compile")
-        await self._listen()
         self.url = settings.public_url or f"ws://{host}:{self.endpoint.port}/ws"
         self.membership = Membership(
             self.ledger, kind="gateway", name=self.name, address=self.url, heartbeat_s=settings.heartbeat_ms / 1000,
