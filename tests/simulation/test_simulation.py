@@ -14,7 +14,7 @@ from tests.simulation import campaign
 from tests.simulation.clock import Machines, patched, simulated_time
 from tests.simulation.cluster import program
 from tests.simulation.faults import Faults, kinds_of
-from tests.simulation.mutants import MUTANTS, planted
+from tests.simulation.mutants import MUTANTS, SEEDS, planted
 from tests.simulation.mutants_pace import dear, sleepy
 from tests.simulation.run import simulate
 
@@ -91,6 +91,9 @@ def test_a_run_that_fails_says_where_and_when() -> None:
         outcome = simulate(1, 30.0)
     assert outcome.violations
     assert "release:" in outcome.violations[0]
+    with planted("missing_records_not_noticed"):  # which only a fault brings out
+        outcome = simulate(SEEDS["missing_records_not_noticed"], 60.0, kinds=("log_gap",))
+    assert outcome.violations
     assert any("FAULT" in line for line in outcome.trace)
 
 
