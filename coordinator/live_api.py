@@ -68,20 +68,22 @@ class LiveApi:
         trend = self._steering.trends.to_json(self._steering.now_ms())
         blackouts = [event.to_json() for event in self._steering.chronicle.blackouts()]
         events = [event.to_json() for event in self._steering.chronicle.since(0, EVENTS_AT_FIRST)]
-        return answer(self._picture() | {"trend": trend, "blackouts": blackouts, "events": events})
+        told = self._steering.chronicle.number
+        return answer(self._picture() | {"trend": trend, "blackouts": blackouts, "events": events, "told": told})
 
     async def stream(self, request: Request) -> Response:
-        """The picture as server-sent events, whenever there is a new one: at most two a second."""
+        """The picture as server-sent events, whenever there is a new one: at most two a second; and what happened above `since`."""
         self._fault()
         if self._streams >= self._settings.max_live_streams:
             raise AdminError(429, f"{self._streams} dashboards are open already", "close one, or raise max_live_streams")
-        return StreamingResponse(self._pictures(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        newest = self._steering.chronicle.number
+        since = min(integer(request, "since", newest, 0, MAX_NUMBER), newest)
+        return StreamingResponse(self._pictures(since), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
-    async def _pictures(self) -> AsyncIterator[bytes]:
+    async def _pictures(self, told: int) -> AsyncIterator[bytes]:
         self._streams += 1  # here and not before: a client that left at once never gets this far
         try:
             number, body = self.feed.newest()
-            told = self._steering.chronicle.number
             while True:
                 yield b"event: picture\ndata: %s\n\n" % body
                 events = self._steering.chronicle.since(told)

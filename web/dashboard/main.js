@@ -24,6 +24,8 @@ let picture = null;
 let access = { read: true, token: false, development: false, add_shard: false };
 /** @type {any[]} */
 let events = [];
+/** Number of the newest event that the first picture told: the stream goes on from there. */
+let told = 0;
 /** @type {any[]} */
 let recoveries = [];
 let following = new AbortController();
@@ -181,6 +183,7 @@ async function begin() {
   picture = first;
   draw();
   take(first.events, false);
+  told = first.told;
   return true;
 }
 
@@ -190,7 +193,7 @@ async function run() {
     following = new AbortController();
     try {
       if (await begin()) {
-        await follow("/live/stream", received, following.signal);
+        await follow(`/live/stream?since=${told}`, received, following.signal);
         connection("waiting", "the coordinator ended; trying again");
       }
       waitMs = FIRST_WAIT_MS;
