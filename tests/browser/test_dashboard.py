@@ -169,7 +169,7 @@ async def test_hostile_names_stay_text(pages: Pages) -> None:
         await page.route("**/live", poison)
         await page.route("**/live/players*", poison)
         await page.route("**/players/*", lambda route: route.fulfill(status=404, json={"error": HOSTILE, "mend": HOSTILE}))
-        await page.route("**/live/stream", lambda route: route.abort())
+        await page.route("**/live/stream?*", lambda route: route.abort())
         pages.ignored += ["ERR_FAILED", "404"]
         await page.goto(stage.url)
         await expect(page.locator(".shard .name").first).to_have_text(HOSTILE)
@@ -192,7 +192,7 @@ async def test_a_page_goes_on_when_its_coordinator_was_away(pages: Pages) -> Non
         async def stream(route: Route) -> None:
             await (route.abort() if away else route.continue_())
 
-        await page.route("**/live/stream", stream)
+        await page.route("**/live/stream?*", stream)
         await page.goto(stage.url)
         await expect(page.locator("#connection")).to_contain_text("trying again")
         away = False
