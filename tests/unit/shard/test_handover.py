@@ -17,8 +17,8 @@ from shard.program import Program
 from shard.service import ShardService
 from shard.settings import ShardSettings
 from shard.zone import Phase, Zone, ZoneError
+from tests.unit.shard.shard_lab import SMALL, Shard, shard_in, until
 from tests.unit.shard.test_audit import world_of
-from tests.unit.shard.test_tick_loop import SMALL, Shard, shard_in, until
 from tests.unit.shard.zone_lab import World, now, program, warm_program
 
 

@@ -13,7 +13,7 @@ from perdure.ledger.ledger import Member
 from perdure.wire.identifiers import player_key
 from shard.lookups import MAX_WAITING, Lookups
 from shard.zone import Zone
-from tests.unit.shard.test_tick_loop import DEADLINE_S, SECRET, Shard, playing, shard_in, until
+from tests.unit.shard.shard_lab import DEADLINE_S, SECRET, Shard, playing, shard_in, until
 
 pytestmark = pytest.mark.asyncio
 
