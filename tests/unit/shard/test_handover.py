@@ -16,6 +16,7 @@ from perdure.ledger.record import unpack_record
 from shard.program import Program
 from shard.service import ShardService
 from shard.settings import ShardSettings
+from shard.warmup import warm
 from shard.zone import Phase, Zone, ZoneError
 from tests.unit.shard.shard_lab import SMALL, Shard, shard_in, until
 from tests.unit.shard.test_audit import world_of
@@ -24,7 +25,9 @@ from tests.unit.shard.zone_lab import World, now, program, warm_program
 
 def of_another_build(game: Program) -> Program:
     """The same rules under another stamp: what is tested is who may replay what."""
-    return dataclasses.replace(game, build=game.build ^ 1)
+    other = dataclasses.replace(game, build=game.build ^ 1)
+    warm(other)  # not within the time that a test has: its arrays are of types of their own
+    return other
 
 
 async def held(under_test: Shard, number: int = 0) -> Zone:
