@@ -8,6 +8,7 @@ the exit code tells whether the run passed. docs/LOADTEST.md
 from __future__ import annotations
 
 import random
+import ssl
 import sys
 import time
 import zlib
@@ -27,6 +28,7 @@ from loadtest.report import Report, bounds_of
 from loadtest.shapes import CHURN, HOTSPOT, KILLS, PATROL, RAMP, SHAPES, STORM, Asked, Shape
 from loadtest.shard_killer import kill_shards
 from loadtest.steering import Steer, hotspot, patrol, wander
+from loadtest.websocket import gateway_url, tls_context
 from perdure.client.header_protocol import HeaderProtocol
 from perdure.client.protocol import ClientProtocol
 from perdure.runtime.settings import secret_of_environment
@@ -56,8 +58,11 @@ def _options(parser: LocustArgumentParser) -> None:
     )  # fmt: skip
     group = parser.add_argument_group("players")
     group.add_argument(
-        "--gateway", action="append", default=[], env_var="PERDURE_GATEWAY_URLS", help="ws://host:port/ws, once for each gateway"
-    )
+        "--gateway", action="append", default=[], env_var="PERDURE_GATEWAY_URLS",
+        help="ws:// or wss://host:port/ws, once for each gateway; without one Locust's --host is the gateway (https:// too)",
+    )  # fmt: skip
+    group.add_argument("--ca-file", default="", help="wss: certificates of the authorities to trust (PEM), instead of this system's")
+    group.add_argument("--insecure", action="store_true", help="wss: take any certificate; for tests")
     said = "; ".join(f"{name}: {what}" for name, what in SCENARIOS.items())
     group.add_argument("--scenario", choices=tuple(SCENARIOS), default="steady", help=said)
     group.add_argument("--commands-hz", type=float, default=10.0, help="commands a second of each player")
@@ -79,6 +84,7 @@ class PlayerUser(User):
     wait_time = constant(0)
     count = 0
     conductor: Conductor | None = None
+    tls: ssl.SSLContext | None = None
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -89,10 +95,13 @@ class PlayerUser(User):
         name, secret = f"{options.player_prefix}{max(worker, 0)}-{number}", secret_of_environment()
         self._options = options
         conductor = type(self).conductor = type(self).conductor or Conductor(options.commands_hz)
+        urls = _gateways(options)
+        if type(self).tls is None and any(url.startswith("wss:") for url in urls):
+            type(self).tls = tls_context(options.ca_file, options.insecure)
         self._player = Player(
-            options.gateway, name, lambda: make_token(secret, name, TOKEN_TTL_S), _steering(options),
+            urls, name, lambda: make_token(secret, name, TOKEN_TTL_S), _steering(options),
             Report(environment.events.request.fire, bounds_of(options.bound)), conductor=conductor,
-            seed=zlib.crc32(name.encode()), protocol=_protocol(options, number),
+            seed=zlib.crc32(name.encode()), protocol=_protocol(options, number), tls=type(self).tls,
         )  # fmt: skip
 
     @task
@@ -157,6 +166,11 @@ class ShardKills(PlayersShape):
 SHAPE_CLASSES = (SteadyRamp, Hotspot, BorderPatrol, Churn, ReconnectStorm, ShardKills)
 
 
+def _gateways(options: Namespace) -> list[str]:
+    """Raises ValueError where one is named wrongly."""
+    return [gateway_url(text) for text in options.gateway or ([options.host] if options.host else [])]
+
+
 def _protocol(options: Namespace, number: int) -> type[ClientProtocol]:
     """Who steers by what it sees decodes all of it; of the others, as many as are wanted."""
     decodes = options.scenario in SEEING or (number + 1) * options.decode // 1 > number * options.decode // 1
@@ -186,8 +200,8 @@ def _check(environment: Environment, **_: Any) -> None:
     if options is None:
         return
     fault = ""
-    if not options.gateway:
-        fault = "no gateway: give --gateway ws://host:port/ws, or PERDURE_GATEWAY_URLS"
+    if not options.gateway and not options.host:
+        fault = "no gateway: give --gateway ws://host:port/ws (or --host), or PERDURE_GATEWAY_URLS"
     elif options.commands_hz <= 0 or options.every <= 0:
         fault = "--commands-hz and --every are above 0"
     elif not 0 <= options.decode <= 1:
@@ -196,8 +210,12 @@ def _check(environment: Environment, **_: Any) -> None:
         if not fault and not secret_of_environment():
             fault = "no secret: give the cluster's in PERDURE_SECRET (or PERDURE_SECRET_FILE), to sign players in"
         bounds_of(options.bound)
+        _gateways(options)
+        tls_context(options.ca_file, options.insecure)
     except ValueError as error:
         fault = str(error)
+    except OSError as error:
+        fault = f"--ca-file {options.ca_file}: {error.strerror or error}"
     if fault:
         print(f"loadtest: {fault}", file=sys.stderr)
         raise SystemExit(2)

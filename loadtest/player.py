@@ -9,6 +9,7 @@ One core carries some two thousand of them. Owns its socket and what it measures
 from __future__ import annotations
 
 import random
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,7 +37,8 @@ Values = tuple[CommandSchema, list[float | int]]
 
 
 class Player:
-    """`play` returns when the player is told to stop, or is sent away for good. `urls`: gateways, tried in turn."""
+    """`play` returns when the player is told to stop, or is sent away for good. `urls`: gateways, tried in turn; `tls`: how those
+    of wss:// are known."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class Player:
         conductor: Conductor,
         seed: int,
         protocol: type[ClientProtocol] = ClientProtocol,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.name = name
         self.random = random.Random(seed)
@@ -61,6 +64,7 @@ class Player:
         self._urls, self._fetch_token, self._steer, self._measures = list(urls), fetch_token, steer, measures
         self._reconnecting = Reconnecting(self.protocol, may_log_in=True)
         self._conductor = conductor
+        self._tls = tls
         self._websocket: Websocket | None = None
         self._tries = 0
         self._dropped = False
@@ -115,7 +119,7 @@ class Player:
         url = self._urls[self._tries % len(self._urls)]
         self._tries += 1
         self._began_s = time.monotonic()
-        websocket = Websocket(self._received)
+        websocket = Websocket(self._received, self._tls)
         try:
             with Timeout(OPEN_DEADLINE_S):
                 token = None if self.protocol.resume else self._fetch_token()

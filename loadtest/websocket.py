@@ -26,14 +26,42 @@ End = tuple[int | None, str]
 """How a socket ended: the close code (None: it broke) and why."""
 
 
+def gateway_url(text: str) -> str:
+    """Return a gateway's URL for what names it: http:// means ws://, https:// means wss://, and a bare host has its websocket at /ws.
+
+    Raises ValueError where it names none.
+    """
+    parts = urlsplit(text)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    if scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"{text!r} names no gateway: it is ws://host:port/ws, or wss://, http://, https://")
+    path = "/ws" if parts.path in ("", "/") and scheme != parts.scheme else parts.path
+    return parts._replace(scheme=scheme, path=path).geturl()
+
+
+def tls_context(ca_file: str = "", insecure: bool = False) -> ssl.SSLContext:
+    """Return how servers are known: by the authorities of this system, or of `ca_file` alone; `insecure`: whoever answers is taken.
+
+    One for all sockets of a process: reading the authorities takes longer than the rest of a handshake. Raises OSError where the file is
+    not there or holds no certificate.
+    """
+    context = ssl.create_default_context(cafile=ca_file or None)
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class Websocket:
     """`on_message` takes each message, within the loop: it must not block. What it raises as a ValueError ends the socket.
 
-    `ended`: an AsyncResult of `End`, for whoever waits.
+    `tls`: how servers of wss:// are known (`tls_context`); without one as this system knows them. `ended`: an AsyncResult of `End`, for
+    whoever waits.
     """
 
-    def __init__(self, on_message: Callable[[bytes], None]) -> None:
+    def __init__(self, on_message: Callable[[bytes], None], tls: ssl.SSLContext | None = None) -> None:
         self._on_message = on_message
+        self._tls_context = tls
         self._frames = Frames()
         self._socket: Any = None
         self._tls: _Tls | None = None
@@ -51,7 +79,7 @@ class Websocket:
         self._socket = monkey.get_original("socket", "socket")(fileno=opened.detach())
         self._socket.setblocking(False)
         if parts.scheme == "wss":
-            self._tls = _Tls(self._socket, parts.hostname)
+            self._tls = _Tls(self._socket, parts.hostname, self._tls_context or tls_context())
         self.send_bytes(upgrade_request(url))
         while not self._frames.upgraded:
             self._feed(self._receive())
@@ -132,9 +160,9 @@ class Websocket:
 class _Tls:
     """TLS over a socket that does not block. The handshake blocks the calling greenlet."""
 
-    def __init__(self, socket: Any, host: str) -> None:
+    def __init__(self, socket: Any, host: str, context: ssl.SSLContext) -> None:
         self._socket, self._in, self._out = socket, ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._ssl = ssl.create_default_context().wrap_bio(self._in, self._out, server_hostname=host)
+        self._ssl = context.wrap_bio(self._in, self._out, server_hostname=host)
         while True:
             try:
                 self._ssl.do_handshake()

@@ -52,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--spawn-rate", "-r", type=float, default=50.0, help="players that come a second")
     made.add_argument("--run-time", "-t", default="60s", help="how long, e.g. 90s, 10m")
     made.add_argument("--processes", type=int, default=1, help="processes that play; one core carries one")
-    made.add_argument("--gateway", action="append", default=[], help="ws://host:port/ws, once for each; empty: the cluster of `perdure up`")
+    made.add_argument(
+        "--gateway", "--host", "-H", action="append", default=[],
+        help="ws://host:port/ws (or wss://, https://), once for each; empty: the cluster of `perdure up`",
+    )  # fmt: skip
     made.add_argument("--shards", type=int, default=2, help="shards of the cluster that is started where none runs here")
     made.add_argument("--zones", default="4x4", help="zones of that cluster")
     made.add_argument("--game", default="games/arena", help="game of that cluster")
