@@ -20,7 +20,7 @@ FORGOTTEN: frozenset[str] = frozenset()
 """What may be found wrong where owners live: nothing. Commands that only the forgotten records held are in the images put back."""
 LOST = frozenset({
     "log_faults", "commands_lost", "commands_unwatched", "replay_mismatches",
-    "players_lost", "gold_delta", "bots_silent", "stale_frames", "bots_entered", "players_duplicated",
+    "players_lost", "gold_delta", "bots_silent", "stale_frames", "entered_anew", "bots_entered", "players_duplicated",
 })  # fmt: skip
 """What may be found wrong where an owner died with the ledger."""
 LAG_S = 1.0

@@ -12,7 +12,6 @@ import contextlib
 import json
 import random
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -24,10 +23,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from perdure.cli.children import die_with_parent
-from perdure.client.frames import Frames, frame, upgrade_request
+from perdure.client.connection import SocketEnd
+from perdure.client.frames import CLOSE, Frames, close_code, frame, upgrade_request
 from perdure.client.reconnect import BACKOFF_FIRST_S, BACKOFF_MOST_S, STAGGER_S
 from perdure.wire.client_messages import encode_hello
-from perdure.wire.opcodes import ServerOp
+from perdure.wire.opcodes import Close, ServerOp
 from perdure.wire.tokens import make_token
 
 SMALL_BUFFER = 4096
@@ -91,7 +91,10 @@ class LightPlayer(asyncio.Protocol):
         self._resume = ""
         self.frames = Frames()
         self.playing = False
-        self.tries = self.sockets = self.bytes = 0
+        self.tries = self.sockets = self.bytes = self.session = 0
+        self.ends: list[SocketEnd] = []
+        """How each socket that is over ended, in order."""
+        self._close: tuple[int | None, str] = (None, "")
         self.stopped = False
 
     def dial(self) -> None:
@@ -112,14 +115,21 @@ class LightPlayer(asyncio.Protocol):
             made.bind((self._address, 0))
             await loop.sock_connect(made, (str(url.hostname), int(url.port or 80)))
             transport, _ = await loop.create_connection(lambda: self, sock=made)
-        except OSError:
+        except OSError as error:
             made.close()
-            self._again()
+            self._over(f"cannot connect: {error}")
             return
         transport.write(upgrade_request(url.geturl()))
 
+    def _over(self, why: str) -> None:
+        """A socket is over: by a close frame that said why, or because of `why`."""
+        code, reason = self._close
+        self._close = None, ""
+        self.ends.append(SocketEnd(time.monotonic(), code, reason or why))
+        self._again()
+
     def _again(self) -> None:
-        """Come again, as the SDK does."""
+        """Come again, as the SDK does; but also where it would not (4015), so that a crowd stays one."""
         self.playing = False
         self.tries += 1
         if self.stopped:
@@ -134,7 +144,7 @@ class LightPlayer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        self._again()
+        self._over(f"the socket broke: {exc}" if exc else "the socket broke")
 
     def data_received(self, data: bytes) -> None:
         self.bytes += len(data)
@@ -161,15 +171,16 @@ class LightPlayer(asyncio.Protocol):
 
     def message(self, opcode: int, body: bytes) -> None:
         """Take one message of the time before the first snapshot."""
-        if opcode == 8:
-            self.herd.closes.append(struct.unpack_from(">H", body)[0] if len(body) >= 2 else 0)
-            if self.herd.closes[-1] in (4004,):
+        if opcode == CLOSE:
+            self._close = close_code(body)
+            self.herd.closes.append(self._close[0] or 0)
+            if self._close[0] == Close.BAD_RESUME:
                 self._resume = ""
             self.abort()
         elif opcode == 2:
             message = msgspec.msgpack.decode(body)
             if message[0] == ServerOp.WELCOME:
-                self._resume = message[1]["resume"]
+                self._resume, self.session = message[1]["resume"], message[1]["session"]
             elif message[0] == ServerOp.SNAPSHOT and not self.playing:
                 self.playing, self.tries = True, 0
                 self.entered(message)

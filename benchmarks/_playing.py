@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import itertools
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,24 +76,32 @@ class Playing:
             await asyncio.sleep(0.02)
 
     def commands(self) -> dict[str, int]:
-        """Compare what bots were told is applied with what the logs held.
+        """Compare what bots were told is applied with what the logs held, each stay of a player by itself.
 
+        A player whose first acknowledgement of a session is below what it was told before has lost commands, unless the log says that
+        it came in from the lobby meanwhile: then its numbers began anew (`entered_anew`), and that it was put out is a fault by itself.
         A command that no watched record holds, nor an image that an owner put back into a ledger that forgot, is lost; where
         records went unwatched, it counts as unwatched instead, and the run does not pass: it proves too little, and says so.
         """
         assert self.report is not None
-        lost = missing = duplicated = acknowledged = 0
+        lost = missing = duplicated = acknowledged = anew = 0
         for bot in self.report.bots:
-            applied = self.watch.applied.get(player_key(bot.name), {})
-            acknowledged += len(bot.acknowledged)
-            lost += bot.acknowledged_lost
-            restored = self.watch.restored.get(player_key(bot.name), 0)
-            missing += sum(seq not in applied and seq > restored for seq in bot.acknowledged)
-            duplicated += sum(count > 1 for count in applied.values())
+            player = player_key(bot.name)
+            begins, behind = _stays(bot, self.watch)
+            lost, anew, acknowledged = lost + behind, anew + len(begins), acknowledged + len(bot.acknowledged)
+            stays = self.watch.applied_in_stays(player, begins)
+            restored = [0] * len(stays)
+            for session, last in self.watch.restored.get(player, ()):
+                stay = bisect.bisect_right(begins, session)
+                restored[stay] = max(restored[stay], last)
+            for session, told in _told(bot):
+                stay = bisect.bisect_right(begins, session)
+                missing += sum(seq not in stays[stay] and seq > restored[stay] for seq in told)
+            duplicated += sum(count > 1 for stay in stays for count in stay.values())
         unwatched = missing if self.watch.unwatched else 0
         return {
             "commands_acknowledged": acknowledged, "commands_lost": lost + missing - unwatched,
-            "commands_duplicated": duplicated, "commands_unwatched": unwatched,
+            "commands_duplicated": duplicated, "commands_unwatched": unwatched, "entered_anew": anew,
         }  # fmt: skip
 
     def faults(self) -> list[str]:
@@ -106,7 +116,7 @@ class Playing:
         entered = sum(bot.entered for bot in self.report.bots)
         return {
             "bots": len(self.report.bots), "bots_entered": entered, "snapshots": sum(b.snapshots for b in self.report.bots),
-            "sockets_dropped": self.report.socket_drops,
+            "sockets_dropped": self.report.socket_drops, "resumes_refused": sum(bot.resumes_refused for bot in self.report.bots),
             "players_lost": len(self.audit.players_lost), "players_duplicated": len(self.audit.players_duplicated), **self.commands(),
             "stale_frames": sum(b.backward_ticks for b in self.report.bots), "decode_faults": self.decode_faults,
             "gold_delta": self.audit.gold_delta, "gold_minted": self.audit.gold_minted,
@@ -116,8 +126,34 @@ class Playing:
         }  # fmt: skip
 
 
-ZEROES = ("sockets_dropped", "players_lost", "players_duplicated", "commands_lost", "commands_duplicated", "commands_unwatched",
-          "stale_frames", "decode_faults", "gold_delta", "replay_mismatches", "log_faults", "audit_faults")  # fmt: skip
+def socket_ends(report: BotsReport) -> list[str]:
+    """Return why sockets ended, with how often: the most frequent reason first."""
+    ends = Counter(f"{end.code or 'no code'}: {end.reason}" for bot in report.bots for end in bot.socket_drops)
+    return [f"{count} x {why}" for why, count in ends.most_common()]
+
+
+def _told(bot: BotReport) -> Iterator[tuple[int, list[int]]]:
+    """Yield each session of a bot with what was acknowledged in it; all in one where its sessions are not known."""
+    begins = [played.before for played in bot.sessions[1:]]
+    numbers = [played.session for played in bot.sessions] or [0]
+    for session, first, last in zip(numbers, [0, *begins], [*begins, len(bot.acknowledged)], strict=True):
+        yield session, bot.acknowledged[first:last]
+
+
+def _stays(bot: BotReport, watch: LogWatch) -> tuple[list[int], int]:
+    """Return the sessions with which a bot's numbers began anew, and how often it was behind what it had been told within a stay."""
+    begins, behind = [], 0
+    for (played, following), (_, told) in zip(itertools.pairwise(bot.sessions), _told(bot), strict=False):
+        if following.first_ack == 0 and watch.came_in(player_key(bot.name), played.session, following.session):
+            begins.append(following.session)
+        elif following.first_ack < max([played.first_ack, *told[-1:]]):
+            behind += 1
+    return begins, behind
+
+
+ZEROES = ("sockets_dropped", "resumes_refused", "entered_anew", "players_lost", "players_duplicated", "commands_lost",
+          "commands_duplicated", "commands_unwatched", "stale_frames", "decode_faults", "gold_delta", "replay_mismatches", "log_faults",
+          "audit_faults")  # fmt: skip
 
 
 def nothing_lost(figures: dict[str, Any]) -> bool:
@@ -182,7 +218,7 @@ async def playing(players: int, *, bots: int | None = None, shards: int = 4, zon
             program = compile_program(load_game(GAME))
             run.audit = await audit(cluster.ledger, program, run.names)
             run.world = await audit_world(cluster.ledger, program)
-        for fault in run.faults()[:20]:
+        for fault in [*run.faults()[:20], *socket_ends(run.report)[:5]]:
             print(fault, file=sys.stderr)
     except BaseException:
         cluster.keep_folder()  # its logs tell what happened

@@ -26,7 +26,7 @@ from benchmarks._crowd import Crowd
 from benchmarks._disk import SmallDisk
 from benchmarks._log_watch import LogWatch
 from benchmarks._network import Network
-from benchmarks._playing import GAME, ZEROES, Playing, longest_gap, percentiles, stop_shards
+from benchmarks._playing import GAME, ZEROES, Playing, longest_gap, percentiles, socket_ends, stop_shards
 from benchmarks._proxy import Proxy
 from benchmarks._shim import Shim
 from perdure.cli.local_cluster import Launch, LocalCluster
@@ -59,8 +59,8 @@ class Setup:
 
     `proxied`: members whose way to the ledger leads through a proxy each. `shimmed`: processes that run under the shim of clocks and
     fsync. `apart`: members with a network namespace of their own. `small_disk`: the ledger's is one that can be filled. `may_drop`:
-    sockets may break. `allowed`: counts that need not be zero, since the row itself says what they must be. `audited`: the auditor must
-    find nothing.
+    sockets may break, and with one an answer that held the next resume token, so that a resume may be refused. `allowed`: counts that
+    need not be zero, since the row itself says what they must be. `audited`: the auditor must find nothing.
     """
 
     bots: int = 0
@@ -400,7 +400,7 @@ def _verdict(stage: Stage, outcome: Outcome) -> str:
     """Return what is wrong with the counts, or nothing."""
     assert stage.report is not None and stage.audit is not None
     setup, figures = stage.setup, outcome.figures
-    free = setup.allowed | ({"sockets_dropped"} if setup.may_drop else set())
+    free = setup.allowed | ({"sockets_dropped", "resumes_refused"} if setup.may_drop else set())
     wrong = [f"{name} {figures[name]}" for name in (*ZEROES, "bots_silent") if figures[name] and name not in free]
     if figures["bots_entered"] != figures["bots"] and "bots_entered" not in free:
         wrong.append(f"only {figures['bots_entered']} of {figures['bots']} bots came in")
@@ -408,8 +408,7 @@ def _verdict(stage: Stage, outcome: Outcome) -> str:
     wrong += [f"sockets broke that should not: {', '.join(broken[:5])}"] if broken else []
     if wrong:
         detail = stage.faults()
-        ends = sorted({f"{end.code} {end.reason}" for bot in stage.report.bots for end in bot.socket_drops})
-        detail += ends[:3] if "sockets_dropped" not in free else []
+        detail += socket_ends(stage.report)[:3] if "sockets_dropped" not in free else []
         return f"expected all counts 0; seen: {', '.join(wrong)} ({'; '.join(detail[:4])})"
     blackout = percentiles(outcome.blackouts_s)
     for bar, at in ((setup.bar_p50_ms, "p50"), (setup.bar_p99_ms, "p99")):

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from benchmarks._light_clients import Herd, LightPlayer, Players, serve
-from perdure.client.frames import BINARY
+from perdure.client.frames import BINARY, CLOSE
 from perdure.client.protocol import ClientProtocol, ProtocolError
 from perdure.client.world_view import SnapshotError
 from perdure.wire.client_messages import encode_command
@@ -154,7 +154,7 @@ class Steering(LightPlayer):
     def _pieces(self, data: bytes) -> None:
         for opcode, message in self.frames.feed(data):
             if opcode != BINARY:
-                if opcode == 8:
+                if opcode == CLOSE:
                     print(f"{self.name}: closed: {message[2:].decode(errors='replace')}", file=sys.stderr, flush=True)
                 super().message(opcode, message)
                 continue

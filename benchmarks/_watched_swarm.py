@@ -1,9 +1,9 @@
 """A lean swarm of which each player's snapshots are kept apart: when they came, from where, and what they acknowledged.
 
 For benches that break a cluster under a crowd: of every player it can be said how long it was shown nothing, where it crossed borders,
-whether an old snapshot came again, and which of its commands are acknowledged. Run as a module, this is the swarm's process. Orders
-beside those of _swarm: `crossings` (its answer: those since the last such order), `report FILE` (pickles a BotReport for each player).
-Called by _playing.py.
+whether an old snapshot came again, which of its commands are acknowledged in which session, and how its sockets ended. Run as a module,
+this is the swarm's process. Orders beside those of _swarm: `crossings` (its answer: those since the last such order), `report FILE`
+(pickles a BotReport for each player). Called by _playing.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 
 from benchmarks._light_clients import serve
 from benchmarks._swarm import NUMBER_BYTES, Gaps, Steering, Swarm, SwarmPlayers, number_at
-from perdure.client.bots import BotReport
-from perdure.client.connection import SocketEnd
+from perdure.client.bots import BotReport, SessionPlayed
 
 REPORT_DEADLINE_S = 60.0
 
@@ -55,17 +54,26 @@ class Watched(Steering):
         self._crossings = herd.crossings
         self.times: array[float] = array("d")
         self.backward = self.acknowledged_lost = self.snapshots = 0
+        self.acknowledged: list[int] = []
+        self.played: list[SessionPlayed] = []
         self._zone, self._tick = -1, 0
-        self._first_ack: int | None = None
+        self._sent_before = 0
 
     def entered(self, snapshot: list[Any]) -> None:
         ack = snapshot[5]
-        if self._first_ack is None:
-            self._first_ack = ack
-        elif ack < self.acked:
-            self.acknowledged_lost += 1
+        if self.played:
+            self._sent_before += self.seq - self.played[-1].first_ack
+            self._acknowledge(max(ack, self.acked))  # what this snapshot acknowledges, an earlier session has sent
+            self.acknowledged_lost += ack < self.acked
         super().entered(snapshot)
+        self.played.append(SessionPlayed(self.session, ack, len(self.acknowledged)))
         self._shown(snapshot[1], snapshot[3])
+
+    def _acknowledge(self, ack: int) -> None:
+        """Note what of the last session's commands is acknowledged, up to `ack`."""
+        last = self.played[-1]
+        at = self.acknowledged[-1] if len(self.acknowledged) > last.before else last.first_ack
+        self.acknowledged.extend(range(at + 1, ack + 1))
 
     def _seen(self, data: bytes, at: int) -> None:
         super()._seen(data, at)
@@ -84,13 +92,15 @@ class Watched(Steering):
         self.times.append(now_s)
 
     def report(self) -> BotReport:
-        first = self._first_ack if self._first_ack is not None else self.acked
-        drops = [SocketEnd(0.0, None, "the socket ended")] * (self.sockets - 1)
+        sent = self._sent_before
+        if self.played:
+            self._acknowledge(self.acked)
+            sent += self.seq - self.played[-1].first_ack
         return BotReport(
-            self.name, entered=self.snapshots > 0, sent=self.seq - first, refused=self.refused,
-            acknowledged=list(range(first + 1, self.acked + 1)), unacknowledged=list(range(self.acked + 1, self.seq + 1)),
-            acknowledged_lost=self.acknowledged_lost, snapshots=self.snapshots, bytes=self.bytes, reconnects=len(drops),
-            gaps=Gaps(self.times), socket_drops=drops, backward_ticks=self.backward,
+            self.name, entered=self.snapshots > 0, sent=sent, refused=self.refused, acknowledged=self.acknowledged, sessions=self.played,
+            unacknowledged=list(range(self.acked + 1, self.seq + 1)), acknowledged_lost=self.acknowledged_lost,
+            snapshots=self.snapshots, bytes=self.bytes, reconnects=max(self.sockets - 1, 0), gaps=Gaps(self.times),
+            socket_drops=self.ends, backward_ticks=self.backward,
         )  # fmt: skip
 
 

@@ -12,10 +12,10 @@ import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from perdure.client.connection import Client, ClientClosed, SocketEnd
-from perdure.client.protocol import NotReady, Received, Refused
+from perdure.client.protocol import NotReady, Received, Refused, Welcome
 from perdure.client.world_view import Snapshot
 from perdure.game.schema import CommandSchema
 from perdure.wire.opcodes import Close
@@ -24,15 +24,28 @@ from perdure.wire.tokens import make_token
 TOKEN_TTL_S = 300.0
 
 
+class SessionPlayed(NamedTuple):
+    """One session of a bot. `first_ack`: what its first snapshot acknowledged. `before`: how many of the report's `acknowledged` come
+    before it; those that this snapshot acknowledged are of the session before."""
+
+    session: int
+    first_ack: int
+    before: int
+
+
 @dataclass(slots=True)
 class BotReport:
-    """What one bot saw. `gaps`: (monotonic time, seconds since the snapshot before). `acknowledged`: own command numbers."""
+    """What one bot saw. `gaps`: (monotonic time, seconds since the snapshot before). `acknowledged`: own command numbers.
+
+    The numbers begin anew when a player who was logged out comes in again: `sessions` tells which of them are of which session.
+    """
 
     name: str
     entered: bool = False
     sent: int = 0
     refused: int = 0
     acknowledged: list[int] = field(default_factory=list)
+    sessions: list[SessionPlayed] = field(default_factory=list)
     unacknowledged: list[int] = field(default_factory=list)
     acknowledged_lost: int = 0
     snapshots: int = 0
@@ -47,6 +60,11 @@ class BotReport:
     @property
     def longest_gap_s(self) -> float:
         return max((gap for _, gap in self.gaps), default=0.0)
+
+    @property
+    def resumes_refused(self) -> int:
+        """How often its resume token was refused, so that it logged in by token."""
+        return sum(end.code == Close.BAD_RESUME for end in self.socket_drops)
 
 
 @dataclass(slots=True)
@@ -106,8 +124,12 @@ class Bot:
         self._sent: list[int] = []
         self._tick = 0
         self._zone = -1
+        self._session = 0
+        """The session whose first snapshot is due; 0: it is here."""
 
     def _message(self, received: Received) -> None:
+        if isinstance(received, Welcome):
+            self._session = received.session
         if isinstance(received, Refused):
             self._sent = [seq for seq in self._sent if seq < received.seq]
         if not isinstance(received, Snapshot):
@@ -117,9 +139,15 @@ class Bot:
         self._zone, self._tick = received.zone, received.tick
         if self.client.protocol.unknown:
             self._sent = [seq for seq in self._sent if seq not in self.client.protocol.unknown]
+        if self._session:
+            new = self.client.protocol.renumbered
+            self._sent = [new.get(seq, seq) for seq in self._sent]
         sent = self._sent
         while sent and sent[0] <= received.ack:
             self.report.acknowledged.append(sent.pop(0))
+        if self._session:
+            self.report.sessions.append(SessionPlayed(self._session, received.ack, len(self.report.acknowledged)))
+            self._session = 0
 
     def _values(self, command: CommandSchema) -> dict[str, float | int]:
         values: dict[str, float | int] = {}
@@ -231,4 +259,4 @@ async def _given_up(bot: Bot) -> BotReport:
     return bot.report
 
 
-__all__ = ["Bot", "BotReport", "BotsReport", "run_bots"]
+__all__ = ["Bot", "BotReport", "BotsReport", "SessionPlayed", "run_bots"]

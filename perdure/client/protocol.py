@@ -161,7 +161,7 @@ class ClientProtocol:
         self.unknown: list[int] = []
         """Commands whose outcome the last login could not tell: another session of the player used their numbers meanwhile."""
         self.acknowledged_lost = 0
-        """How often a resume found the zone behind what it had acknowledged before. Anything but 0 is data loss."""
+        """How often a session began behind what was acknowledged before: data loss, unless the player was logged out meanwhile."""
         self.pace: Paced | None = None
         """What was last said of the clock of the zone that the player is in; None: it never was slowed."""
         self.queued: Queued | None = None

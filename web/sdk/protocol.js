@@ -82,7 +82,7 @@ export class ClientProtocol {
     this.renumbered = new Map();
     /** Commands whose outcome the last login could not tell. @type {number[]} */
     this.unknown = [];
-    /** Anything but 0 is data loss. */
+    /** Sessions that began behind what was acknowledged: data loss, unless the player was logged out meanwhile. */
     this.acknowledgedLost = 0;
     /** @type {Pending[]} */ this.pending = [];
     /** @type {Map<string, CommandType>} */ this.commands = new Map();

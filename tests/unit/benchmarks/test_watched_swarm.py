@@ -13,7 +13,8 @@ import msgspec
 from benchmarks._playing import longest_gap
 from benchmarks._swarm import Gaps
 from benchmarks._watched_swarm import Crossing, Watched
-from perdure.client.bots import BotReport
+from perdure.client.bots import BotReport, SessionPlayed
+from perdure.client.frames import Frames
 from perdure.wire.opcodes import ServerOp
 from tests.unit.benchmarks.test_light_socket import WELCOME
 from tests.unit.client.test_frames import SWITCHING, served
@@ -34,12 +35,28 @@ class _Transport:
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
+    def abort(self) -> None:
+        """Nothing is behind it."""
+
+
+def dials(one: Watched) -> None:
+    """The player's next socket is open."""
+    one.transport = _Transport()  # type: ignore[assignment]
+    one.frames, one.sockets = Frames(), one.sockets + 1
+    one.data_received(SWITCHING)
+
+
+def come_in(one: Watched, session: int) -> None:
+    """The player dials again, and the server says welcome."""
+    dials(one)
+    one.data_received(served(msgspec.msgpack.encode([int(ServerOp.WELCOME), {**WELCOME, "session": session}])))
+
 
 def player() -> tuple[Watched, Any, _Transport]:
     """A player who has been welcomed and shown tick 10 of zone 3, with command 4 applied."""
     herd: Any = SimpleNamespace(
         intervals=array("d"), snapshots=0, acknowledged=0, commands=0, left_out=0, decoded=0, faults=0, crossings=[], secret="s" * 32,
-        closes=[], plays=lambda: None, parts=(b"\x94\x02\xce", [b"\x01\x90"]), urls=["ws://x/ws"],
+        closes=[], plays=lambda: None, tasks=set(), parts=(b"\x94\x02\xce", [b"\x01\x90"]), urls=["ws://x/ws"],
     )  # fmt: skip
     one, transport = Watched(herd, "ann", 1), _Transport()
     one.sockets = 1
@@ -86,12 +103,53 @@ def test_numbers_of_refused_commands_are_used_again_once_all_refusals_have_come(
     assert one.report().refused == 3
 
 
-def test_who_resumes_behind_what_was_acknowledged_has_lost_something() -> None:
+async def test_who_resumes_behind_what_was_acknowledged_has_lost_something() -> None:
     one, _, _ = player()
-    one.playing, one.sockets = False, 2
+    one.stopped = True
+    one.connection_lost(None)
+    come_in(one, 2)
     one.data_received(snapshot(3, 12, 3))
     seen = one.report()
-    assert (seen.acknowledged_lost, len(seen.socket_drops)) == (1, 1)
+    assert (seen.acknowledged_lost, seen.socket_drops[0].code) == (1, None)
+    assert [(played.session, played.first_ack) for played in seen.sessions] == [(1, 4), (2, 3)]
+
+
+async def test_a_refused_resume_is_told_and_the_login_after_it_goes_on_with_the_numbers() -> None:
+    one, herd, _ = player()
+    one.stopped = True  # it is this test that dials
+    one.steer()
+    one.data_received(snapshot(3, 11, 5))
+    one.connection_lost(None)
+    dials(one)
+    one.data_received(bytes((0x88, 6)) + (4004).to_bytes(2, "big") + b"used")
+    one.connection_lost(None)
+    come_in(one, 2)
+    one.data_received(snapshot(3, 14, 5))
+    one.steer()
+    one.data_received(snapshot(3, 15, 6))
+    seen = one.report()
+    assert herd.closes == [4004]
+    assert (seen.resumes_refused, seen.acknowledged_lost, seen.acknowledged, seen.sent) == (1, 0, [5, 6], 2)
+    assert [(end.code, end.reason) for end in seen.socket_drops] == [(None, "the socket broke"), (4004, "used")]
+
+
+async def test_numbers_that_begin_anew_after_a_logout_are_told_with_their_session() -> None:
+    one, _, _ = player()
+    one.stopped = True
+    for _ in range(2):
+        one.steer()
+    one.data_received(snapshot(3, 11, 5))
+    one.data_received(bytes((0x88, 9)) + (4015).to_bytes(2, "big") + b"put out")
+    one.connection_lost(None)
+    come_in(one, 2)
+    one.data_received(snapshot(3, 40, 0))
+    for _ in range(3):
+        one.steer()
+    one.data_received(snapshot(3, 41, 2))
+    seen = one.report()
+    assert (seen.acknowledged, seen.unacknowledged, seen.sent) == ([5, 1, 2], [3], 5)
+    assert seen.sessions == [SessionPlayed(1, 4, 0), SessionPlayed(2, 0, 1)]
+    assert (seen.resumes_refused, seen.socket_drops[0].code) == (0, 4015)
 
 
 def test_gaps_are_looked_up_as_those_of_a_bot_and_go_through_a_file() -> None:
