@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,16 @@ def check_feed(program: Program, words: Words) -> Feed:
     if ends[0] != first or ends[-1] != len(words) or any(end < start or (end - start) % width for width, start, end in sizes):
         raise FeedError(f"a border feed of {len(words)} words whose sections do not add up")
     return feed_of(words)
+
+
+class Heard(NamedTuple):
+    """What was heard of a neighbour: how long ago its newest feed came (by the ticks of the zone that hears, which may be paused), how many
+    rows that has, and whether it is stale."""
+
+    source: int
+    age_s: float
+    rows: int
+    stale: bool
 
 
 @dataclass(slots=True)
@@ -185,6 +195,17 @@ class Border:
             source for source, held in sorted(self._held.items())
             if held.cut or held.silent_s > SILENT_INTERVALS * held.feed.interval_s
         )  # fmt: skip
+
+    def heard(self) -> list[Heard]:
+        """Return what was heard of each neighbour."""
+        stale = self.stale()
+        return [Heard(source, held.silent_s, self._rows_in(held.feed), source in stale) for source, held in sorted(self._held.items())]
+
+    def _rows_in(self, feed: Feed) -> int:
+        """Return how many rows a feed has, living and frozen ones; its first section is passages, its last ones are events."""
+        widths = self._program.feed_widths[1 : 1 + 2 * len(self._program.game.entities)]
+        ends = feed.words[layout.FEED_SECTIONS + 1 :][: len(widths) + 1].tolist()
+        return sum((end - start) // width for width, start, end in zip(widths, ends, ends[1:], strict=False))
 
     # --- on the zone's thread -------------------------------------------------------------------------------------
     def arrays(self, zone_arrays: Any) -> Any:

@@ -96,6 +96,10 @@ class BorderLink:
             if self.connection is not None and self.connection.up:
                 self.connection.send(pack_subscribe(sorted(pairs)))
 
+    @property
+    def up(self) -> bool:
+        return self.connection is not None and self.connection.up
+
     async def _dial(self) -> _Connection:
         loop, address = asyncio.get_running_loop(), self.member.address
         async with asyncio.timeout(DIAL_TIMEOUT_S):
@@ -142,7 +146,23 @@ class BorderLinks:
         self.name, self.secret, self.number = name, secret, 1
         self._receive, self._cut = receive, cut
         self._links: dict[str, BorderLink] = {}
-        self._refused = 0
+        self.refused = 0
+        """Feeds that could not be read."""
+
+    @property
+    def wanted(self) -> int:
+        """How many shards are dialled."""
+        return len(self._links)
+
+    @property
+    def up(self) -> int:
+        """How many of them have taken the subscription."""
+        return sum(link.up for link in self._links.values())
+
+    @property
+    def feeds(self) -> int:
+        """How many feeds are subscribed for at those that have."""
+        return sum(len(link.pairs) for link in self._links.values() if link.up)
 
     def follow(self, view: ClusterView, near: dict[int, list[int]]) -> None:
         """Subscribe at the owners of what is near. near: for each zone that is here, or on its way here, the zones near it."""
@@ -174,9 +194,9 @@ class BorderLinks:
         try:
             self._receive(words)
         except FeedError as error:
-            if self._refused % 1000 == 0:
+            if self.refused % 1000 == 0:
                 log.warning("feed_refused", why=str(error))
-            self._refused += 1
+            self.refused += 1
 
     def lost(self, link: BorderLink) -> None:
         """A link ended: nobody tells of its zones, until it is up again or they run elsewhere."""

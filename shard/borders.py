@@ -8,6 +8,7 @@ what arrives by the links.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -24,7 +25,20 @@ log = structlog.get_logger("shard.borders")
 class Subscriber(Protocol):
     """Another shard that wants feeds (link_server.Link)."""
 
-    def send_feed(self, frame: bytes) -> None: ...
+    def send_feed(self, frame: bytes) -> bool:
+        """Send it; False where it was dropped, since the other side does not keep up."""
+        ...
+
+
+@dataclass(slots=True)
+class FeedCounts:
+    """What went over links to other shards, and came from them. A dropped feed was not sent."""
+
+    sent: int = 0
+    sent_bytes: int = 0
+    dropped: int = 0
+    received: int = 0
+    received_bytes: int = 0
 
 
 class Borders:
@@ -45,6 +59,7 @@ class Borders:
         self._told: dict[int, tuple[int, ...]] = {}
         self._version = 0
         self._watched: dict[int, int] = {}
+        self.counts = FeedCounts()
 
     # --- who wants to be told -------------------------------------------------------------------------------------
     def expect(self, program: Program, grid: WorldGrid, numbers: set[int]) -> dict[int, list[int]]:
@@ -120,12 +135,18 @@ class Borders:
             if subscribers:
                 frame = pack_frame(LinkType.BORDER, feed.words.tobytes())
                 for subscriber in subscribers:
-                    subscriber.send_feed(frame)
+                    if subscriber.send_feed(frame):
+                        self.counts.sent += 1
+                        self.counts.sent_bytes += len(frame)
+                    else:
+                        self.counts.dropped += 1
 
     # --- from other shards ----------------------------------------------------------------------------------------
     def receive(self, program: Program, words: Words) -> None:
         """Take a feed that came over a link. Raises FeedError where it is none."""
         feed = check_feed(program, words)
+        self.counts.received += 1
+        self.counts.received_bytes += words.nbytes
         zone = self._zones.get(feed.viewer)
         border = zone.border if zone is not None else self._expected.get(feed.viewer)
         if border is None:
@@ -138,6 +159,15 @@ class Borders:
         """Nobody tells of a zone any more: its ghosts are stale."""
         for zone in self._zones.values():
             zone.border.cut(source)
+
+    # --- for the operator -----------------------------------------------------------------------------------------
+    @property
+    def feeds_wanted(self) -> int:
+        """How many feeds other shards have subscribed for here."""
+        return sum(len(pairs) for pairs in self._wanted.values())
+
+    def zones_here(self) -> list[Zone]:
+        return list(self._zones.values())
 
     def stale_zones(self) -> list[tuple[int, tuple[int, ...]]]:
         """Return what clients of each zone here are to know: for a gateway that is new."""

@@ -126,7 +126,6 @@ class Link(asyncio.Protocol):
         self.gateway = 0
         self.is_peer = False
         self.name = ""
-        self.feeds_dropped = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
@@ -219,15 +218,15 @@ class Link(asyncio.Protocol):
             return
         transport.write(frame)
 
-    def send_feed(self, frame: bytes) -> None:
-        """Send a border feed to another shard, unless it does not keep up: then this one is dropped."""
+    def send_feed(self, frame: bytes) -> bool:
+        """Send a border feed to another shard, unless the link ends or the shard does not keep up: then this one is dropped (False)."""
         transport = self._transport
         if transport is None or transport.is_closing():
-            return
+            return False
         if transport.get_write_buffer_size() + len(frame) > MAX_UNSENT_TO_PEER_BYTES:
-            self.feeds_dropped += 1
-            return
+            return False
         transport.write(frame)
+        return True
 
     def end(self, why: str) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -27,6 +27,7 @@ from perdure.runtime.telemetry import configure_logging
 from perdure.wire.identifiers import WorldGrid
 from shard.border import Words
 from shard.border_links import BorderLinks
+from shard.border_metrics import BorderCollector
 from shard.link_server import LinkServer
 from shard.metrics import ShardMetrics
 from shard.program import Program, compile_program
@@ -92,6 +93,7 @@ class ShardService:
             owner=self.name, development=settings.development,
         )  # fmt: skip
         self.border_links = BorderLinks(self.name, settings.secret.encode(), self._feed_came, self.ticks.borders.cut)
+        self.metrics.registry.register(BorderCollector(self.ticks.borders, self.border_links))
         self.state = "starting"
         self._released_rate = Rate()
         self.failed: dict[int, str] = {}
