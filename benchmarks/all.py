@@ -50,6 +50,11 @@ BENCHES: dict[str, tuple[tuple[str, ...], tuple[Row, ...]]] = {
     "redis": (("--rounds", "3", "--seconds", "2"), (Row("commits_a_second", "a second"),)),
     "endtoend": (("--rounds", "3", "--seconds", "4"), (Row("ratio", "of bare messages", 1.8),)),
     "capacity": ((), (Row("players", "players", at_least=2000),)),
+    "locust": (
+        ("--rounds", "3", "--seconds", "2"),
+        (Row("players_a_core", "players of the load test", at_least=2000), Row("us_a_player_second", "us a player and second"),
+         Row("ratio", "of bare messages")),
+    ),
     "jitter": (("--minutes", "1"), (Row("interval_ms_p99", "ms, p99", 60.0), Row("tick_ratio", "worst / mean tick", 5.0))),
     "memory": (
         ("--minutes", "2"),

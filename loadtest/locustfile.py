@@ -7,6 +7,7 @@ the exit code tells whether the run passed. docs/LOADTEST.md
 
 from __future__ import annotations
 
+import gc
 import random
 import ssl
 import sys
@@ -20,10 +21,11 @@ import gevent
 from locust import LoadTestShape, User, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest.curve import ROWS, Curve
 from loadtest.player import Conductor, Player
+from loadtest.reader import Reader, compile_reader
 from loadtest.report import Report, bounds_of
 from loadtest.shapes import CHURN, HOTSPOT, KILLS, PATROL, RAMP, SHAPES, STORM, Asked, Shape
 from loadtest.shard_killer import kill_shards
@@ -85,6 +87,7 @@ class PlayerUser(User):
     count = 0
     conductor: Conductor | None = None
     tls: ssl.SSLContext | None = None
+    reader: Reader | None = None
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -102,6 +105,7 @@ class PlayerUser(User):
             urls, name, lambda: make_token(secret, name, TOKEN_TTL_S), _steering(options),
             Report(environment.events.request.fire, bounds_of(options.bound)), conductor=conductor,
             seed=zlib.crc32(name.encode()), protocol=_protocol(options, number), tls=type(self).tls,
+            reader=type(self).reader,
         )  # fmt: skip
 
     @task
@@ -219,6 +223,16 @@ def _check(environment: Environment, **_: Any) -> None:
     if fault:
         print(f"loadtest: {fault}", file=sys.stderr)
         raise SystemExit(2)
+
+
+@events.init.add_listener
+def _compile(environment: Environment, **_: Any) -> None:
+    """Before the first user comes: where the cache is cold it takes some seconds. A process that leads others has no players."""
+    options = environment.parsed_options
+    if options is not None and not isinstance(environment.runner, MasterRunner) and PlayerUser.reader is None:
+        PlayerUser.reader = compile_reader(lambda what: print(f"loadtest: {what}", file=sys.stderr))
+        gc.collect()
+        gc.freeze()  # what libraries brought stays: to look through all of it again takes longer than a snapshot's interval
 
 
 @events.init.add_listener

@@ -1,9 +1,9 @@
 """One player of the load test: a real client over a real websocket, on gevent's loop.
 
 The game protocol (numbers, resending, resuming, snapshots) and the frames are `perdure.client`'s; what is here is a clock, and one
-greenlet that waits for the socket's end. All players of a process send from one greenlet (`Conductor`), each at a moment of its own.
-One core carries some two thousand of them. Owns its socket and what it measures (`Measures`); never decides what to play: that is its
-`steer`. Called by locustfile.
+greenlet that waits for the socket's end. The steady part of what comes is read by compiled code (`reader`), where there is any. All
+players of a process send from one greenlet (`Conductor`), each at a moment of its own. One core carries some two thousand of them. Owns
+its socket and what it measures (`Measures`); never decides what to play: that is its `steer`. Called by locustfile.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from typing import Any
 import gevent
 from gevent import Timeout
 
+from loadtest.reader import CompiledProtocol, Reader
 from loadtest.report import Measures
 from loadtest.websocket import Websocket
+from perdure.client.frames import frame_head
 from perdure.client.protocol import ClientProtocol, NoticeReceived, NotReady, ProtocolError, Refused, Welcome
 from perdure.client.reconnect import Reconnecting
 from perdure.client.world_view import Snapshot
 from perdure.game.schema import CommandSchema
+from perdure.wire.client_messages import encode_command_parts
 from perdure.wire.opcodes import Notice
 
 OPEN_DEADLINE_S = 15.0
@@ -30,6 +33,8 @@ SILENCE_S = 60.0
 """A socket on which nothing comes for so long is given up, as a player would."""
 BYTES_EVERY_S = 5.0
 """So often a player tells how many bytes came."""
+MOVED_S = 5.0
+"""A gap that ends within so long a time after a notice of a failover is one."""
 SLOTS = 20
 """Moments within the interval of commands at which players send."""
 
@@ -52,6 +57,7 @@ class Player:
         seed: int,
         protocol: type[ClientProtocol] = ClientProtocol,
         tls: ssl.SSLContext | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self.name = name
         self.random = random.Random(seed)
@@ -64,7 +70,12 @@ class Player:
         self._urls, self._fetch_token, self._steer, self._measures = list(urls), fetch_token, steer, measures
         self._reconnecting = Reconnecting(self.protocol, may_log_in=True)
         self._conductor = conductor
-        self._tls = tls
+        self._tls, self._reader = tls, reader
+        self._armed = False
+        """Whether the reader's row is what holds: when, where and what was heard last."""
+        self._number = self._ints_at = self._floats_at = self._ack_at = self._heard_at = -1
+        self._prepared: Values | None = None
+        self._head = self._tail = b""
         self._websocket: Websocket | None = None
         self._tries = 0
         self._dropped = False
@@ -84,7 +95,14 @@ class Player:
 
     def play(self) -> None:
         """Log in, play, and connect again after every break, until `stop` or a close that is for good (`ended` says which)."""
-        self.protocol = self._protocol()
+        reader = self._reader
+        if reader is None:
+            self.protocol = self._protocol()
+        else:
+            self._number = reader.add(self, full=self._protocol is ClientProtocol)
+            self._ints_at, self._floats_at = self._number * reader.kernels.INTS, self._number * reader.kernels.FLOATS
+            self._ack_at, self._heard_at = self._ints_at + reader.kernels.ACK, self._floats_at + reader.kernels.HEARD
+            self.protocol = CompiledProtocol(reader, self._number)
         self._reconnecting = Reconnecting(self.protocol, may_log_in=True)
         self.stopping, self.ended, self._zone = False, "", -1
         leave = self._conductor.joins(self)
@@ -103,6 +121,8 @@ class Player:
         finally:
             leave()
             self._end("this player is over")
+            if reader is not None:
+                reader.remove(self._number)
 
     def stop(self) -> None:
         """Leave the world, as someone does who logs out; the socket ends once the zone has let the player go."""
@@ -119,7 +139,7 @@ class Player:
         url = self._urls[self._tries % len(self._urls)]
         self._tries += 1
         self._began_s = time.monotonic()
-        websocket = Websocket(self._received, self._tls)
+        websocket = Websocket(self._received, self._tls, on_quiet=self._arm, on_close=self._release)
         try:
             with Timeout(OPEN_DEADLINE_S):
                 token = None if self.protocol.resume else self._fetch_token()
@@ -154,28 +174,46 @@ class Player:
 
     def turn(self, now_s: float) -> None:
         """It is this player's turn to send a command."""
-        if self._websocket is None or self.stopping:
+        websocket, protocol = self._websocket, self.protocol
+        if websocket is None or self.stopping:
             return
-        if now_s - max(self._heard_s, self._began_s) > SILENCE_S:
+        heard_s = self._heard_s
+        if self._armed and (reader := self._reader) is not None:
+            heard_s = reader.floats[self._heard_at]
+            ack = reader.ints[self._ack_at]
+            if ack != protocol.acked:
+                protocol.applied(ack)
+        if now_s - heard_s > SILENCE_S and now_s - self._began_s > SILENCE_S:
             self._end(f"nothing was heard for {SILENCE_S:g} s")
-        elif self.protocol.ready:
+        elif protocol.ready:
             try:
                 values = self._steer(self)
-                if values is not None:
-                    self._send(*values, now_s)
+                if values is None:
+                    return
+                if values is not self._prepared:  # who steers holds on to what it gave: it is checked and encoded once
+                    self._prepare(values)
+                seq = protocol.number(values[0].kind, values[1])
+            except NotReady:
+                return  # the zone is paused or has just moved: a player's client would skip this one too
             except ValueError as error:  # this game is none for this way of steering
                 self.ended = str(error)
                 self._measures.broke("command", self.ended[:120])
                 self._end(self.ended)
+                return
+            if now_s >= self._sample_due_s and self._sample is None:  # one a second is enough
+                self._sample, self._sample_due_s = (seq, now_s), now_s + 1.0
+                if self._armed and (reader := self._reader) is not None:
+                    reader.ints[self._ints_at + reader.kernels.SAMPLE] = seq
+            websocket.send_bytes(self._head + seq.to_bytes(4, "big") + self._tail)
 
-    def _send(self, command: CommandSchema, values: list[float | int], now_s: float) -> None:
-        try:
-            seq, message = self.protocol.command_values(command, values)
-        except NotReady:
-            return  # the zone is paused or has just moved: a player's client would skip this one too
-        if self._sample is None and now_s >= self._sample_due_s:  # one a second is enough
-            self._sample, self._sample_due_s = (seq, now_s), now_s + 1.0
-        self._write(message)
+    def _prepare(self, values: Values) -> None:
+        command, given = values
+        fault = command.fault(given)
+        if fault is not None:
+            raise ValueError(fault)
+        head, self._tail = encode_command_parts(command.kind, given)
+        self._head = frame_head(len(head) + 4 + len(self._tail)) + head
+        self._prepared = values
 
     # --- in -------------------------------------------------------------------------------------------------------
 
@@ -215,7 +253,7 @@ class Player:
             self._second_s, self._bytes_s, self._bytes, self._worst_s, self._sample = now_s, now_s, 0, 0.0, None
         elif snapshot.zone != self._zone:
             self._measures.took("crossing gap", gap_s)
-        elif self.moved_at_s and now_s - self.moved_at_s < 5.0:
+        elif self.moved_at_s and now_s - self.moved_at_s < MOVED_S:
             self._measures.took("blackout (failover)", gap_s)
             self.moved_at_s = 0.0
         else:
@@ -229,9 +267,97 @@ class Player:
         if now_s - self._second_s >= 1.0:  # one row a second: Locust's statistics cost more than a snapshot does
             self._measures.took("snapshot jitter", self._worst_s)
             self._second_s, self._worst_s = now_s, 0.0
-            if now_s - self._bytes_s >= BYTES_EVERY_S:
-                self._measures.counted("bytes per player and second", self._bytes / (now_s - self._bytes_s))
-                self._bytes_s, self._bytes = now_s, 0
+            if self._tells_bytes(now_s, self._bytes):
+                self._bytes = 0
+
+    def _tells_bytes(self, now_s: float, count: int) -> bool:
+        if now_s - self._bytes_s < BYTES_EVERY_S:
+            return False
+        self._measures.counted("bytes per player and second", count / (now_s - self._bytes_s))
+        self._bytes_s = now_s
+        return True
+
+    # --- in, by compiled code ---------------------------------------------------------------------------------------
+    # The first snapshot of a socket, and whatever is none, comes through `_received`; then the reader takes over.
+
+    def _arm(self) -> None:
+        """All that came has been handled: if nothing but snapshots is to be expected, have compiled code read this socket."""
+        reader, websocket = self._reader, self._websocket
+        if reader is None or websocket is None or self._armed or self._fresh or websocket.descriptor < 0:
+            return
+        kernels, at = reader.kernels, self._ints_at
+        for column, value in (
+            (kernels.SAMPLE, self._sample[0] if self._sample is not None else 0), (kernels.WATCHED, self.moved_at_s > 0.0),
+            (kernels.BYTES, self._bytes), (kernels.SNAPSHOTS, 0), (kernels.ZONE, self._zone), (kernels.TICK, self._tick),
+        ):  # fmt: skip
+            reader.ints[at + column] = int(value)
+        floats_at = self._floats_at
+        for column, seconds in (
+            (kernels.HEARD, self._heard_s), (kernels.WORST, self._worst_s), (kernels.SECOND, self._second_s), (kernels.TICK_S, self._tick_s)
+        ):  # fmt: skip
+            reader.floats[floats_at + column] = seconds
+        websocket.pause()
+        reader.arm(self._number, websocket.descriptor)
+        self._armed = True
+
+    def _disarm(self) -> None:
+        """Take over what the reader has learnt."""
+        if not self._armed or (reader := self._reader) is None:
+            return
+        kernels, ints, floats = reader.kernels, reader.ints, reader.floats
+        self._armed = False
+        at = self._ints_at
+        self._bytes, self._zone, self._tick = ints[at + kernels.BYTES], ints[at + kernels.ZONE], ints[at + kernels.TICK]
+        self._conductor.snapshots += ints[at + kernels.SNAPSHOTS]
+        self.protocol.applied(ints[at + kernels.ACK])
+        at = self._floats_at
+        self._heard_s, self._worst_s, self._second_s = floats[at + kernels.HEARD], floats[at + kernels.WORST], floats[at + kernels.SECOND]
+
+    def _release(self) -> None:
+        """The socket is about to be closed."""
+        if self._reader is not None and self._websocket is not None:
+            self._disarm()
+            self._reader.release(self._number, self._websocket.descriptor)
+
+    def told(self, reasons: int, tick_before: int, now_s: float, gap_s: float, worst_s: float) -> None:
+        """The reader has taken a snapshot that means something: as `_snapshot`."""
+        if not self._armed or (reader := self._reader) is None:
+            return
+        kernels, at = reader.kernels, self._ints_at
+        if reasons & kernels.CROSSED:
+            self._measures.took("crossing gap", gap_s)
+        elif reasons & kernels.WATCH:
+            if now_s - self.moved_at_s < MOVED_S:
+                self._measures.took("blackout (failover)", gap_s)
+            self.moved_at_s = 0.0
+            reader.ints[at + kernels.WATCHED] = 0
+        elif reasons & kernels.BACKWARD:
+            zone, tick = reader.ints[at + kernels.ZONE], reader.ints[at + kernels.TICK]
+            self._measures.broke("snapshot", f"tick {tick} of zone {zone} after tick {tick_before}")
+        if reasons & kernels.SAMPLED and self._sample is not None:
+            self._measures.took("command to effect", now_s - self._sample[1])
+            self._sample = None
+        if reasons & kernels.OVER:
+            self._measures.took("snapshot jitter", worst_s)
+            if self._tells_bytes(now_s, reader.ints[at + kernels.BYTES]):
+                reader.ints[at + kernels.BYTES] = 0
+
+    def left(self, data: bytes) -> None:
+        """The reader has read what is no snapshot, or a part of one, and reads no more until it is armed again."""
+        websocket, reader = self._websocket, self._reader
+        if not self._armed or websocket is None or reader is None:
+            return
+        self._disarm()
+        if data:
+            websocket.take(data)  # where that was all, it arms again
+        if not self._armed and websocket.descriptor >= 0:
+            reader.release(self._number, websocket.descriptor)
+            websocket.resume()
+
+    def unfit(self, why: str) -> None:
+        """The reader was sent a snapshot that does not fit what it knows."""
+        if self._armed:
+            self._end(why)
 
     # --- for who steers -------------------------------------------------------------------------------------------
 

@@ -59,8 +59,15 @@ class Websocket:
     whoever waits.
     """
 
-    def __init__(self, on_message: Callable[[bytes], None], tls: ssl.SSLContext | None = None) -> None:
-        self._on_message = on_message
+    def __init__(
+        self,
+        on_message: Callable[[bytes], None],
+        tls: ssl.SSLContext | None = None,
+        *,
+        on_quiet: Callable[[], None] = lambda: None,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_message, self._on_quiet, self._on_close = on_message, on_quiet, on_close
         self._tls_context = tls
         self._frames = Frames()
         self._socket: Any = None
@@ -85,10 +92,36 @@ class Websocket:
             self._feed(self._receive())
 
     def start(self) -> None:
-        self._watcher = gevent.get_hub().loop.io(self._socket.fileno(), _READABLE)
-        self._watcher.start(self._readable)
+        self.resume()
         if self._tls is not None:
             self._readable()  # what the handshake has read beyond its end
+
+    @property
+    def descriptor(self) -> int:
+        """The socket's, for who reads or writes it past this object; -1 where that cannot be: it is closed, or speaks TLS."""
+        return -1 if self._socket is None or self._tls is not None else self._socket.fileno()
+
+    def resume(self) -> None:
+        """Read what comes, until `pause`."""
+        if self._socket is not None and self._watcher is None:
+            self._watcher = gevent.get_hub().loop.io(self._socket.fileno(), _READABLE)
+            self._watcher.start(self._readable)
+
+    def pause(self) -> None:
+        """Leave what comes to somebody else, who hands over by `take` what is none of his business."""
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
+            self._watcher = None
+
+    def take(self, data: bytes) -> None:
+        """Handle bytes that somebody else has read from this socket. Never raises: what is wrong ends the socket."""
+        try:
+            self._feed(data)
+            if self._frames.empty:
+                self._on_quiet()
+        except (OSError, ValueError) as error:
+            self.end(None, str(error))
 
     def _receive(self) -> bytes:
         """Wait for bytes, as a greenlet."""
@@ -115,6 +148,8 @@ class Websocket:
                 data = self._read() if self._tls is not None and self._socket is not None else None
             if data == b"":
                 self.end(None, "the socket broke")
+            elif self._frames.empty:
+                self._on_quiet()
         except (OSError, ValueError) as error:
             self.end(None, str(error))
 
@@ -130,10 +165,10 @@ class Websocket:
 
     def send(self, message: bytes) -> None:
         """Send a message. Without a socket nothing is sent."""
-        size = len(message)
-        self.send_bytes(bytes((0x82, 0x80 | size)) + b"\0\0\0\0" + message if size < 126 else frame(message))
+        self.send_bytes(frame(message))
 
     def send_bytes(self, data: bytes) -> None:
+        """Send bytes that are frames already. Without a socket nothing is sent."""
         if self._socket is None:
             return
         try:
@@ -146,11 +181,9 @@ class Websocket:
 
     def end(self, code: int | None, why: str) -> None:
         """End it, if it has not ended yet."""
-        if self._watcher is not None:
-            self._watcher.stop()
-            self._watcher.close()
-            self._watcher = None
+        self.pause()
         if self._socket is not None:
+            self._on_close()
             self._socket.close()
             self._socket = None
         if not self.ended.ready():

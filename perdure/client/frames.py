@@ -30,9 +30,13 @@ def upgrade_request(url: str) -> bytes:
 
 def frame(message: bytes, opcode: int = BINARY) -> bytes:
     """Return a client's frame, masked with zeros: RFC 6455 wants a mask, not a secret."""
-    size = len(message)
+    return frame_head(len(message), opcode) + message
+
+
+def frame_head(size: int, opcode: int = BINARY) -> bytes:
+    """Return what stands before a message of so many bytes in its frame."""
     head = bytes((0x80 | opcode, 0x80 | size)) if size < 126 else struct.pack(">BBH", 0x80 | opcode, 0x80 | 126, size)
-    return head + b"\0\0\0\0" + message
+    return head + b"\0\0\0\0"
 
 
 def close_code(body: bytes) -> tuple[int | None, str]:

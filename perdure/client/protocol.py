@@ -221,6 +221,14 @@ class ClientProtocol:
         fault = schema.fault(values)
         if fault is not None:
             raise ProtocolError(fault)
+        seq = self.number(schema.kind, values)
+        return seq, encode_command(seq, schema.kind, values)
+
+    def number(self, kind: int, values: list[Any]) -> int:
+        """Return the number of a command that the caller sends now. Its values are known to be sound, and must not change any more.
+
+        Raises NotReady.
+        """
         if not self._synchronised:
             raise NotReady("wait for the first snapshot before sending commands")
         if self._refusals_due:
@@ -228,9 +236,9 @@ class ClientProtocol:
         if len(self._pending) >= self._max_pending:
             raise NotReady(f"{len(self._pending)} commands are not yet acknowledged")
         seq = self._next_seq
-        self._next_seq += 1
-        self._pending.append(_Pending(seq, schema.kind, values))
-        return seq, encode_command(seq, schema.kind, values)
+        self._next_seq = seq + 1
+        self._pending.append(_Pending(seq, kind, values))
+        return seq
 
     @staticmethod
     def ping(number: int) -> bytes:
@@ -321,12 +329,16 @@ class ClientProtocol:
         if self.world is None:
             raise ProtocolError("a snapshot came before the welcome")
         snapshot = self.world.apply(message)
-        if not self._synchronised and not self._contiguous:
-            self._begin_anew(snapshot.ack)
-        self._acknowledge(snapshot.ack)
-        if not self._synchronised:
-            self._synchronise(snapshot.ack)
+        self.applied(snapshot.ack)
         return snapshot
+
+    def applied(self, ack: int) -> None:
+        """A snapshot that acknowledges commands up to `ack` was applied: by `receive`, or by who decodes them by other means."""
+        if not self._synchronised and not self._contiguous:
+            self._begin_anew(ack)
+        self._acknowledge(ack)
+        if not self._synchronised:
+            self._synchronise(ack)
 
     def _begin_anew(self, ack: int) -> None:
         """Another session of this player has used numbers: those up to `ack` say nothing about our commands."""

@@ -170,6 +170,11 @@ class WorldView:
     def me(self) -> EntityView | None:
         return self.entities.get(self.me_id)
 
+    def entity(self, type_: int, id_: int, handle: int, levels: list[int]) -> EntityView:
+        """Return a view of an entity that is kept elsewhere, from the levels of its public fields; more of them are passed over."""
+        plan = self._plans[type_]
+        return EntityView(plan, id_, handle, levels[: len(plan.entity.public)])
+
     def of_type(self, name: str) -> list[EntityView]:
         """Return the entities of one type, in order of id."""
         return sorted((entity for entity in self.entities.values() if entity.type == name), key=lambda entity: entity.id)

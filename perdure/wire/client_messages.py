@@ -105,6 +105,13 @@ def encode_command(seq: int, kind: int, values: list[Any] | tuple[Any, ...]) -> 
     return _ENCODER.encode([2, seq, kind, *values])
 
 
+def encode_command_parts(kind: int, values: list[Any] | tuple[Any, ...]) -> tuple[bytes, bytes]:
+    """Return what stands before and behind the number of a command, which is four bytes, big endian: for who sends it again and again."""
+    whole = _ENCODER.encode([2, 1, kind, *values])
+    at = whole.index(2) + 1
+    return whole[:at] + b"\xce", whole[at + 1 :]
+
+
 def encode_ping(number: int) -> bytes:
     return _ENCODER.encode([int(ClientOp.PING), number])
 

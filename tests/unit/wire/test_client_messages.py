@@ -18,6 +18,7 @@ from perdure.wire.client_messages import (
     decode_hello,
     decode_ping,
     encode_command,
+    encode_command_parts,
     encode_hello,
     encode_leave,
     encode_ping,
@@ -32,6 +33,13 @@ def test_what_is_encoded_is_decoded() -> None:
     hello = decode_hello(encode_hello(token="t", schema="abc"))
     assert (hello.protocol, hello.token, hello.resume, hello.schema) == (1, "t", None, "abc")
     assert client_op(encode_leave()) == 4
+
+
+@pytest.mark.parametrize("values", [[], [1, -1, True, 0.5], [300] * 20])
+def test_a_command_made_once_takes_any_number(values: list[float]) -> None:
+    head, tail = encode_command_parts(3, values)
+    for number in (1, 2, 70_000, (1 << 32) - 1):
+        assert decode_command(head + number.to_bytes(4, "big") + tail) == [2, number, 3, *values]
 
 
 @pytest.mark.parametrize(
