@@ -25,6 +25,7 @@ from shard.program import Program
 from shard.zone import Zone, ZoneError
 from tests.simulation.clock import Process
 from tests.simulation.holdings import Holdings, hop_in
+from tests.simulation.leases import Leases
 from tests.simulation.ledger_server import LedgerServer
 from tests.simulation.sights import Sights
 
@@ -61,6 +62,8 @@ class Checks:
         self.zones = [ZoneTruth(Zone(program, number, grid, seed)) for number in range(grid.zones)]
         self.applied: dict[int, dict[int, int]] = {}
         """player -> seq -> tag"""
+        self.senders: dict[int, dict[int, set[int]]] = {}
+        """player -> tag of a command -> numbers of the sessions that the client had which sent it"""
         self.last_seq: Counter[int] = Counter()
         self.violations: list[str] = []
         self.sights = Sights(program.schema, self.fail, lambda: server.machines.now)
@@ -74,6 +77,8 @@ class Checks:
         self.holdings = Holdings(program, server.store)
         server.on_commit.append(self.committed)
         server.on_reseed.append(self.reseeded)
+        self.leases = Leases(self.fail, lambda: server.machines.now)
+        server.on_call.append(self.leases.called)
 
     def fail(self, what: str) -> None:
         self.violations.append(f"{self.server.machines.now:.3f} s: {what}")
@@ -219,6 +224,10 @@ class Checks:
             if self._is_given_up(zone, player):
                 self.applied.setdefault(player, {}).setdefault(seq, tag)
                 continue
+            sender, session = self.senders.get(player, {}).get(tag), int(row["session"])
+            if sender is not None and session not in sender:
+                self.fail(f"sessions: player {player:x} command {seq} (tag {tag}) was applied as of session {session}; "
+                          f"who sent it had {sorted(sender)} (zone {commit.zone})")  # fmt: skip
             if seq <= self.last_seq[player]:
                 self.fail(f"exactly once: player {player:x} command {seq} was applied after {self.last_seq[player]} (zone {commit.zone})")
             self.last_seq[player] = seq
@@ -260,6 +269,10 @@ class Checks:
             self.fail(
                 f"release: {name} was shown ({me.x}, {me.y}, {me.gold}, {me.relic}) in zone {zone} at tick {tick}; the log has {seen}"
             )
+
+    def sent(self, name: str, tag: int, sessions: set[int]) -> None:
+        """A client sends a command. `sessions`: the numbers (of 16 bits) that it has had, and will have."""
+        self.senders.setdefault(player_key(name), {})[tag] = sessions
 
     def told_applied(self, name: str, seq: int, tag: int) -> None:
         """A client's command was acknowledged."""

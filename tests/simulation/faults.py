@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -33,13 +33,18 @@ BENIGN = ("reconnect_storm", "second_device", "clock_jump", "lost_replies")
 """Faults that no process dies of, and that cut none off."""
 MIGRATION_STEPS = ("intend", "successor_ready", "view", "assign")
 """Calls of the ledger that a migration goes through."""
-QUIET = frozenset(["clock_jump", "gateway_change", "reconnect_storm", "second_device"])
+QUIET = frozenset(["gateway_change", "reconnect_storm", "second_device"])
 """Faults in which no member is silent: nobody may be put out for them."""
 BY_NAME = frozenset(["late_owner"])
 """Faults that take half a run: few have them beside others, where they are not asked for."""
 FEW = 0.06
 CALM_S, MENDED_S = 7.0, 4.0
 """How long before and after the ledger forgets no other fault begins: owners must live to tell it."""
+
+
+def _forget(slow_ways: dict[tuple[str, str], float], ways: Iterable[tuple[str, str]]) -> None:
+    for way in ways:
+        slow_ways.pop(way, None)
 
 
 class Faults:
@@ -102,9 +107,11 @@ class Faults:
         return self.random.choice(found) if found else None
 
     def _all_back(self) -> None:
-        """Every process that was ever there runs again."""
+        """Every process that was ever there runs again. Wrong wall clocks stay, but for gateways', which tell by them how old a
+        token is: nobody else's work may hang on them."""
         for process in list(self.cluster.machines.processes.values()):
-            process.wall_skew_s = 0.0
+            if process.name.startswith("gateway"):
+                process.wall_skew_s = 0.0
             process.go_on()
         for name in list(self.cluster.hosts):
             if not name.startswith("player-"):
@@ -514,15 +521,32 @@ class Faults:
     # --- clocks and players ---------------------------------------------------------------------------------------
 
     def _do_clock_jump(self) -> None:
+        """One process's wall clock, or, half of the time, those of all coordinators, which tell the dead from the living: then a
+        gateway may die, for them to notice."""
+        skew = self.random.choice((-3600.0, 3600.0, -30.0, 1.0))
         name = self._one("shard", "gateway", "coordinator")
-        if name is not None:
-            skew = self.random.choice((-3600.0, 3600.0, -1.0, 30.0))
+        if self.random.random() < 0.5:
+            for coordinator in self.cluster.alive("coordinator"):
+                self.cluster.machines.processes[coordinator].wall_skew_s += skew
+            self.say("clock jump", f"coordinators by {skew:+.0f} s")
+            if self.random.random() < 0.5 and self.cluster.machines.now >= self.spare_until_s:
+                self._kill("gateway")
+        elif name is not None:
             self.say("clock jump", f"{name} by {skew:+.0f} s")
             self.cluster.machines.processes[name].wall_skew_s += skew
 
     def _do_second_device(self) -> None:
-        player = self.random.choice(self.crowd)
-        self.say("second device", player.name)
+        """Half of the time commands are slow between gateways and shards: those of the first device come when the second one is in."""
+        player, late = self.random.choice(self.crowd), self.random.random() < 0.5
+        self.say("second device", player.name + (", commands are late" if late else ""))
+        if late:
+            ways: dict[tuple[str, str], float] = {}
+            for_s, network = self._for(1.5), self.cluster.network
+            for gateway in self.cluster.alive("gateway"):
+                for shard in self.cluster.alive("shard"):
+                    ways[self.cluster.host_of(gateway), self.cluster.host_of(shard)] = self.random.uniform(0.1, 0.4)
+            network.slow_ways.update(ways)
+            self._then(for_s, partial(_forget, network.slow_ways, ways))
         player.log_in_elsewhere(self._for(3.0))
 
     def _do_poison(self) -> None:

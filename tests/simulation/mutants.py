@@ -342,7 +342,7 @@ def missing_records_not_noticed() -> list[Patch]:
     return [(shard.recovery, "take_over", take_over), (shard.service, "take_over", take_over)]
 
 
-@mutant("second_device", "slow_host")
+@mutant("second_device")
 def commands_of_any_session() -> list[Patch]:
     """A zone applies what an older session of the player has sent."""
     real = Zone.add_commands
@@ -392,7 +392,7 @@ def acknowledged_before_applied() -> list[Patch]:
     return [(Zone, "encode", encode)]
 
 
-@mutant("clock_jump", "kill_gateway", seed=10)
+@mutant("clock_jump")
 def lease_by_wall_clock() -> list[Patch]:
     """The coordinator counts the silence of members by a clock that people set."""
     return [(Steering, "now_ms", lambda self: time.time() * 1000.0)]

@@ -25,6 +25,8 @@ class Network:
         self.latency_s, self.jitter_s = latency_s, jitter_s
         self.slow: dict[str, float] = {}
         """host -> seconds that everything from and to it takes longer"""
+        self.slow_ways: dict[tuple[str, str], float] = {}
+        """(source, target) -> seconds that everything takes longer on this way alone"""
         self.listeners: dict[tuple[str, int], Listener] = {}
         self.pipes: dict[Pipe, None] = {}
         self._cuts: dict[tuple[str, str], int] = {}
@@ -69,7 +71,7 @@ class Network:
     def delay_s(self, source: str, target: str) -> float:
         chance = self.machines.random
         delay = self.latency_s + chance.random() * self.jitter_s
-        return delay + self.slow.get(source, 0.0) + self.slow.get(target, 0.0)
+        return delay + self.slow.get(source, 0.0) + self.slow.get(target, 0.0) + self.slow_ways.get((source, target), 0.0)
 
     # --- sockets --------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Any
 
 from perdure.client.connection import Client, ClientClosed, CommandRefused, OutcomeUnknown
-from perdure.client.protocol import ProtocolError, Received
+from perdure.client.protocol import ProtocolError, Received, Welcome
 from perdure.client.world_view import Snapshot
 from perdure.wire.tokens import make_token
 from tests.simulation.cluster import SECRET, Cluster
@@ -23,6 +24,8 @@ class Player:
         self.cluster, self.name = cluster, f"player-{number}"
         self.random = random.Random(seed * 1_000_003 + number)
         self.client: Client | None = None
+        self._sessions: dict[Client, set[int]] = {}
+        """What each device of this player was welcomed under, in 16 bits."""
         self.seen: dict[int, tuple[int, int]] = {}
         self.tag = number * 4096
         self.last_heard_s = self.last_ack_s = 0.0
@@ -42,13 +45,25 @@ class Player:
             await asyncio.sleep(max(0.0, self.out_until_s - self.cluster.machines.now))
             urls = self.cluster.urls()
             self.random.shuffle(urls)
-            self.client = Client(urls, lambda: make_token(SECRET, self.name, 600.0), on_message=self._received, connect_timeout_s=5.0)
+            self.client = self._device(urls, self._received)
             try:
                 async with self.client:
                     await self._play(self.client)
             except (ClientClosed, TimeoutError) as error:
                 self.closes.append((self.cluster.machines.now, str(error) or type(error).__name__))
             await asyncio.sleep(self.random.uniform(0.1, 1.0))
+
+    def _device(self, urls: list[str], shown: Callable[[Received], None]) -> Client:
+        sessions: set[int] = set()
+
+        def received(message: Received) -> None:
+            if isinstance(message, Welcome):
+                sessions.add(message.session & 0xFFFF)
+            shown(message)
+
+        client = Client(urls, lambda: make_token(SECRET, self.name, 600.0), on_message=received, connect_timeout_s=5.0)
+        self._sessions[client] = sessions
+        return client
 
     def send_poison(self) -> None:
         """A command that the rules fail on."""
@@ -90,7 +105,7 @@ class Player:
         task.add_done_callback(self._commands.discard)
 
     async def _elsewhere(self, for_s: float) -> None:
-        client = Client(self.cluster.urls(), lambda: make_token(SECRET, self.name, 600.0), connect_timeout_s=5.0)
+        client = self._device(self.cluster.urls(), lambda received: None)
         try:
             async with client, asyncio.timeout(for_s):
                 while client.ended is None:
@@ -127,6 +142,7 @@ class Player:
         if self.heading is not None:
             dx, dy = self.heading
         values: dict[str, Any] = {} if drop else {"dx": dx, "dy": dy}
+        self.cluster.checks.sent(self.name, tag, self._sessions[client])
         try:
             seq = await client.command("drop" if drop else "walk", tag=tag, **values)
         except (ClientClosed, CommandRefused, OutcomeUnknown, ProtocolError):

@@ -152,6 +152,7 @@ class Watch:
         """Everybody has been left alone for a while: who is connected has a name in the ledger, and the session that it tells."""
         numbers = {service.membership.number: (name, service) for name, service in self._gateways()}
         data = self.cluster.server.store.data
+        self.checks.leases.at_rest(data.members.values())
         for player in crowd:
             client = player.client
             if client is None or client.ended is not None or not client.connected:
