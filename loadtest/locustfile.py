@@ -21,7 +21,7 @@ import gevent
 from locust import LoadTestShape, User, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import WorkerRunner
 
 from loadtest.curve import ROWS, Curve
 from loadtest.player import Conductor, Player
@@ -46,6 +46,9 @@ SCENARIOS = {
     "storm": "all sockets break at one moment, again and again",
     "kill": "players wander, and a shard is killed again and again",
 }
+
+PLAYERLESS = frozenset({"--master", "--help", "-h", "--version", "-V", "--list", "-l", "--config-users"})
+"""Words of a command line by which no player comes into this process."""
 
 SEEING = ("hotspot", "patrol")
 """Scenarios in which players steer by what they see."""
@@ -225,12 +228,15 @@ def _check(environment: Environment, **_: Any) -> None:
         raise SystemExit(2)
 
 
+def _compile() -> Reader | None:
+    return compile_reader(lambda what: print(f"loadtest: {what}", file=sys.stderr))
+
+
 @events.init.add_listener
-def _compile(environment: Environment, **_: Any) -> None:
-    """Before the first user comes: where the cache is cold it takes some seconds. A process that leads others has no players."""
-    options = environment.parsed_options
-    if options is not None and not isinstance(environment.runner, MasterRunner) and PlayerUser.reader is None:
-        PlayerUser.reader = compile_reader(lambda what: print(f"loadtest: {what}", file=sys.stderr))
+def _read_by_compiled_code(environment: Environment, **_: Any) -> None:
+    """What is compiled is there by now; the sockets are this process's own."""
+    if environment.parsed_options is not None and COMPILED and PlayerUser.reader is None:
+        PlayerUser.reader = _compile()
         gc.collect()
         gc.freeze()  # what libraries brought stays: to look through all of it again takes longer than a snapshot's interval
 
@@ -290,3 +296,10 @@ def _begin(environment: Environment, **_: Any) -> None:
     if options is not None and options.scenario == "kill" and not isinstance(environment.runner, WorkerRunner):
         killer = gevent.spawn(kill_shards, options.every, Report(environment.events.request.fire, {}))
         environment.events.test_stopping.add_listener(lambda **_: killer.kill())
+
+
+COMPILED = False
+if not PLAYERLESS & set(sys.argv) and (_first := _compile()) is not None:
+    # Now, since a worker tells its master that it is ready before any listener is called; and before `--processes` makes more of this one.
+    COMPILED = True
+    _first.close()

@@ -79,9 +79,15 @@ class Reader:
         self._told, self._told_s = np.zeros((2 * READY, 4), np.int64), np.zeros((2 * READY, 3), np.float64)
         self._poll = monkey.get_original("select", "epoll")()  # gevent takes it away where it patches
         self._watcher: Any = None
-        self._receive()  # compiles, or loads what was compiled before
+        self._compile()
+
+    def _compile(self) -> None:
+        """Compile all there is, or load what was compiled before: nothing may be left for when players wait for it."""
+        self._receive()
+        self._apply(0, b"\x9c\x02")
         self.kernels.regrow(self._tables[:0], self._tables[:0])
-        self.kernels.has_avatar(self._ints[0], self._tables[0], 1)
+        self.kernels.has_avatar(self._ints[0], self._tables[0], self._ints[0, self.kernels.ME])
+        self.kernels.find(self._tables[0], self._ints[0, self.kernels.ME_HANDLE])
 
     # --- players ----------------------------------------------------------------------------------------------------
 
@@ -132,20 +138,20 @@ class Reader:
 
     def apply(self, number: int, message: bytes) -> Snapshot:
         """Apply a snapshot that Python has read. Raises SnapshotError."""
-        data = np.frombuffer(message, np.uint8)
-        while True:
-            why = self.kernels.apply(
-                data, 0, len(data), self._ints[number], self._tables[number], self._owned[number], self._kinds, self._widths,
-                self._owner_widths, self._event_bytes,
-            )  # fmt: skip
-            if why != self.kernels.GROW:
-                break
+        while (why := self._apply(number, message)) == self.kernels.GROW:
             self._more_entities()
         if why != self.kernels.FITS:
             raise SnapshotError(self.why(why))
         kernels, row = self.kernels, self._ints[number].tolist()
         return Snapshot(
             row[kernels.ZONE], row[kernels.EPOCH], row[kernels.TICK], row[kernels.FLAGS], row[kernels.ACK], row[kernels.ME]
+        )  # fmt: skip
+
+    def _apply(self, number: int, message: bytes) -> int:
+        data = np.frombuffer(bytearray(message), np.uint8)  # can be written, as the kernel's buffer: another type were compiled for
+        return self.kernels.apply(
+            data, 0, len(data), self._ints[number], self._tables[number], self._owned[number], self._kinds, self._widths,
+            self._owner_widths, self._event_bytes,
         )  # fmt: skip
 
     def _more_entities(self) -> None:

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import msgpack
 import pytest
@@ -56,9 +57,16 @@ class Nobody:
 @pytest.fixture
 def reader() -> Iterator[Reader]:
     made = Reader()
+    compiled = [kernel.signatures for kernel in kernels_of(made)]
     made.play(TOY)
     yield made
     made.close()
+    assert [kernel.signatures for kernel in kernels_of(made)] == compiled, "nothing is compiled while players wait for it"
+
+
+def kernels_of(reader: Reader) -> list[Any]:
+    kernels = reader.kernels
+    return [kernels.receive, kernels.apply, kernels.regrow, kernels.has_avatar, kernels.find]
 
 
 def player(reader: Reader, *, full: bool = True, descriptor: int = -1) -> Nobody:
