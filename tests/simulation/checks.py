@@ -129,7 +129,7 @@ class Checks:
         self.holdings.sent(zone, tuple(commit.transfers))
         truth.looks[commit.tick] = commit.epoch, self._look(zone)
         truth.looks.pop(commit.tick - REMEMBERED_TICKS, None)
-        self.sights.committed(zone)
+        self.sights.committed(zone, commit.epoch)
 
     def reseeded(self, process: Process, seed: Reseed) -> None:
         """An owner has restored its zone in a ledger that forgot it: nothing that was committed may be missing from it.
@@ -146,7 +146,7 @@ class Checks:
             zone.replay(commit.record, ())
             self.holdings.sent(zone, tuple(commit.transfers))
             zone.digest = commit.digest
-            self.sights.committed(zone)
+            self.sights.committed(zone, commit.epoch)
         if (seed.tick, seed.digest) != (zone.tick, zone.digest):
             self.fail(f"reseed: {process.name} restored zone {seed.zone} at tick {seed.tick}; its log had come to tick {zone.tick}")
             return

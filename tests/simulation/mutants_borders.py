@@ -33,3 +33,15 @@ def feeds_of_every_fourth_tick() -> list[Patch]:
         real(self, [feed for feed in feeds if feed.stamp[2] % 4 == 0])
 
     return [(Borders, "release", release)]
+
+
+@mutant("kill_shard")
+def feeds_of_a_new_owner_are_ignored() -> list[Patch]:
+    """Who runs a neighbour after a failover is not heard: its entities stand still for ever."""
+    real = Border.receive
+
+    def receive(self: Border, feed: Feed) -> bool:
+        held = self._held.get(feed.source)
+        return (held is None or held.feed.stamp[1] == feed.stamp[1]) and real(self, feed)
+
+    return [(Border, "receive", receive)]

@@ -17,6 +17,8 @@ from tests.simulation.players import Player
 from tests.simulation.watch import Watch
 
 FAULTS_FROM_S, REST_S, SETTLED_S = 4.0, 14.0, 3.0
+CALM_AFTER_S = 10.0
+"""So long after the last fault everybody has found everybody again."""
 TRACE_LINES = 4000
 PERF = real_time.perf_counter
 
@@ -66,6 +68,7 @@ def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: 
         plan = Faults(cluster, crowd, seed, FAULTS_FROM_S, simulated_s - REST_S, kinds) if faults else None
         checks, watch = cluster.checks, Watch(cluster)
         checks.sights.strict_until_s = FAULTS_FROM_S if faults else simulated_s
+        checks.sights.calm_from_s = simulated_s - REST_S + CALM_AFTER_S
         at = 2.0
         while at < simulated_s and not checks.violations and not machines.faults:
             at = min(at + 1.0, simulated_s)
@@ -85,7 +88,7 @@ def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: 
         figures = {
             "commits": checks.commits, "snapshots": checks.snapshots, "acknowledged": checks.acknowledged, "steps": machines.steps,
             "handovers": checks.handovers, "effects": checks.effects, "places": watch.places_looked_at,
-            "ghosts_seen": checks.sights.ghosts_seen,
+            "ghosts_seen": checks.sights.ghosts_seen, "owned_seen": checks.sights.owned_seen, "calm_seen": checks.sights.calm_seen,
             "closes": sum(len(player.closes) for player in crowd), "digests": [truth.replica.digest for truth in checks.zones],
         }  # fmt: skip
         trace = [_line(*line) for line in lines]
