@@ -41,10 +41,10 @@ def list_pieces(
     count = 0
     for v in range(state[layout.ENC_VIEWERS]):
         who = viewers[v]
-        own = np.int64(sights[who.place].flat)
+        own = np.int64(flat[sights[who.place].flat].sorted)
         found = visible_from(state, cell_start, ordered, visible, own, who.x, who.y, area[2], area[0], area[1], area[2])
         for k in range(found):
-            index = np.int64(visible[k])
+            index = np.int64(ordered[visible[k]].flat)
             if flat[index].update_length > 0:
                 pieces[count, 0] = index * state[layout.ENC_UPDATE_STRIDE]
                 pieces[count, 1] = flat[index].update_length

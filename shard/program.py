@@ -269,7 +269,7 @@ def encoder_arrays(program: Program, width: float, height: float) -> Any:
         "levels": np.zeros((handles + 1, fields), i8),  # the last row is scratch
         "touched": np.zeros((handles, fields), np.uint8),
         "flat": _rows(total, layout.FLAT), "ordered": _rows(total, layout.SORTED), "cell_start": np.zeros(columns * rows + 1, i4),
-        "enter_bytes": np.zeros(total * enter, np.uint8), "update_bytes": np.zeros(total * update, np.uint8),
+        "enter_bytes": np.zeros(total * enter + layout.WORD, np.uint8), "update_bytes": np.zeros(total * update + layout.WORD, np.uint8),
         "scratch": np.zeros((4, visible), i4),
         "views": np.zeros((players, visible), np.uint16), "sights": _rows(players, layout.VIEW), "viewers": _rows(players, layout.VIEWER),
         "owner_bytes": np.zeros(players * owner, np.uint8), "owner_sent": np.zeros((players, max(len(schema.avatar.owner), 1)), i8),

@@ -117,7 +117,7 @@ def flatten_{name}(state, mapped, ring, handles, levels, touched, flat, enter_by
         start = n * state[ENC_UPDATE_STRIDE]
         at = put_level(update_bytes, start, handle, 2)
 {clear}        at = start + {2 + mask_bytes}
-{update}        one.update_length = at - start if at > start + {2 + mask_bytes} else 0
+{update}        one.update_length = -1 if fresh else (at - start if at > start + {2 + mask_bytes} else 0)
         n += 1
     return n
 """

@@ -12,8 +12,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
-from perdure.game.jit import kernel, part_of_program
+from perdure.game.jit import JIT_DISABLED, kernel, part_of_program
 from shard.kernels.layout import (
     ENC_BASELINE,
     ENC_COLUMNS,
@@ -46,11 +49,12 @@ from shard.kernels.layout import (
     SCRATCH_LEAVES,
     SCRATCH_UPDATES,
     SCRATCH_VISIBLE,
+    WORD,
 )
 from shard.kernels.state import cut_at
 
-_ENVELOPE = 64
-"""Bytes of a snapshot beside what its five byte strings hold, at most."""
+_ENVELOPE = 64 + WORD
+"""Bytes of a snapshot beside what its five byte strings hold, at most, and what a copy of their last record may write behind it."""
 FAR_SHARE = 0.5
 """Beyond this share of the radius of interest an entity is far."""
 _BIN16_BYTES, _BIN32_BYTES = 3, 5
@@ -100,7 +104,6 @@ def handle_of(state: Any, mapped: Any, ring: Any, handles: Any, entity: Any, tic
         handle = np.int64(ring[state[ENC_RING_HEAD]])
         state[ENC_RING_HEAD] = (state[ENC_RING_HEAD] + 1) % len(ring)
         state[ENC_RING_COUNT] -= 1
-        handles[handle].born = tick
     mapped[live, place].entity = entity
     mapped[live, place].handle = handle
     handles[handle].stamp = tick
@@ -162,7 +165,7 @@ def _cell(x: Any, y: Any, x0: Any, y0: Any, size: Any, columns: Any, rows: Any) 
 def sort_into_cells(state: Any, flat: Any, cell_start: Any, ordered: Any, x0: Any, y0: Any, size: Any) -> None:
     """Counting sort of the flat entities by cell; cells are `size` wide, so a radius of `size` touches 3x3 of them.
 
-    Fills cell_start[cells + 1] and, in cell order, `ordered` (x, y, flat index).
+    Fills cell_start[cells + 1], `ordered` in cell order, and each flat entity's place there.
     """
     columns, rows, count = state[ENC_COLUMNS], state[ENC_ROWS], state[ENC_FLAT]
     for c in range(columns * rows + 1):
@@ -177,9 +180,13 @@ def sort_into_cells(state: Any, flat: Any, cell_start: Any, ordered: Any, x0: An
         c = flat[i].cell
         at = cell_start[c]
         cell_start[c] = at + 1
-        ordered[at].x = flat[i].x
-        ordered[at].y = flat[i].y
-        ordered[at].flat = i
+        one = ordered[at]
+        one.x = flat[i].x
+        one.y = flat[i].y
+        one.flat = i
+        one.handle = flat[i].handle
+        one.update_length = flat[i].update_length
+        flat[i].sorted = at
     for c in range(columns * rows, 0, -1):
         cell_start[c] = cell_start[c - 1]
     cell_start[0] = 0
@@ -189,9 +196,10 @@ def sort_into_cells(state: Any, flat: Any, cell_start: Any, ordered: Any, x0: An
 def visible_from(
     state: Any, cell_start: Any, ordered: Any, visible: Any, own: Any, x: Any, y: Any, radius: Any, x0: Any, y0: Any, size: Any
 ) -> Any:
-    """Write the flat indices within `radius` (<= size) of (x, y) into `visible`, in grid order; return how many (bounded).
+    """Write into `visible` the places in `ordered` of what is within `radius` (<= size) of (x, y), in grid order; return how many.
 
-    The viewer's own avatar (`own`, or -1) always comes first: it is in sight however crowded the place is.
+    The viewer's own avatar (at place `own`, or -1) always comes first: it is in sight however crowded the place is.
+    What does not fit is left out.
     """
     columns, rows = state[ENC_COLUMNS], state[ENC_ROWS]
     middle = _cell(x, y, x0, y0, size, columns, rows)
@@ -204,11 +212,18 @@ def visible_from(
         found = 1
     left, right = max(column - 1, 0), min(column + 1, columns - 1)
     for r in range(max(row - 1, 0), min(row + 2, rows)):
-        for k in range(cell_start[r * columns + left], cell_start[r * columns + right + 1]):
-            dx, dy = ordered[k].x - x, ordered[k].y - y
-            if dx * dx + dy * dy <= reach and found < limit and ordered[k].flat != own:
-                visible[found] = ordered[k].flat
-                found += 1
+        first, behind = cell_start[r * columns + left], cell_start[r * columns + right + 1]
+        if found + behind - first <= limit:  # all of them would fit: write each, and count those that are near
+            for k in range(first, behind):
+                dx, dy = ordered[k].x - x, ordered[k].y - y
+                visible[found] = k
+                found += np.int64((dx * dx + dy * dy <= reach) & (k != own))
+        else:
+            for k in range(first, behind):
+                dx, dy = ordered[k].x - x, ordered[k].y - y
+                if dx * dx + dy * dy <= reach and found < limit and k != own:
+                    visible[found] = k
+                    found += 1
     return found
 
 
@@ -231,6 +246,38 @@ def put_bytes(out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
     return at + size
 
 
+def _copy_slice(out: Any, at: Any, source: Any, start: Any) -> None:
+    """As `copy_word`, where nothing is compiled."""
+    out[at : at + WORD] = source[start : start + WORD]
+
+
+def _load_and_store(typing: Any, out: Any, at: Any, source: Any, start: Any) -> Any:
+    """Copy a word of bytes, wherever it stands: one load, one store. Both arrays are uint8 and have the word."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(8 * WORD).as_pointer()
+        target, put, origin, take = (
+            context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+            for kind, value in zip(signature.args, arguments, strict=True)
+        )
+        loaded = builder.load(builder.bitcast(builder.gep(origin, [take]), word), align=1)
+        builder.store(loaded, builder.bitcast(builder.gep(target, [put]), word), align=1)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, source, types.intp), generate
+
+
+copy_word: Any = _copy_slice if JIT_DISABLED else intrinsic(_load_and_store)
+
+
+@kernel
+def put_words(out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
+    """Copy bytes by words; return the place behind. What stands behind the bytes in `source` may come to stand there for a while."""
+    for k in range(0, size, WORD):
+        copy_word(out, at + k, source, start + k)
+    return at + size
+
+
 @kernel
 def put_tagged(out: Any, at: Any, tag: Any, value: Any, size: Any) -> Any:
     """Write a msgpack tag byte and a big-endian number; return the place behind."""
@@ -244,36 +291,36 @@ def _is_within(dx: Any, dy: Any, reach: Any) -> Any:
 
 
 @kernel
-def compare(flat: Any, handles: Any, mark: Any, view: Any, had: Any, scratch: Any, found: Any, tick: Any, x: Any, y: Any, near: Any) -> Any:
+def compare(ordered: Any, mark: Any, view: Any, had: Any, scratch: Any, found: Any, x: Any, y: Any, near: Any) -> Any:
     """Sort what is visible into enters and updates, against the `had` handles in `view`; return (enters, updates, leaves).
 
     Updates of entities further from (x, y) than the root of `near` are left out; with `near` below 0, none is.
 
-    scratch: int32[4, limit]: visible flat indices in; enters and updates (flat indices) and leaves (handles) out. `view`
+    scratch: int32[4, limit]: visible places of `ordered` in; enters and updates (places of `ordered`) and leaves (handles) out. `view`
     (uint16) receives what the viewer has now. Marks: 1 = the viewer has it, 2 = it is visible; all 0 before and after.
     """
     enters, updates, leaves = 0, 0, 0
     for k in range(had):
         mark[view[k]] = 1
     for k in range(found):
-        index = scratch[SCRATCH_VISIBLE, k]
-        handle = flat[index].handle
-        if mark[handle] == 1 and handles[handle].born != tick:
-            if flat[index].update_length > 0 and (near < 0.0 or _is_within(flat[index].x - x, flat[index].y - y, near)):
-                scratch[SCRATCH_UPDATES, updates] = index
+        place = scratch[SCRATCH_VISIBLE, k]
+        handle, length = ordered[place].handle, ordered[place].update_length
+        if mark[handle] == 1 and length >= 0:
+            if length > 0 and (near < 0.0 or _is_within(ordered[place].x - x, ordered[place].y - y, near)):
+                scratch[SCRATCH_UPDATES, updates] = place
                 updates += 1
         else:
-            scratch[SCRATCH_ENTERS, enters] = index
+            scratch[SCRATCH_ENTERS, enters] = place
             enters += 1
         mark[handle] = 2
     for k in range(had):
-        handle = view[k]
+        handle = np.int32(view[k])
         if mark[handle] == 1:
             scratch[SCRATCH_LEAVES, leaves] = handle
             leaves += 1
             mark[handle] = 0
     for k in range(found):
-        handle = flat[scratch[SCRATCH_VISIBLE, k]].handle
+        handle = ordered[scratch[SCRATCH_VISIBLE, k]].handle
         view[k] = handle
         mark[handle] = 0
     return enters, updates, leaves
@@ -323,6 +370,8 @@ def make_frames(e: Any, zone: Any, tick: Any, x0: Any, y0: Any, size: Any, radiu
         who = e.viewers[viewer]
         place = who.place
         own = np.int64(e.sights[place].flat)
+        if own >= 0:
+            own = np.int64(e.flat[own].sorted)
         found = visible_from(state, e.cell_start, e.ordered, visible, own, who.x, who.y, radius, x0, y0, size)
         had = e.sights[place].count
         worst = _ENVELOPE + FRAME_HEADER_ROOM + found * max(state[ENC_ENTER_STRIDE], state[ENC_UPDATE_STRIDE]) + 2 * had
@@ -340,7 +389,7 @@ def make_frames(e: Any, zone: Any, tick: Any, x0: Any, y0: Any, size: Any, radiu
             e.groups[group].first = viewer
             e.groups[group].count = 0
             e.groups[group].start = at
-        enters, updates, leaves = compare(e.flat, e.handles, e.mark, e.views[place], had, e.scratch, found, tick, who.x, who.y, near)
+        enters, updates, leaves = compare(e.ordered, e.mark, e.views[place], had, e.scratch, found, who.x, who.y, near)
         e.sights[place].count = found
         state[ENC_ENTERS] += enters
         state[ENC_UPDATES] += updates
@@ -348,8 +397,8 @@ def make_frames(e: Any, zone: Any, tick: Any, x0: Any, y0: Any, size: Any, radiu
         head = _BIN16_BYTES if worst < 65536 else _BIN32_BYTES
         start = at + (4 if worst < 65536 else FRAME_HEADER_ROOM)
         end = _put_head(out, start, zone, state[ENC_EPOCH], tick, np.int64(who.flags), np.int64(who.ack), who.me)
-        end = _put_records(out, end, e.scratch[SCRATCH_ENTERS], enters, e.enter_bytes, state[ENC_ENTER_STRIDE], e.flat, True, head)
-        end = _put_records(out, end, e.scratch[SCRATCH_UPDATES], updates, e.update_bytes, state[ENC_UPDATE_STRIDE], e.flat, False, head)
+        end = _put_enters(out, end, e.scratch[SCRATCH_ENTERS], enters, e.enter_bytes, state[ENC_ENTER_STRIDE], e.ordered, e.flat, head)
+        end = _put_updates(out, end, e.scratch[SCRATCH_UPDATES], updates, e.update_bytes, state[ENC_UPDATE_STRIDE], e.ordered, head)
         end = _put_leaves(out, end, e.scratch[SCRATCH_LEAVES], leaves, head)
         mark = end
         # who is new here has been told by the zone before what happened there
@@ -424,14 +473,24 @@ def _put_bin_head(out: Any, mark: Any, end: Any, head: Any) -> Any:
 
 
 @kernel
-def _put_records(out: Any, at: Any, chosen: Any, count: Any, source: Any, stride: Any, flat: Any, enters: Any, head: Any) -> Any:
-    """Write one byte string of records: those of the chosen flat entities, one behind the other."""
+def _put_enters(out: Any, at: Any, chosen: Any, count: Any, source: Any, stride: Any, ordered: Any, flat: Any, head: Any) -> Any:
+    """Write one byte string: the enter records of the chosen places of `ordered`, one behind the other."""
     mark = at
     at += head
     for k in range(count):
-        index = np.int64(chosen[k])
-        length = np.int64(flat[index].enter_length if enters else flat[index].update_length)
-        at = put_bytes(out, at, source, index * stride, length)
+        index = np.int64(ordered[chosen[k]].flat)
+        at = put_words(out, at, source, index * stride, np.int64(flat[index].enter_length))
+    return _put_bin_head(out, mark, at, head)
+
+
+@kernel
+def _put_updates(out: Any, at: Any, chosen: Any, count: Any, source: Any, stride: Any, ordered: Any, head: Any) -> Any:
+    """Write one byte string: the update records of the chosen places of `ordered`, one behind the other."""
+    mark = at
+    at += head
+    for k in range(count):
+        one = ordered[chosen[k]]
+        at = put_words(out, at, source, np.int64(one.flat) * stride, np.int64(one.update_length))
     return _put_bin_head(out, mark, at, head)
 
 

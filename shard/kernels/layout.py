@@ -103,15 +103,18 @@ ENC_EVENTS_KEPT = 22  # events of ticks that had no snapshot, which the next one
 ENC_LENGTH = 23
 
 FLAT = np.dtype(
-    [("x", "<f8"), ("y", "<f8"), ("handle", "<i4"), ("enter_length", "<i4"), ("update_length", "<i4"), ("cell", "<i4")], align=True
-)
-"""An entity that may be seen this tick; its records stand at index * stride in enter_bytes and update_bytes."""
+    [("x", "<f8"), ("y", "<f8"), ("handle", "<i4"), ("enter_length", "<i4"), ("update_length", "<i4"), ("cell", "<i4"),
+     ("sorted", "<i4"), ("pad", "<i4")],
+    align=True,
+)  # fmt: skip
+"""An entity that may be seen this tick; its records stand at index * stride in enter_bytes and update_bytes. `update_length` is below 0
+where no viewer can have it yet; `sorted` is its place in the order of the cells."""
 
-SORTED = np.dtype([("x", "<f8"), ("y", "<f8"), ("flat", "<i8")], align=True)
-"""The flat entities in the order of their cells."""
+SORTED = np.dtype([("x", "<f8"), ("y", "<f8"), ("flat", "<i4"), ("handle", "<i4"), ("update_length", "<i4"), ("pad", "<i4")], align=True)
+"""The flat entities in the order of their cells, with what the loops over viewers ask of each: neighbours there are neighbours here."""
 
-HANDLE = np.dtype([("born", "<i8"), ("stamp", "<i8")], align=True)
-"""Per handle: the tick in which its entity got it, and the last tick in which it was there."""
+HANDLE = np.dtype([("stamp", "<i8")], align=True)
+"""Per handle: the last tick in which its entity was there."""
 
 MAPPED = np.dtype([("entity", "<i8"), ("handle", "<i8")], align=True)
 """A place of the open-addressing map from entity id to handle; entity 0 is empty."""
@@ -163,5 +166,7 @@ GROUP = np.dtype([("gateway", "<u4"), ("first", "<i4"), ("count", "<i4"), ("star
 
 FLAG_KEYFRAME, FLAG_GONE, FLAG_MOVED = 1, 2, 4
 """As perdure.wire.opcodes.SnapshotFlag."""
+WORD = 8
+"""Bytes that records are copied by: a copy may read and write up to one word less a byte behind a record."""
 FRAME_HEADER_ROOM = 10
 """Bytes kept free ahead of a frame for the longest websocket header of a server (RFC 6455 section 5.2)."""

@@ -39,8 +39,8 @@ def test_an_entity_keeps_its_handle_while_it_lives(ticks: list[list[int]], count
         encode.begin_handles(state, mapped)
         answers = [encode.handle_of(state, mapped, ring, handles, entity, tick) for entity in entities]
         assert [(int(handle), bool(fresh)) for handle, fresh in answers] == twin.tick(entities)
-        for handle, fresh in answers:
-            assert handle < 0 or (handles[handle]["born"] == tick) == fresh
+        for handle, _ in answers:
+            assert handle < 0 or handles[handle]["stamp"] == tick
         for entity, (handle, _) in zip(entities, answers, strict=True):
             if handle >= 0:
                 assert encode.handle_of(state, mapped, ring, handles, entity, tick)[0] == -1, "an entity's first row counts"
@@ -90,6 +90,11 @@ def test_numbers_and_bytes_are_put_where_they_belong(entity: int, kind: int, han
     assert out[3 : 4 + size].tobytes() == bytes((kind,)) + value.to_bytes(size, "big")
     assert encode.put_bytes(out, 5, np.frombuffer(data, np.uint8).copy(), 8 - size, size) == 5 + size
     assert out[5 : 5 + size].tobytes() == data[8 - size :]
+    source = np.frombuffer(data + data + bytes(layout.WORD), np.uint8).copy()
+    for many in (0, size, 8 + size):
+        assert encode.put_words(out, 5, source, 8 - size, many) == 5 + many
+        assert out[5 : 5 + many].tobytes() == source[8 - size : 8 - size + many].tobytes()
+        assert out[-8:].tobytes() == b"\xee" * 8, "a word less a byte behind them, at most"
     assert encode.put_enter_header(out, 1, handle, kind, entity) == 1 + ENTER_HEADER.size
     assert out[1:10].tobytes() == ENTER_HEADER.pack(handle, kind, entity & 0xFFFFFFFF, entity >> 32)
 
@@ -110,12 +115,16 @@ PLACE = st.one_of(st.floats(-120, 270), st.sampled_from([math.nan, -1e300, 1e300
 POINTS = st.lists(st.tuples(PLACE, PLACE), max_size=40)
 
 
-def grid(points: list[tuple[float, float]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+def grid(
+    points: list[tuple[float, float]], lengths: list[int] | None = None
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """`lengths`: of update records, by entity; handles are 3 and on."""
     state = np.zeros(layout.ENC_LENGTH, np.int64)
     state[layout.ENC_COLUMNS], state[layout.ENC_ROWS], state[layout.ENC_FLAT] = COLUMNS, ROWS, len(points)
     flat, ordered = np.zeros(max(len(points), 1), layout.FLAT), np.zeros(max(len(points), 1), layout.SORTED)
     for index, (x, y) in enumerate(points):
-        flat[index]["x"], flat[index]["y"] = x, y
+        flat[index]["x"], flat[index]["y"], flat[index]["handle"] = x, y, index + 3
+        flat[index]["update_length"] = lengths[index] if lengths is not None else 0
     cells = np.full(COLUMNS * ROWS + 1, 99, np.int32)
     encode.sort_into_cells(state, flat, cells, ordered, X0, X0, SIZE)
     return state, flat, cells, ordered
@@ -129,7 +138,9 @@ def test_cells_hold_their_points_in_order(points: list[tuple[float, float]]) -> 
     assert flat["cell"][: len(points)].tolist() == where
     assert ordered["flat"][: len(points)].tolist() == sorted(range(len(points)), key=lambda index: where[index])
     assert cells.tolist() == [sum(cell < c for cell in where) for c in range(COLUMNS * ROWS + 1)]
-    for row in ordered[: len(points)]:
+    for place, row in enumerate(ordered[: len(points)]):
+        assert flat[row["flat"]]["sorted"] == place
+        assert row["handle"] == row["flat"] + 3
         assert row["x"].tobytes() == flat[row["flat"]]["x"].tobytes()
         assert row["y"].tobytes() == flat[row["flat"]]["y"].tobytes()
 
@@ -137,11 +148,12 @@ def test_cells_hold_their_points_in_order(points: list[tuple[float, float]]) -> 
 @BRIEF
 @given(POINTS, PLACE, PLACE, st.sampled_from([50.0, 12.5]), st.integers(1, 12), st.integers(-1, 39))
 def test_what_is_visible_is_near(points: list[tuple[float, float]], x: float, y: float, reach: float, limit: int, own: int) -> None:
-    state, _, cells, ordered = grid(points)
+    state, flat, cells, ordered = grid(points)
     own = own if own < len(points) else -1
     seen = np.full(limit, -7, np.int32)
-    found = encode.visible_from(state, cells, ordered, seen, own, x, y, reach, X0, X0, SIZE)
-    chosen = seen[:found].tolist()
+    place = int(flat[own]["sorted"]) if own >= 0 else -1
+    found = encode.visible_from(state, cells, ordered, seen, place, x, y, reach, X0, X0, SIZE)
+    chosen = ordered["flat"][seen[:found]].tolist()
     near = naive.visible(points, x, y, reach) | ({own} if own >= 0 else set())
     assert len(chosen) == len(set(chosen)) == min(len(near), limit)
     assert set(chosen) <= near
@@ -169,17 +181,16 @@ def scenes(draw: st.DrawFn) -> Scene:
 @BRIEF
 @given(scenes(), st.lists(st.integers(0, 9), min_size=14, max_size=14), st.sampled_from([-1, 4, 25]))
 def test_compare_tells_enters_updates_and_leaves_apart(scene: Scene, places: list[int], near: int) -> None:
-    tick = 9
-    flat, handles = np.zeros(max(len(scene.handle), 1), layout.FLAT), np.zeros(20, layout.HANDLE)
+    ordered = np.zeros(max(len(scene.handle), 1), layout.SORTED)
     for index, handle in enumerate(scene.handle):
-        flat[index]["handle"], flat[index]["update_length"] = handle, 5 if scene.changed[index] else 0
-        flat[index]["x"], flat[index]["y"] = 70.0 + places[index], 30.0
-        handles[handle]["born"] = tick if scene.new[index] else tick - 1
+        ordered[index]["handle"] = handle
+        ordered[index]["update_length"] = -1 if scene.new[index] else 5 if scene.changed[index] else 0
+        ordered[index]["x"], ordered[index]["y"] = 70.0 + places[index], 30.0
     mark, view = np.zeros(20, np.uint8), np.zeros(20, np.uint16)
     view[: len(scene.had)] = scene.had
     scratch = np.zeros((4, 20), np.int32)
     scratch[layout.SCRATCH_VISIBLE, : len(scene.seen)] = scene.seen
-    counts = encode.compare(flat, handles, mark, view, len(scene.had), scratch, len(scene.seen), tick, 70.0, 30.0, float(near))
+    counts = encode.compare(ordered, mark, view, len(scene.had), scratch, len(scene.seen), 70.0, 30.0, float(near))
     rows = (layout.SCRATCH_ENTERS, layout.SCRATCH_UPDATES, layout.SCRATCH_LEAVES)
     found = tuple(scratch[row, :count].tolist() for row, count in zip(rows, counts, strict=True))
     assert found == naive.compare(
@@ -232,7 +243,6 @@ class Encoder(NamedTuple):
     """The fields of a program's encoder that make_frames uses."""
 
     state: Any
-    handles: Any
     mark: Any
     flat: Any
     ordered: Any
@@ -277,20 +287,18 @@ def crowds(draw: st.DrawFn) -> Crowd:
     return Crowd(points, sorted(viewers, key=lambda viewer: viewer[1]), events, draw(st.sampled_from([1, 1, 1, 12, 800])))
 
 
-def encoder(crowd: Crowd, tick: int, out_bytes: int) -> Encoder:
+def encoder(crowd: Crowd, out_bytes: int) -> Encoder:
     n, enter, update = len(crowd.points), ENTER * crowd.stretch, UPDATE * crowd.stretch
     state, flat, cells, ordered = np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0)
-    state, flat, cells, ordered = grid([(x, y) for x, y, _, _ in crowd.points])
+    lengths = [-1 if new else update - index % 2 if changed else 0 for index, (_, _, changed, new) in enumerate(crowd.points)]
+    state, flat, cells, ordered = grid([(x, y) for x, y, _, _ in crowd.points], lengths)
     for slot, value in ((layout.ENC_ENTER_STRIDE, enter), (layout.ENC_UPDATE_STRIDE, update), (layout.ENC_EVENT_STRIDE, EVENT),
                         (layout.ENC_OWNER_STRIDE, OWNER), (layout.ENC_EPOCH, 3), (layout.ENC_VIEWERS, len(crowd.viewers)),
                         (layout.ENC_EVENTS, len(crowd.events)), (layout.ENC_OWN_EVENTS, len(crowd.events) // 2),
                         (layout.ENC_BASELINE, crowd.stretch != 12)):  # fmt: skip
         state[slot] = value
-    handles = np.zeros(64, layout.HANDLE)
-    for index, (_, _, changed, new) in enumerate(crowd.points):
-        flat[index]["handle"] = index + 3
-        flat[index]["enter_length"], flat[index]["update_length"] = enter - index % 3, update - index % 2 if changed else 0
-        handles[index + 3]["born"] = tick if new else tick - 1
+    for index in range(len(crowd.points)):
+        flat[index]["enter_length"] = enter - index % 3
     rng = np.random.default_rng(len(crowd.points))
     views, sights = np.zeros((ENTITIES, LIMIT), np.uint16), np.zeros(ENTITIES, layout.VIEW)
     viewers = np.zeros(8, layout.VIEWER)
@@ -303,8 +311,8 @@ def encoder(crowd: Crowd, tick: int, out_bytes: int) -> Encoder:
     for at, (x, y, radius, length) in enumerate(crowd.events):
         events[at] = (x, y, radius * radius, length)
     return Encoder(
-        state, handles, np.zeros(64, np.uint8), flat, ordered, cells, rng.integers(0, 256, n * enter + 1, np.uint8),
-        rng.integers(0, 256, n * update + 1, np.uint8), np.zeros((4, LIMIT), np.int32), views, sights, viewers,
+        state, np.zeros(64, np.uint8), flat, ordered, cells, rng.integers(0, 256, n * enter + layout.WORD, np.uint8),
+        rng.integers(0, 256, n * update + layout.WORD, np.uint8), np.zeros((4, LIMIT), np.int32), views, sights, viewers,
         rng.integers(0, 256, 8 * OWNER, np.uint8), events, rng.integers(0, 256, 5 * EVENT, np.uint8), np.zeros(8, RELEASE_ENTRY),
         np.zeros(4, layout.GROUP), np.zeros(out_bytes, np.uint8),
     )  # fmt: skip
@@ -348,7 +356,7 @@ def naive_frames(crowd: Crowd, e: Encoder, tick: int) -> list[tuple[int, bytes]]
             told,
             e.owner_bytes[at * OWNER : at * OWNER + owner].tobytes(),
         ]
-        worst = 64 + 10 + len(order) * enter + 2 * len(kept) + len(crowd.events) * EVENT + OWNER
+        worst = 64 + layout.WORD + 10 + len(order) * enter + 2 * len(kept) + len(crowd.events) * EVENT + OWNER
         message = naive.snapshot(11, 3, tick, flags, 40 + own, (5 << 32) + own, parts, worst >= 65_536)
         assert msgpack.unpackb(message) == [2, 11, 3, tick, flags, 40 + own, (5 << 32) + own, *parts]
         frame = naive.websocket_frame(message)
@@ -378,7 +386,7 @@ def taken(e: Encoder) -> list[tuple[int, bytes]]:
 @given(crowds())
 def test_frames_are_what_the_protocol_says(crowd: Crowd) -> None:
     tick = 70_000
-    e = make(encoder(crowd, tick, 1 << 20), tick)
+    e = make(encoder(crowd, 1 << 20), tick)
     assert e.state[layout.ENC_NEXT_VIEWER] == len(crowd.viewers)
     assert taken(e) == naive_frames(crowd, e, tick)
     for at, (own, _, flags, _, _) in enumerate(crowd.viewers):
@@ -391,8 +399,8 @@ def test_frames_are_what_the_protocol_says(crowd: Crowd) -> None:
 @given(crowds(), st.integers(0, 3000))
 def test_frames_go_on_where_the_buffer_ran_full(crowd: Crowd, size: int) -> None:
     tick = 5
-    whole = taken(make(encoder(crowd, tick, 1 << 20), tick))
-    e = make(encoder(crowd, tick, size), tick)
+    whole = taken(make(encoder(crowd, 1 << 20), tick))
+    e = make(encoder(crowd, size), tick)
     while e.state[layout.ENC_NEXT_VIEWER] < len(crowd.viewers):
         grown = np.zeros(2 * len(e.out) + 64, np.uint8)
         grown[: len(e.out)] = e.out
@@ -403,7 +411,7 @@ def test_frames_go_on_where_the_buffer_ran_full(crowd: Crowd, size: int) -> None
 def test_gateways_past_the_limit_get_nothing_and_harm_nobody() -> None:
     points = [(float(k), 0.0, False, False) for k in range(6)]
     crowd = Crowd(points, [(k, k + 1, 1, [], 0) for k in range(6)], [], 1)
-    e = make(encoder(crowd, 5, 1 << 20), 5)
+    e = make(encoder(crowd, 1 << 20), 5)
     assert taken(e) == naive_frames(crowd, e, 5)[:4]
     assert e.state[layout.ENC_NEXT_VIEWER] == 6
 
