@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,9 @@ from perdure.runtime.settings import DEVELOPMENT_SECRET
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = f"perdure-test-{os.getpid()}"
 PORTS = "18480-18489"
+LOADTEST_PORT = "18479"
 BOTS = 20
+PLAYERS = 100
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1500)]
 
@@ -35,7 +38,7 @@ def compose(*arguments: str, timeout_s: float = 900) -> str:
     done = subprocess.run(
         ["docker", "compose", "--project-name", PROJECT, *arguments],
         cwd=ROOT,
-        env={**os.environ, "PERDURE_GATEWAY_PORTS": PORTS, "PERDURE_TAG": "test"},
+        env={**os.environ, "PERDURE_GATEWAY_PORTS": PORTS, "PERDURE_LOADTEST_PORT": LOADTEST_PORT, "PERDURE_TAG": "test"},
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -80,7 +83,7 @@ def cluster() -> Iterator[str]:
         host_port = compose("port", "gateway", "8080").strip()
         yield f"ws://{host_port}/ws"
     finally:
-        compose("down", "--volumes", "--timeout", "20")
+        compose("--profile", "loadtest", "down", "--volumes", "--timeout", "20")
 
 
 def _answers() -> bool:
@@ -134,6 +137,32 @@ def test_metrics_are_not_on_the_public_port(cluster: str) -> None:
     refused.value.close()
     ask = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:7702/metrics', timeout=5).read().decode())"
     assert "perdure_gateway_sessions" in compose("exec", "-T", "gateway", "python", "-c", ask)
+
+
+def test_the_load_test_runs_to_its_end_from_its_page(cluster: str) -> None:
+    compose("--profile", "loadtest", "build", "--quiet")
+    compose("--profile", "loadtest", "up", "--detach", "--no-deps", "--no-recreate", "loadtest", "loadtest-worker")
+    try:
+        wait_until("a worker is at work for the page", lambda: bool(page("/stats/requests").get("workers")), 120.0)
+        assert page("/swarm", f"user_count={PLAYERS}&spawn_rate=50&run_time=8")["success"]
+        wait_until("the run has begun", lambda: page("/stats/requests")["state"] in ("spawning", "running"), 20.0)
+        wait_until("the run is over", lambda: page("/stats/requests")["state"] == "stopped", 60.0)
+        rows = {row["name"]: row for row in page("/stats/requests")["stats"]}
+        assert rows["connect"]["num_requests"] == PLAYERS == rows["hello to first snapshot"]["num_requests"], rows
+        assert rows["command to effect"]["num_requests"] >= PLAYERS
+        assert not {"drop", "snapshot", "command"} & rows.keys(), rows
+    finally:
+        compose("--profile", "loadtest", "rm", "--stop", "--force", "loadtest", "loadtest-worker")
+
+
+def page(path: str, form: str | None = None) -> dict[str, Any]:
+    """Ask the load test's page for something, or send it a form; an empty answer while it does not listen yet."""
+    try:
+        asked = urllib.request.Request(f"http://127.0.0.1:{LOADTEST_PORT}{path}", data=form.encode() if form is not None else None)
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return json.load(answer)
+    except OSError:
+        return {}
 
 
 def _break_things() -> list[tuple[float, str]]:
