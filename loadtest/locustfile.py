@@ -47,7 +47,7 @@ SCENARIOS = {
     "kill": "players wander, and a shard is killed again and again",
 }
 
-PLAYERLESS = frozenset({"--master", "--help", "-h", "--version", "-V", "--list", "-l", "--config-users"})
+PLAYERLESS = frozenset({"--master", "--help", "-h", "--version", "-V", "--list", "-l"})
 """Words of a command line by which no player comes into this process."""
 
 SEEING = ("hotspot", "patrol")
