@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 from benchmarks._chaos_row import row
+from benchmarks._proxy import puts_zones
 from benchmarks._stage import Setup, Stage
 from perdure.ledger.embedded import EmbeddedServer
 from perdure.ledger.ledger import ClusterView, LedgerUnavailable
@@ -73,6 +74,33 @@ async def ledger_backup(stage: Stage) -> None:
         shutil.rmtree(data)
         shutil.copytree(backup, data)
         await asyncio.to_thread(stage.cluster.server.start)
+        await _reseeded(stage, generation)
+        await _nobody_taken_back(stage)
+
+
+@row("late-owner", "a backup 5 s older, and one owner gets nothing through until the world is open: its zones come back late, nothing lost",
+     Setup(proxied=("shard-1", "shard-2", "shard-3", "shard-4"), may_drop=True, allowed=FORGOTTEN), repeats=1)  # fmt: skip
+async def late_owner(stage: Stage) -> None:
+    generation = await _generation(stage)
+    data, backup = stage.folder / "data" / "appendonlydir", stage.folder / "backup"
+    await asyncio.to_thread(stage.cluster.server.kill)  # so that the copy is whole
+    shutil.copytree(data, backup)
+    await asyncio.to_thread(stage.cluster.server.start)
+    await stage.plays_on()
+    await asyncio.sleep(5.0)  # so old is the backup
+    late, _, _ = await stage.victim()
+    late_zones = {zone for zone, route in (await stage.view()).zones.items() if route.owner == late}
+    async with stage.blackout(deadline_s=90.0):
+        stage.proxies[late].deaf_to = puts_zones
+        await asyncio.to_thread(stage.cluster.server.kill)
+        shutil.rmtree(data)
+        shutil.copytree(backup, data)
+        await asyncio.to_thread(stage.cluster.server.start)
+        view = await stage.until("the world is open without the late owner", lambda v: v.opened and v.generation > generation, 60.0)
+        still = {zone for zone in late_zones if view.zones[zone].generation > generation}
+        stage.expect(not still, f"no zone of {late} is put back before", f"zones {sorted(still)}")
+        await asyncio.sleep(1.0)  # so late it is
+        stage.proxies[late].deaf_to = None
         await _reseeded(stage, generation)
         await _nobody_taken_back(stage)
 

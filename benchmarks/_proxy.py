@@ -15,7 +15,7 @@ from typing import cast
 
 from perdure.ledger.redis_functions import LIBRARY_NAME
 
-COMMIT = f"{LIBRARY_NAME}_commit".encode()
+COMMIT, RESEED = f"{LIBRARY_NAME}_commit".encode(), f"{LIBRARY_NAME}_reseed".encode()
 _CALL = re.compile(rb"\*(\d+)\r\n\$5\r\nFCALL\r\n\$\d+\r\n" + re.escape(COMMIT))
 _PLAIN_COMMIT_WORDS = 10
 """Words of a commit that transfers nobody (perdure/ledger/functions/commit.lua)."""
@@ -25,6 +25,11 @@ Cut = Callable[[bytes], bytes]
 
 def has_commit(request: bytes) -> bool:
     return COMMIT in request
+
+
+def puts_zones(request: bytes) -> bool:
+    """Whether an owner says in these bytes what a zone of its is like: a commit, or a zone put back."""
+    return COMMIT in request or RESEED in request
 
 
 def has_transfer(request: bytes) -> bool:
@@ -42,6 +47,8 @@ class Proxy:
         self.listen, self.target = listen, target
         self.cut: Cut | None = None
         """Is given every request and returns what of it goes on to the server."""
+        self.deaf_to: Callable[[bytes], bool] | None = None
+        """Breaks the connection of a request of which this is true."""
         self.lost_replies = 0
         self._requests_held = self._replies_held = self._refusing = False
         self._replies_to_lose = 0
@@ -156,6 +163,9 @@ class _Near(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if has_commit(data):
             self._asked_commit = True
+        if self._proxy.deaf_to is not None and self._proxy.deaf_to(data):
+            self.abort()
+            return
         data = self._proxy._request(data)
         if not data:
             return

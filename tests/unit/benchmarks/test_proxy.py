@@ -11,7 +11,7 @@ from typing import Any
 import hiredis
 import pytest
 
-from benchmarks._proxy import COMMIT, Proxy, has_commit, has_transfer
+from benchmarks._proxy import COMMIT, RESEED, Proxy, has_commit, has_transfer, puts_zones
 
 SHORT_S = 0.05
 
@@ -189,3 +189,19 @@ def test_commits_and_their_transfers_are_told_apart() -> None:
     other = packed("FCALL", "perdure_v1_heartbeat", "1", "base")
     assert [has_commit(request) for request in (plain, moving, other)] == [True, True, False]
     assert [has_transfer(request) for request in (plain, moving, other, plain + moving)] == [False, True, False, True]
+
+
+async def test_a_connection_that_asks_what_it_is_deaf_to_is_broken(stand: Stand) -> None:
+    stand.proxy.deaf_to = puts_zones
+    reader, writer = await stand.dial()
+    writer.write(b"beat\n")
+    assert await reader.readline() == b"+beat\n"
+    writer.write(RESEED + b"\n")
+    assert await reader.read() == b""
+    assert stand.lines.got == [b"beat\n"]
+    stand.proxy.deaf_to = None
+    again, other = await stand.dial()
+    other.write(RESEED + b"\n")
+    assert await again.readline() == b"+" + RESEED + b"\n"
+    writer.close()
+    other.close()
