@@ -31,9 +31,10 @@ from perdure.game.portable import describe
 from perdure.game.schema import Schema
 from perdure.wire.link import RELEASE_ENTRY
 from shard.kernels import border, encode, layout, state
+from shard.kernels.tables import table_of, types_of
 from shard.pace import MOST_SNAPSHOT_EVERY
 from shard.program_effects_source import EffectParts
-from shard.program_source import TableParts, generate
+from shard.program_source import ENTRIES, TableParts, generate
 
 KERNELS = (border, encode, state)
 """Imported here, before any program: so they are compiled into the cache that all programs share."""
@@ -62,25 +63,54 @@ class Program:
     module: ModuleType
     source: str
 
-    @property
+    @cached_property
     def step(self) -> Any:
         """step(zone arrays) -> uint64 state hash."""
-        return self.module.step
+        return self._entry("step")
 
-    @property
+    @cached_property
+    def state_hash(self) -> Any:
+        """state_hash(zone arrays) -> uint64."""
+        return self._entry("state_hash")
+
+    @cached_property
+    def gather_commands(self) -> Any:
+        """gather_commands(zone arrays, pending, count, best) -> (chosen, still pending); see shard.kernels.state.gather."""
+        return self._entry("gather_commands")
+
+    @cached_property
     def across(self) -> Any:
         """across(zone arrays) -> None: fills what the game proposes over its borders; None where the game has no such hook."""
-        return getattr(self.module, "across", None)
+        return self._entry("across") if "across" in self.game.hooks else None
 
-    @property
+    @cached_property
     def encode(self) -> Any:
         """encode(zone arrays, encoder arrays) -> None: fills flat arrays, then makes frames."""
-        return self.module.encode
+        return self._entry("encode")
 
-    @property
+    @cached_property
+    def keep_events(self) -> Any:
+        """keep_events(zone arrays, encoder arrays): instead of `encode`, after a tick that has no snapshot."""
+        return self._entry("keep_events")
+
+    @cached_property
+    def more_frames(self) -> Any:
+        """more_frames(zone arrays, encoder arrays): go on making frames after the buffer has grown."""
+        return self._entry("more_frames")
+
+    @cached_property
     def border(self) -> tuple[Any, Any, Any]:
         """(note_passages, publish, fill_ghosts); see shard.program_border_source."""
-        return self.module.note_passages, self.module.publish, self.module.fill_ghosts
+        return self._entry("note_passages"), self._entry("publish"), self._entry("fill_ghosts")
+
+    def _entry(self, name: str) -> Any:
+        """Return a function of the program, to be called with tuples of arrays; what is compiled gets their tables."""
+        if JIT_DISABLED:
+            return getattr(self.module, name)
+        entry, tuples = getattr(self.module, f"{name}_at"), len(ENTRIES[name][0])
+        if tuples == 1:
+            return lambda zone, *others: entry(zone.table, *others)
+        return lambda zone, arrays, *others: entry(zone.table, arrays.table, *others)
 
     @cached_property
     def feed_widths(self) -> tuple[int, ...]:
@@ -94,16 +124,6 @@ class Program:
         parts = [*(row_dtype(entity) for entity in self.game.entities), *(event_dtype(event) for event in self.game.events)]
         text = b"".join(describe(part) for part in parts)
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
-
-    @property
-    def keep_events(self) -> Any:
-        """keep_events(zone arrays, encoder arrays): instead of `encode`, after a tick that has no snapshot."""
-        return self.module.keep_events
-
-    @property
-    def more_frames(self) -> Any:
-        """more_frames(zone arrays, encoder arrays): go on making frames after the buffer has grown."""
-        return self.module.more_frames
 
 
 def compile_program(loaded: LoadedGame) -> Program:
@@ -161,18 +181,25 @@ def words_of(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     return plain.view(np.uint64).reshape(len(plain), plain.dtype.itemsize // 8)
 
 
-def _stamp(program: Program) -> npt.NDArray[Any]:
-    """Return what no kernel reads: an empty array of a dtype that no other program has.
+def _tuple_of(program: Program, kind: str, values: dict[str, npt.NDArray[Any]]) -> Any:
+    """Return a tuple of the program that holds these arrays and their table; the first one of its kind tells the compiler their types."""
+    made = getattr(program.module, kind)
+    arrays = [values[field] for field in made._fields[:-1]]
+    known = getattr(program.module, f"{kind.upper()}_TYPES")
+    if not known and not JIT_DISABLED:
+        known.extend(types_of(arrays))
+    return made(*arrays, table_of(arrays))
 
-    Numba's dispatch tells tuples apart by the types of what they hold, not by their class. Without it, where two programs with like arrays
-    are loaded in one process (two builds of one game, in the simulation), each call is looked up anew in Python: some milliseconds.
-    """
-    return np.zeros(0, aligned_dtype((f"program_{program.build:016x}", "u1")))
+
+def with_arrays(arrays: Any, **changed: npt.NDArray[Any]) -> Any:
+    """Return a tuple of arrays with others in place of some; they have the types of those."""
+    found = arrays._replace(**changed)
+    return found._replace(table=table_of(found[:-1]))
 
 
 def zone_arrays(program: Program) -> Any:
     """Return a zone's arrays, all zero, as the program's `Zone` tuple."""
-    game, module = program.game, program.module
+    game = program.game
     values: dict[str, Any] = {
         "meta": np.zeros(layout.META_COUNTS + 2 * (len(game.entities) + len(game.events)), np.int64),
         "floats": np.zeros(layout.FLOATS_LENGTH, np.float64),
@@ -204,8 +231,7 @@ def zone_arrays(program: Program) -> Any:
     values["effect_counts"] = np.zeros((len(game.effects), layout.EFFECT_COUNTS), np.int64)
     values["departures"] = _rows(layout.DEPARTURES_KEPT if game.effects else 0, layout.DEPARTURE)
     values["departures_words"] = words_of(values["departures"])
-    values["stamp"] = _stamp(program)
-    return module.Zone(**{name: values[name] for name in module.Zone._fields})
+    return _tuple_of(program, "Zone", values)
 
 
 def table_parts(entity: Declared) -> TableParts:
@@ -249,7 +275,7 @@ def _power_of_two(at_least: int) -> int:
 
 def encoder_arrays(program: Program, width: float, height: float) -> Any:
     """Return the encoder's arrays for a zone of width x height: what viewers were sent is no part of a zone's state."""
-    game, module, schema = program.game, program.module, program.schema
+    game, schema = program.game, program.schema
     players = _avatar_capacity(game)
     total = sum(e.options["capacity"] + e.options["ghosts"] for e in game.entities)
     handles = min(total + total // 4 + 64, 65_535)
@@ -275,7 +301,7 @@ def encoder_arrays(program: Program, width: float, height: float) -> Any:
         "owner_bytes": np.zeros(players * owner, np.uint8), "owner_sent": np.zeros((players, max(len(schema.avatar.owner), 1)), i8),
         "events": _rows(events + 1, layout.HAPPENED), "event_bytes": np.zeros((events + 1) * event, np.uint8),
         "entries": _rows(players, RELEASE_ENTRY), "groups": _rows(GATEWAYS, layout.GROUP),
-        "out": np.zeros(FRAME_BUFFER_BYTES, np.uint8), "stamp": _stamp(program),
+        "out": np.zeros(FRAME_BUFFER_BYTES, np.uint8),
     }  # fmt: skip
     state = values["state"]
     state[layout.ENC_RING_COUNT] = handles
@@ -283,7 +309,7 @@ def encoder_arrays(program: Program, width: float, height: float) -> Any:
     state[layout.ENC_COLUMNS], state[layout.ENC_ROWS] = columns, rows
     state[layout.ENC_ENTER_STRIDE], state[layout.ENC_UPDATE_STRIDE] = enter, update
     state[layout.ENC_EVENT_STRIDE], state[layout.ENC_OWNER_STRIDE] = event, owner
-    return module.Encoder(**{name: values[name] for name in module.Encoder._fields})
+    return _tuple_of(program, "Encoder", values)
 
 
 def border_arrays(program: Program, zone: Any) -> Any:
@@ -294,7 +320,6 @@ def border_arrays(program: Program, zone: Any) -> Any:
         "state": np.zeros(layout.BORDER_FROZEN + len(game.entities), np.int64),
         "mapped": _rows(_power_of_two(2 * (ghosts + SETTLED_CAPACITY)), layout.GHOST),
         "settled": np.zeros(2 * SETTLED_CAPACITY, np.uint64), "settled_times": np.zeros(SETTLED_CAPACITY, np.int64),
-        "stamp": _stamp(program),
     }  # fmt: skip
     for entity in game.entities:
         looks = _rows(FROZEN_CAPACITY, _keyed(row_dtype(entity)))
@@ -302,12 +327,12 @@ def border_arrays(program: Program, zone: Any) -> Any:
         values[f"{entity.name}_times"] = np.zeros((FROZEN_CAPACITY, 2), np.int64)
     values["state"][layout.BORDER_DIGEST] = program.feed_digest
     values.update(_event_words(program, zone))
-    return program.module.Border(**{name: values[name] for name in program.module.Border._fields})
+    return _tuple_of(program, "Border", values)
 
 
 def with_events_of(program: Program, arrays: Any, zone: Any) -> Any:
     """Return border arrays for another zone's arrays: those of the same zone, built anew from its log."""
-    return arrays._replace(**_event_words(program, zone))
+    return with_arrays(arrays, **_event_words(program, zone))
 
 
 def _event_words(program: Program, zone: Any) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def _note(game: Game, tables: Sequence[TableParts]) -> str:
             keep_settled(state, b.settled, b.settled_times, z.{n}_words[row, 0], z.{n}_words[row, 1], tick)
 """
     return f'''
-@kernel
+@part_of_program
 def note_passages(z, b, keep_ticks, linger_ticks):
     """Remember the last look of what left over a border in the last tick, and who came; forget what is old. Once a tick."""
     meta, state = z.meta, b.state
@@ -81,7 +81,7 @@ def _publish(game: Game) -> str:
 """
     sections = 1 + 2 * tables + events
     return f'''
-@kernel
+@part_of_program
 def publish(z, b, viewers, near, sight, ends_at, out):
     """Write the feed of the last tick for each of `viewers` (zones) into `out`, one behind the other; note where each ends.
 
@@ -136,7 +136,7 @@ def _fill(game: Game, tables: Sequence[TableParts]) -> str:
         at = f"start + np.int64(store[ends + {1 + 2 * count + v}]), start + np.int64(store[ends + {2 + 2 * count + v}])"
         heard += f"            z.heard[{v}] = hear(b.{event.name}_heard_words, z.heard[{v}], store, {at})\n"
     return f'''
-@kernel
+@part_of_program
 def fill_ghosts(z, b, store, starts, current, fresh):
     """Fill the ghost rows with the best copies of `current` feeds and of what left here; hear the events of those that are `fresh`.
 

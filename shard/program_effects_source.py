@@ -179,7 +179,7 @@ def across_source(game: Game, world: str) -> str:
     if "across" not in game.hooks:
         return ""
     return f'''
-@kernel
+@part_of_program
 def across(z):
     """Ask the game what reaches over the borders: its proposals are inputs of the next tick."""
     meta = z.meta

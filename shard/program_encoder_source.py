@@ -35,7 +35,7 @@ def encoder_source(game: Game) -> str:
     return (
         text
         + f'''
-@kernel
+@part_of_program
 def encode(z, e):
     """Encode every entity once, find what each viewer sees, and make the frames (see shard.kernels.encode)."""
     meta, f = z.meta, z.floats
@@ -53,7 +53,7 @@ def encode(z, e):
     more_frames(z, e)
 
 
-@kernel
+@part_of_program
 def keep_events(z, e):
     """After a tick that has no snapshot: keep what happened in it for the next one."""
     meta = z.meta
@@ -61,7 +61,7 @@ def keep_events(z, e):
     e.state[ENC_EVENTS_KEPT] = e.state[ENC_EVENTS]
 
 
-@kernel
+@part_of_program
 def more_frames(z, e):
     meta, f = z.meta, z.floats
     radius = f[FLOAT_INTEREST]

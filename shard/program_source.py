@@ -39,6 +39,19 @@ class TableParts(NamedTuple):
     arrivals: int
 
 
+ENTRIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "step": (("Zone",), ()),
+    "across": (("Zone",), ()),
+    "state_hash": (("Zone",), ()),
+    "gather_commands": (("Zone",), ("pending", "count", "best")),
+    "encode": (("Zone", "Encoder"), ()),
+    "keep_events": (("Zone", "Encoder"), ()),
+    "more_frames": (("Zone", "Encoder"), ()),
+    "note_passages": (("Zone", "Border"), ("keep_ticks", "linger_ticks")),
+    "publish": (("Zone", "Border"), ("viewers", "near", "sight", "ends_at", "out")),
+    "fill_ghosts": (("Zone", "Border"), ("store", "starts", "current", "fresh")),
+}
+"""What Python calls: name -> the tuples of arrays that it works on, and its other arguments."""
 HEADER = '''"""Generated from game {name!r}; do not edit. See shard/program.py."""
 
 import sys
@@ -51,6 +64,7 @@ from shard.kernels.layout import *
 from shard.kernels.state import *
 from shard.kernels.encode import *
 from shard.kernels.border import *
+from shard.kernels.tables import view_at
 
 _game = getattr(sys.modules[{module!r}], {variable!r})
 '''
@@ -63,6 +77,7 @@ def generate(game: Game, module_name: str, variable: str, tables: Sequence[Table
     parts += [_tuples(game), _refuse(game, tables), effects_source(game, effects), _apply_inputs(game, tables), _apply_commands(game)]
     parts += [_emigrate(game), _logouts(game), _hash(game), _step(game, tables, effects)]
     parts += [across_source(game, _world(game, tables, effects, ghosts_too=True)), encoder_source(game), border_source(game, tables)]
+    parts += [_entries(game)]
     return "\n".join(parts)
 
 
@@ -70,30 +85,55 @@ def _tuple(name: str, fields: list[str]) -> str:
     return f"\nclass {name}(NamedTuple):\n" + "".join(f"    {f}: Any\n" for f in fields)
 
 
-def _tuples(game: Game) -> str:
-    text = ""
+def _array_fields(game: Game) -> dict[str, list[str]]:
+    """Return the fields of each tuple of arrays, but for its table."""
     zone = [
         "meta", "floats", "counters", "players", "players_words", "player_index", "inputs", "commands", "out", "totals", "totals_words",
         "scratch", "ghost_keys", "heard",
     ]  # fmt: skip
+    zone += [f"{e.name}_{part}" for e in game.entities for part in ("rows", "words")]
+    zone += [f"{c.name}_given" for c in game.commands]
+    zone += [f"{v.name}_{part}" for v in game.events for part in ("rows", "heard")]
+    return {"Zone": [*zone, *effect_tuples(game)], "Encoder": ENCODER_FIELDS, "Border": border_fields(game)}
+
+
+def _view(kind: str, field: str) -> str:
+    """Return the name of the function that finds an array of a tuple by the tuple's table."""
+    return f"{kind.lower()}_{field}"
+
+
+def _tuples(game: Game) -> str:
+    text = ""
     world = ["tick", "dt", "seed", "zone", "id_base", "x0", "y0", "x1", "y1", "width", "height", "counters", "totals"]
     for e in game.entities:
         text += _tuple(f"Table_{e.name}", ["rows", "ghosts", "spawned", "spawned_words", "count", "capacity"])
-        zone += [f"{e.name}_rows", f"{e.name}_words"]
-        world.append(e.name)
-    for c in game.commands:
-        zone.append(f"{c.name}_given")
-        world.append(c.name)
     for v in game.events:
         text += _tuple(f"Events_{v.name}", ["rows", "count"])
-        zone += [f"{v.name}_rows", f"{v.name}_heard"]
-        world.append(v.name)
     for effect in game.effects:
         text += _tuple(f"Effects_{effect.name}", EFFECTS_FIELDS)
-        world.append(effect.name)
-    zone += effect_tuples(game)
-    text += _tuple("World", world) + _tuple("Zone", [*zone, "stamp"]) + _tuple("Encoder", [*ENCODER_FIELDS, "stamp"])
-    return text + _tuple("Border", [*border_fields(game), "stamp"])
+    world += [one.name for one in (*game.entities, *game.commands, *game.events, *game.effects)]
+    text += _tuple("World", world)
+    for kind, fields in _array_fields(game).items():
+        text += _tuple(kind, [*fields, "table"])
+        text += f"\n{kind.upper()}_TYPES = []\n"
+        text += "".join(f"{_view(kind, field)} = view_at({kind.upper()}_TYPES, {k})\n" for k, field in enumerate(fields))
+    return text
+
+
+def _entries(game: Game) -> str:
+    """Return the functions that Python calls: of tables of arrays (shard.kernels.tables), they call the function of their name."""
+    text, fields = "", _array_fields(game)
+    for name, (kinds, others) in ENTRIES.items():
+        if name == "across" and name not in game.hooks:
+            continue
+        tables = [kind[0].lower() for kind in kinds]
+        arrays = [
+            f"{kind}({', '.join(f'{_view(kind, field)}({table})' for field in fields[kind])}, {table})"
+            for kind, table in zip(kinds, tables, strict=True)
+        ]
+        text += f"\n\n@kernel\ndef {name}_at({', '.join([*tables, *others])}):\n    return {name}(\n"
+        text += "".join(f"        {argument},\n" for argument in (*arrays, *others)) + "    )\n"
+    return text
 
 
 def _avatar(game: Game) -> tuple[int, str]:
@@ -397,7 +437,7 @@ def logouts(z, w):
 
 
 def _hash(game: Game) -> str:
-    lines = ["", "@kernel", "def state_hash(z):", "    meta = z.meta", "    h = hash_start(meta[META_TICK])"]
+    lines = ["", "@part_of_program", "def state_hash(z):", "    meta = z.meta", "    h = hash_start(meta[META_TICK])"]
     lines.append("    for k in range(len(z.counters)):\n        h = hash_value(h, np.uint64(z.counters[k]))")
     lines.append("    h = hash_words(h, z.totals_words, 1)")
     lines.append("    h = hash_words(h, z.players_words, meta[META_PLAYERS_HIGH])")
@@ -421,7 +461,7 @@ def _step(game: Game, tables: Sequence[TableParts], effects: Sequence[EffectPart
     )
     emigrate = "".join(f"    emigrate_{e.name}(z)\n" for e in game.entities)
     return f'''
-@kernel
+@part_of_program
 def step(z):
     """One tick: free what departed, apply inbox entries and commands, run the rules, see who leaves; return the state's hash."""
     meta = z.meta
@@ -443,7 +483,7 @@ def step(z):
 {emigrate}    return state_hash(z)
 
 
-@kernel
+@part_of_program
 def gather_commands(z, pending, count, best):
     """Choose this tick's commands out of the pending rows into z.commands; return (chosen, still pending)."""
     meta = z.meta

@@ -26,7 +26,7 @@ from shard.border import Border, Feed
 from shard.kernels import layout
 from shard.pace import RUNGS, Rung
 from shard.passages import Passages
-from shard.program import Program, effect_parts, encoder_arrays, table_parts, words_of, zone_arrays
+from shard.program import Program, effect_parts, encoder_arrays, table_parts, with_arrays, words_of, zone_arrays
 from shard.proposals import pack_proposals, propose, unpack_proposals
 
 PENDING_PER_PLAYER = 64
@@ -217,7 +217,7 @@ class Zone:
         effects = pack_proposals(self.program, self.arrays)
         chosen = 0
         if self._pending_count:
-            chosen, self._pending_count = self.program.module.gather_commands(self.arrays, self._pending, self._pending_count, self._best)
+            chosen, self._pending_count = self.program.gather_commands(self.arrays, self._pending, self._pending_count, self._best)
         commands = self.arrays.commands[:chosen].tobytes()
         self.arrays.meta[layout.META_COMMANDS] = chosen
         self._run()
@@ -436,7 +436,7 @@ class Zone:
         while e.state[layout.ENC_NEXT_VIEWER] < e.state[layout.ENC_VIEWERS]:
             grown = np.zeros(2 * len(e.out), np.uint8)
             grown[: len(e.out)] = e.out
-            e = self.encoder = e._replace(out=grown)
+            e = self.encoder = with_arrays(e, out=grown)
             self.program.more_frames(self.arrays, e)
         self._ticks_unsent = 0
         if e.state[layout.ENC_BASELINE]:
@@ -503,7 +503,7 @@ class Zone:
             self.passages.restore(image.get("passages", {"sent": [], "taken": []}))
         except (ValueError, KeyError, TypeError) as error:
             raise ZoneError(f"zone {self.zone}: its checkpoint is damaged ({error}); the older one is used if there is one") from error
-        self.state_hash = int(self.program.module.state_hash(self.arrays))
+        self.state_hash = int(self.program.state_hash(self.arrays))
         same_build = image["schema"] == self.program.schema.hash and image["build"] == self.program.build
         if same_build and self.tick > 0 and self.state_hash != image["hash"]:
             raise ZoneError(

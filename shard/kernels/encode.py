@@ -271,7 +271,7 @@ copy_word: Any = _copy_slice if JIT_DISABLED else intrinsic(_load_and_store)
 
 
 @kernel
-def put_words(out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
+def copy_words(out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
     """Copy bytes by words; return the place behind. What stands behind the bytes in `source` may come to stand there for a while."""
     for k in range(0, size, WORD):
         copy_word(out, at + k, source, start + k)
@@ -479,7 +479,7 @@ def _put_enters(out: Any, at: Any, chosen: Any, count: Any, source: Any, stride:
     at += head
     for k in range(count):
         index = np.int64(ordered[chosen[k]].flat)
-        at = put_words(out, at, source, index * stride, np.int64(flat[index].enter_length))
+        at = copy_words(out, at, source, index * stride, np.int64(flat[index].enter_length))
     return _put_bin_head(out, mark, at, head)
 
 
@@ -490,7 +490,7 @@ def _put_updates(out: Any, at: Any, chosen: Any, count: Any, source: Any, stride
     at += head
     for k in range(count):
         one = ordered[chosen[k]]
-        at = put_words(out, at, source, np.int64(one.flat) * stride, np.int64(one.update_length))
+        at = copy_words(out, at, source, np.int64(one.flat) * stride, np.int64(one.update_length))
     return _put_bin_head(out, mark, at, head)
 
 

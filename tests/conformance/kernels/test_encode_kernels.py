@@ -92,7 +92,7 @@ def test_numbers_and_bytes_are_put_where_they_belong(entity: int, kind: int, han
     assert out[5 : 5 + size].tobytes() == data[8 - size :]
     source = np.frombuffer(data + data + bytes(layout.WORD), np.uint8).copy()
     for many in (0, size, 8 + size):
-        assert encode.put_words(out, 5, source, 8 - size, many) == 5 + many
+        assert encode.copy_words(out, 5, source, 8 - size, many) == 5 + many
         assert out[5 : 5 + many].tobytes() == source[8 - size : 8 - size + many].tobytes()
         assert out[-8:].tobytes() == b"\xee" * 8, "a word less a byte behind them, at most"
     assert encode.put_enter_header(out, 1, handle, kind, entity) == 1 + ENTER_HEADER.size

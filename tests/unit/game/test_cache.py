@@ -21,7 +21,7 @@ program = compile_program(load_game(sys.argv[1]))
 zone = Zone(program, 0, WorldGrid(64, 64, 1, 1), 1)
 zone.recovered(1, 1)
 zone.step()
-stats = program.module.step.stats
+stats = program.module.step_at.stats
 print(json.dumps([f"{program.build:016x}", sum(stats.cache_hits.values()), sum(stats.cache_misses.values())]))
 """
 
