@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from benchmarks._chaos_row import row
 from benchmarks._proxy import puts_zones
@@ -47,6 +48,28 @@ async def _nobody_taken_back(stage: Stage) -> None:
     await stage.everybody_in(60.0)
 
 
+def _data_and_backup(stage: Stage) -> tuple[Path, Path]:
+    return stage.folder / "data" / "appendonlydir", stage.folder / "backup"
+
+
+async def _keep_backup(stage: Stage) -> None:
+    """Copy what Valkey has, and play on until that is 5 s old."""
+    await asyncio.to_thread(stage.cluster.server.kill)  # so that the copy is whole
+    shutil.copytree(*_data_and_backup(stage))
+    await asyncio.to_thread(stage.cluster.server.start)
+    await stage.plays_on()
+    await asyncio.sleep(5.0)
+
+
+async def _bring_back(stage: Stage) -> None:
+    """Kill Valkey and start it with the backup."""
+    data, backup = _data_and_backup(stage)
+    await asyncio.to_thread(stage.cluster.server.kill)
+    shutil.rmtree(data)
+    shutil.copytree(backup, data)
+    await asyncio.to_thread(stage.cluster.server.start)
+
+
 @row("ledger-empty", "Valkey comes back empty while the owners live: they put their zones back under a new generation, nothing lost",
      Setup(may_drop=True, allowed=FORGOTTEN), repeats=1)  # fmt: skip
 async def ledger_empty(stage: Stage) -> None:
@@ -63,17 +86,9 @@ async def ledger_empty(stage: Stage) -> None:
      Setup(may_drop=True, allowed=FORGOTTEN), repeats=1)  # fmt: skip
 async def ledger_backup(stage: Stage) -> None:
     generation = await _generation(stage)
-    data, backup = stage.folder / "data" / "appendonlydir", stage.folder / "backup"
-    await asyncio.to_thread(stage.cluster.server.kill)  # so that the copy is whole
-    shutil.copytree(data, backup)
-    await asyncio.to_thread(stage.cluster.server.start)
-    await stage.plays_on()
-    await asyncio.sleep(5.0)  # so old is the backup
+    await _keep_backup(stage)
     async with stage.blackout(deadline_s=60.0):
-        await asyncio.to_thread(stage.cluster.server.kill)
-        shutil.rmtree(data)
-        shutil.copytree(backup, data)
-        await asyncio.to_thread(stage.cluster.server.start)
+        await _bring_back(stage)
         await _reseeded(stage, generation)
         await _nobody_taken_back(stage)
 
@@ -82,20 +97,12 @@ async def ledger_backup(stage: Stage) -> None:
      Setup(proxied=("shard-1", "shard-2", "shard-3", "shard-4"), may_drop=True, allowed=FORGOTTEN), repeats=1)  # fmt: skip
 async def late_owner(stage: Stage) -> None:
     generation = await _generation(stage)
-    data, backup = stage.folder / "data" / "appendonlydir", stage.folder / "backup"
-    await asyncio.to_thread(stage.cluster.server.kill)  # so that the copy is whole
-    shutil.copytree(data, backup)
-    await asyncio.to_thread(stage.cluster.server.start)
-    await stage.plays_on()
-    await asyncio.sleep(5.0)  # so old is the backup
+    await _keep_backup(stage)
     late, _, _ = await stage.victim()
     late_zones = {zone for zone, route in (await stage.view()).zones.items() if route.owner == late}
     async with stage.blackout(deadline_s=90.0):
         stage.proxies[late].deaf_to = puts_zones
-        await asyncio.to_thread(stage.cluster.server.kill)
-        shutil.rmtree(data)
-        shutil.copytree(backup, data)
-        await asyncio.to_thread(stage.cluster.server.start)
+        await _bring_back(stage)
         view = await stage.until("the world is open without the late owner", lambda v: v.opened and v.generation > generation, 60.0)
         still = {zone for zone in late_zones if view.zones[zone].generation > generation}
         stage.expect(not still, f"no zone of {late} is put back before", f"zones {sorted(still)}")

@@ -14,6 +14,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from perdure.cli.children import die_with_parent
@@ -103,8 +104,13 @@ def main() -> int:
     order = json.loads(sys.stdin.readline())
     sockets, pid = _pairs(order)
     os.sched_setaffinity(0, {order["server_core"]})
+    return tell(_serve, order, sockets, pid)
+
+
+def tell(measured: Callable[..., list[float]], order: dict[str, Any], sockets: list[socket.socket], pid: int) -> int:
+    """Print what is measured on these sockets; then close them, which ends the process `pid` at their other side."""
     try:
-        found = _serve(order, sockets)
+        found = measured(order, sockets)
     finally:
         for one in sockets:
             one.close()

@@ -16,6 +16,7 @@ import sys
 import time
 from typing import Any
 
+from benchmarks._message_floor import tell
 from perdure.cli.children import die_with_parent
 
 CONNECT_DEADLINE_S = 30.0
@@ -88,14 +89,7 @@ def main() -> int:
     listener.close()
     os.sched_setaffinity(0, {order["peer_core"]})
     sockets = [_ready(socket.create_connection(("127.0.0.1", port))) for _ in range(order["sockets"])]
-    try:
-        found = _play(order, sockets)
-    finally:
-        for one in sockets:
-            one.close()
-        os.waitpid(pid, 0)
-    print(json.dumps(found), flush=True)
-    return 0
+    return tell(_play, order, sockets, pid)
 
 
 def _ready(one: socket.socket) -> socket.socket:
