@@ -206,7 +206,9 @@ class GatewayService:
         )
         self.admission.zones = world.columns * world.rows
         self._tasks.append(self._begin(self._tell_map(world.columns, world.rows), "map"))
-        self.rules = WorldRules(Schema.from_wire(json.loads(world.schema)), limits, world.columns * world.rows)
+        schema = Schema.from_wire(json.loads(world.schema))
+        self.links.ticks_at(schema.tick_hz)
+        self.rules = WorldRules(schema, limits, world.columns * world.rows)
 
     async def wait_ready(self) -> None:
         await self._ready.wait()

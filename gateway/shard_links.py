@@ -1,6 +1,6 @@
 """Links to the shards: one for each shard of the cluster view, dialled by the gateway and kept up.
 
-Owns sockets, redialling, the bounded outgoing buffer and the batching of commands (one write per link and FLUSH_S).
+Owns sockets, redialling, the bounded outgoing buffer and the batching of commands (one write per link and part of a tick).
 Never looks into a snapshot and never decides who owns a zone. Called by service (`follow`), fanout and websocket_server
 (`forward`, `ask_keyframe`); calls fanout with what arrives and the ledger with suspicions.
 """
@@ -29,9 +29,11 @@ NONCE_BYTES = 16
 MAX_ROWS_A_FRAME = 4096
 MAX_KEYFRAMES_A_FRAME = 4096
 CONNECT_TIMEOUT_S = 2.0
-FLUSH_S = 0.002
-"""Commands wait so long for others to travel with. A write, and what it wakes up in the shard, costs as much as several commands do; a
-tick that takes them comes 25 ms later on average."""
+FLUSH_PART = 0.1
+"""Commands wait this part of a tick's interval for others to travel with. A write, and what it wakes up in the shard, costs as much as
+several commands do; the tick that takes them comes half an interval later on average."""
+FLUSH_FIRST_S = 0.002
+"""As long as it is not known how often a zone ticks."""
 REDIAL_FIRST_S = 0.02
 REDIAL_MOST_S = 1.0
 ZONE_NOTICE = struct.Struct("<HB")
@@ -53,10 +55,31 @@ class LinkSink(Protocol):
     def shard_died(self, link: CommandLink) -> None: ...
 
 
+class FlushTimer:
+    """One timer for all links, so that a gateway wakes up once for what it has for many shards."""
+
+    def __init__(self) -> None:
+        self.after_s = FLUSH_FIRST_S
+        self._waiting: list[Callable[[], None]] = []
+
+    def add(self, flush: Callable[[], None]) -> None:
+        """Call it at most `after_s` seconds from now, with whatever else was added."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(self.after_s, self._ring)
+        self._waiting.append(flush)
+
+    def _ring(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for flush in waiting:
+            flush()
+
+
 class LinkConnection(asyncio.Protocol):
     """One incarnation of a link: a socket from its handshake to its end. Routes point at it, so a redial is a new route."""
 
-    def __init__(self, name: str, number: int, secret: bytes, own_name: str, sink: LinkSink, max_buffer_bytes: int) -> None:
+    def __init__(
+        self, name: str, number: int, secret: bytes, own_name: str, sink: LinkSink, max_buffer_bytes: int, timer: FlushTimer
+    ) -> None:
         self.name = name
         self.up = False
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -70,7 +93,7 @@ class LinkConnection(asyncio.Protocol):
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
         self._dirty: list[Route] = []
-        self._loop = asyncio.get_running_loop()
+        self._timer = timer
 
     # --- asyncio.Protocol -------------------------------------------------------------------------------------------
 
@@ -131,7 +154,7 @@ class LinkConnection(asyncio.Protocol):
     # --- frames out -------------------------------------------------------------------------------------------------
 
     def forward(self, route: Route, row: bytes) -> None:
-        """Queue one command row; all of FLUSH_S travel in one write."""
+        """Queue one command row; all that come until the timer rings travel in one write."""
         rows = route.rows
         if not rows and not route.keyframes:
             self._mark(route)
@@ -144,7 +167,7 @@ class LinkConnection(asyncio.Protocol):
 
     def _mark(self, route: Route) -> None:
         if not self._dirty:
-            self._loop.call_later(FLUSH_S, self._flush)
+            self._timer.add(self._flush)
         self._dirty.append(route)
 
     def _flush(self) -> None:
@@ -238,7 +261,9 @@ class ShardLink:
         links = self._links
 
         def factory() -> LinkConnection:
-            return LinkConnection(self.member.name, links.number, links.secret, links.own_name, links.sink, links.max_buffer_bytes)
+            return LinkConnection(
+                self.member.name, links.number, links.secret, links.own_name, links.sink, links.max_buffer_bytes, links.timer
+            )
 
         address = self.member.address
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -320,6 +345,7 @@ class ShardLinks:
         self.sink = sink
         self.counters = counters
         self.max_buffer_bytes = max_buffer_bytes
+        self.timer = FlushTimer()
         self._suspect = suspect
         self._links: dict[str, ShardLink] = {}
         self._change = asyncio.Event()
@@ -328,6 +354,10 @@ class ShardLinks:
 
     def __len__(self) -> int:
         return len(self._links)
+
+    def ticks_at(self, tick_hz: float) -> None:
+        """Say how often zones tick, and so how long commands may wait for each other."""
+        self.timer.after_s = FLUSH_PART / tick_hz
 
     @property
     def up(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ LINGER_TICKS = 5
 """How long it is told of on, once it was seen elsewhere: third zones may hear of that later."""
 SILENT_INTERVALS = 6
 """After so many tick intervals without a feed, a zone's ghosts are stale."""
+QUIET_S = 0.2
+"""A zone that has nothing to tell another says so, and then again only this often."""
 FEEDS_WAITING = 8
 """Feeds of one zone that may wait for a tick; only their events are still wanted, and those of older ones are dropped."""
 
@@ -35,8 +38,7 @@ class FeedError(ValueError):
     """Bytes that are no feed of this game."""
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
+class Feed(NamedTuple):
     """What one zone tells another of one tick."""
 
     words: Words
@@ -81,13 +83,17 @@ class Heard(NamedTuple):
 
 @dataclass(slots=True)
 class _Held:
-    """What is held of one zone."""
+    """What is held of one zone. heard_s: when its newest feed came, by the time of the border."""
 
     feed: Feed
-    silent_s: float = 0.0
+    heard_s: float
     cut: bool = False
     """Its link broke, or nobody runs it."""
     waiting: deque[Feed] = field(default_factory=lambda: deque(maxlen=FEEDS_WAITING))
+
+    @property
+    def silent_from_s(self) -> float:
+        return self.heard_s + SILENT_INTERVALS * self.feed.interval_s
 
 
 def zones_near(grid: WorldGrid, zone: int, reach: float) -> list[int]:
@@ -117,15 +123,25 @@ class Border:
         self.near = zones_near(grid, zone, farthest + 2 * game.hysteresis)
         """Zones that this one tells of its rows or events, where they want to know; and they this one."""
         self._keep_ticks = max(1, round(FROZEN_S * game.tick_hz))
+        self._bare_words = layout.FEED_SECTIONS + len(program.feed_widths) + 1
+        """The words of a feed that tells of nothing: its head."""
         self._arrays: Any = None
         self._bound_to: Any = None
         self._held: dict[int, _Held] = {}
         self._turned: tuple[Words, npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
-        self._changed = False
+        self._changed = self._is_fresh = False
+        self._nothing_told = True
+        self._nothing_shown = False
         self.viewers: tuple[int, ...] = ()
         self._near_arrays: tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None = None
+        self._anew = False
+        self._quiet_in: list[int] = []
+        self._quiet_s = 0.0
         self._out = np.zeros(0, np.uint64)
         self._turned_at_s: float | None = None
+        self._now_s = 0.0
+        self._stale: tuple[int, ...] = ()
+        self._stale_from_s = np.inf
         self._sources: list[int] = []
 
     # --- on the loop's thread -------------------------------------------------------------------------------------
@@ -134,53 +150,63 @@ class Border:
         if viewers != self.viewers:
             self.viewers, self._near_arrays = viewers, None
 
+    def tell_anew(self) -> None:
+        """Tell everybody with the next tick, those too to whom there is nothing to tell."""
+        self._anew = True
+
     def receive(self, feed: Feed) -> bool:
         """Take a neighbour's feed for the next tick; False where it is older than what is held."""
         held = self._held.get(feed.source)
         if held is None:
-            held = self._held[feed.source] = _Held(feed)
+            held = self._held[feed.source] = _Held(feed, self._now_s)
         elif feed.stamp <= held.feed.stamp:
             return False
-        held.feed, held.silent_s, held.cut = feed, 0.0, False
+        elif len(feed.words) == len(held.feed.words) == self._bare_words and not held.waiting:
+            self._heard(held, feed)  # still nothing: all is as it was
+            return True
+        self._heard(held, feed)
         held.waiting.append(feed)
         self._changed = True
         return True
+
+    def _heard(self, held: _Held, feed: Feed) -> None:
+        held.feed, held.heard_s, held.cut = feed, self._now_s, False
+        self._stale_from_s = -np.inf if self._stale else min(self._stale_from_s, held.silent_from_s)
 
     def cut(self, source: int) -> None:
         """A zone's link broke, or nobody runs it: what is held of it is stale until it is heard of again."""
         if source in self._held:
             self._held[source].cut = True
+            self._stale_from_s = -np.inf
 
     def turn(self, now_s: float, interval_s: float) -> None:
         """A tick begins: what was received is what it sees."""
-        elapsed_s = 0.0 if self._turned_at_s is None else min(now_s - self._turned_at_s, 2 * interval_s)
+        if self._turned_at_s is not None:
+            self._now_s += min(now_s - self._turned_at_s, 2 * interval_s)
         self._turned_at_s = now_s
-        for held in self._held.values():
-            held.silent_s += elapsed_s
         if not self._changed:
-            if self._turned is not None and self._turned[3].any():
-                self._turned[3][:] = False
+            if self._is_fresh and self._turned is not None:
+                self._turned[3][:] = self._is_fresh = False
             return
-        self._changed = False
+        self._changed, self._is_fresh = False, True
         older = dict(zip(self._sources, self._pieces(), strict=True)) if self._turned is not None else {}
-        pieces: list[Words] = []
-        current: list[bool] = []
-        fresh: list[bool] = []
         self._sources = sorted(self._held)
+        pieces: list[Words] = []
+        passed: list[Words] = []
+        fresh: list[bool] = []
         for source in self._sources:
             held = self._held[source]
             pieces.append(held.feed.words if held.waiting else older[source])
-            current.append(True)
             fresh.append(bool(held.waiting))
-        for source in self._sources:
-            waiting = self._held[source].waiting
-            for feed in list(waiting)[:-1]:
-                pieces.append(feed.words)
-                current.append(False)
-                fresh.append(True)
-            waiting.clear()
-        starts = np.cumsum([0, *(len(piece) for piece in pieces)], dtype=np.int64)[:-1]
-        self._turned = np.concatenate(pieces), starts, np.array(current), np.array(fresh)
+            if len(held.waiting) > 1:
+                passed.extend(feed.words for feed in list(held.waiting)[:-1])
+            held.waiting.clear()
+        current = [True] * len(pieces) + [False] * len(passed)
+        fresh += [True] * len(passed)
+        pieces += passed
+        starts = list(accumulate(map(len, pieces), initial=0))
+        self._nothing_told = starts[-1] == self._bare_words * len(pieces)
+        self._turned = np.concatenate(pieces), np.array(starts[:-1], np.int64), np.array(current), np.array(fresh)
 
     def _pieces(self) -> list[Words]:
         """Return the current feeds as the last fills left them: copies that lost to newer ones are struck out."""
@@ -191,15 +217,19 @@ class Border:
 
     def stale(self) -> tuple[int, ...]:
         """Return the zones whose ghosts are shown as they were, since they are not heard of any more."""
-        return tuple(
-            source for source, held in sorted(self._held.items())
-            if held.cut or held.silent_s > SILENT_INTERVALS * held.feed.interval_s
-        )  # fmt: skip
+        if self._now_s > self._stale_from_s:
+            stale = {source for source, held in self._held.items() if held.cut or self._now_s > held.silent_from_s}
+            self._stale = tuple(sorted(stale))
+            self._stale_from_s = min((held.silent_from_s for source, held in self._held.items() if source not in stale), default=np.inf)
+        return self._stale
 
     def heard(self) -> list[Heard]:
         """Return what was heard of each neighbour."""
         stale = self.stale()
-        return [Heard(source, held.silent_s, self._rows_in(held.feed), source in stale) for source, held in sorted(self._held.items())]
+        return [
+            Heard(source, self._now_s - held.heard_s, self._rows_in(held.feed), source in stale)
+            for source, held in sorted(self._held.items())
+        ]
 
     def _rows_in(self, feed: Feed) -> int:
         """Return how many rows a feed has, living and frozen ones; its first section is passages, its last ones are events."""
@@ -221,14 +251,25 @@ class Border:
         """Fill the zone's ghost rows, and what it heard of, for the tick that begins."""
         if self._turned is None and not self.viewers:
             return
+        if self._nothing_told and self._nothing_shown and self._bound_to is zone_arrays and not self._remembers():
+            return
         _, _, fill = self._program.border
         if self._turned is None:
             nothing = np.zeros(0, np.bool_)
             self._turned = np.zeros(0, np.uint64), np.zeros(0, np.int64), nothing, nothing
         fill(zone_arrays, self.arrays(zone_arrays), *self._turned)
+        self._nothing_shown = self._nothing_told and not self._remembers()
+
+    def _remembers(self) -> bool:
+        """Does it show, or tell of, anything that came or went?"""
+        state = self._arrays.state
+        return bool(state[layout.BORDER_SETTLED]) or bool(state[layout.BORDER_FROZEN :].any())
 
     def publish(self, zone_arrays: Any, generation: int, epoch: int, interval_s: float) -> list[Feed]:
-        """Return the feeds of the tick that was just stepped; they may leave the zone once it is committed."""
+        """Return the feeds of the tick that was just stepped; they may leave the zone once it is committed.
+
+        Those who were told that there is nothing, and to whom there is still nothing to tell, are told once in QUIET_S.
+        """
         if not self.near:
             return []
         arrays, (note, publish, _) = self.arrays(zone_arrays), self._program.border
@@ -244,11 +285,30 @@ class Border:
             self._out = np.zeros(FEED_BUFFER_WORDS, np.uint64)
         while not publish(zone_arrays, arrays, viewers, near, self._sight, ends, self._out):
             self._out = np.zeros(2 * len(self._out), np.uint64)
-        starts = [0, *ends[:-1].tolist()]
-        return [feed_of(self._out[start:end].copy()) for start, end in zip(starts, ends.tolist(), strict=True)]
+        stamp = (generation, epoch, int(zone_arrays.meta[layout.META_TICK]))
+        return self._feeds(ends.tolist(), stamp, interval_s)
+
+    def _feeds(self, ends: list[int], stamp: tuple[int, int, int], interval_s: float) -> list[Feed]:
+        quiet_s = max(interval_s, QUIET_S)
+        if self._anew or quiet_s != self._quiet_s:
+            self._anew, self._quiet_s, self._quiet_in = False, quiet_s, [-1] * len(ends)
+        # All zones of a shard tick together, so what they have for another shard goes as one.
+        feeds, start, now = [], 0, int((self._turned_at_s or 0.0) / QUIET_S)
+        for k, (viewer, end) in enumerate(zip(self.viewers, ends, strict=True)):
+            if end - start > self._bare_words:
+                self._quiet_in[k] = -1
+                feeds.append(Feed(self._out[start:end].copy(), self.zone, viewer, stamp, interval_s))
+            elif self._quiet_in[k] != now:
+                self._quiet_in[k] = now
+                words = self._out[start:end].copy()
+                words[layout.FEED_INTERVAL_US] = round(quiet_s * 1e6)
+                feeds.append(Feed(words, self.zone, viewer, stamp, quiet_s))
+            start = end
+        return feeds
 
     def _viewers_near(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         if self._near_arrays is None:
+            self._anew = True
             rows = [(*self._grid.bounds(viewer), self._row_reach) for viewer in self.viewers]
             self._near_arrays = np.array(self.viewers, np.int64), np.array(rows, np.float64)
         return self._near_arrays

@@ -88,6 +88,8 @@ class Borders:
         """Another shard wants the feeds of these (source, viewer) pairs of zones, and of no others."""
         self._wanted[subscriber] = frozenset(pairs)
         self._list_remote()
+        for source in {source for source, _ in self._wanted[subscriber]} & self._zones.keys():
+            self._zones[source].border.tell_anew()
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """A link ended."""

@@ -106,6 +106,7 @@ class ShardService:
         self._stale: dict[int, int] = {}
         self._takeovers: dict[int, tuple[int, asyncio.Task[None]]] = {}
         self._followers: dict[int, tuple[Follower, asyncio.Task[None]]] = {}
+        self._borders_seen: tuple[object, ...] = ()
         self._wake = asyncio.Event()
         self._draining = False
         self._stop = asyncio.Event()
@@ -323,6 +324,11 @@ class ShardService:
         if self._grid is None or self._membership is None:
             return
         coming = {*self._takeovers, *self._followers} - set(self.ticks.zones)
+        shards = [(member.name, member.number, member.address) for member in view.members.values() if member.kind == "shard"]
+        seen = (view.version, view.run_id, self._membership.number, shards, coming, list(self.ticks.zones))
+        if seen == self._borders_seen:
+            return
+        self._borders_seen = seen
         self.border_links.number = self._membership.number
         self.border_links.follow(view, self.ticks.borders.expect(self.program, self._grid, coming))
 

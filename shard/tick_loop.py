@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
@@ -48,6 +49,10 @@ RESEND_SENT_S = 10.0
 LOOK_AROUND_S = 0.5
 LANE_FROM, LANE_UNTIL = 0.5, 0.3
 """A zone gets a lane where its tick takes more than this part of an interval, and leaves it below that."""
+HANDING_OVER_S = 0.001
+"""Work that is this short is done on the loop's own thread: to hand it to others, and wait for them, would cost more than it saves."""
+ALONE_S = 0.004
+"""The same where only one thread would do it; meanwhile nothing that arrives is read."""
 MAX_LANES = 16
 """Zones that tick in lanes; further ones tick with the others, who wait for them."""
 
@@ -341,22 +346,29 @@ class TickLoop:
         self.borders.turn(zones, started)
         stepped = await self._in_threads(_step, zones, executor)
         self._tell_across(zones)
-        commits = [commit for commit, _, _ in stepped if commit is not None]
-        costs = {zone.zone: cost for zone, (_, _, cost) in zip(zones, stepped, strict=True)}
-        zones = [zone for zone, (commit, fault, _) in zip(zones, stepped, strict=True) if self._sound(zone, commit, fault)]
+        commits = [commit for (commit, _), _ in stepped if commit is not None]
+        costs = {zone.zone: cost_s for zone, (_, cost_s) in zip(zones, stepped, strict=True)}
+        zones = [zone for zone, ((commit, fault), _) in zip(zones, stepped, strict=True) if self._sound(zone, commit, fault)]
         after_step = time.monotonic()
         answering = asyncio.ensure_future(self._commit(commits))
+        await asyncio.sleep(0)  # the ledger is at work on it while frames are made, in whatever thread
         made = await self._in_threads(self._encode, zones, executor)
         after_encode = time.monotonic()
         answers = await answering
         commit_s = time.monotonic() - after_step
         self._metrics.commit.observe(commit_s)
         self.commit_times.add(commit_s)
-        for zone, answer, (frames, feeds, cost_s) in zip(zones, answers, made, strict=True):
+        released_before = self.released_bytes
+        for zone, answer, ((frames, feeds), cost_s) in zip(zones, answers, made, strict=True):
             pace = self.paces.get(zone.zone)
             if pace is not None:
-                pace.took(costs[zone.zone], cost_s)
+                pace.took(costs[zone.zone], cost_s if zone.encoded else None)
             self._answered(zone, answer, frames, feeds)
+        for status, count in Counter(answer.status for answer in answers).items():
+            self._metrics.answers.labels(status).inc(count)
+            if status is CommitStatus.OK:
+                self._metrics.ticks.inc(count)
+        self._metrics.released.inc(self.released_bytes - released_before)
         self._metrics.step.observe(after_step - started)
         self._metrics.encode.observe(after_encode - after_step)
         took_s = time.monotonic() - started
@@ -365,16 +377,20 @@ class TickLoop:
         if self.ticked % 20 == 0:
             self._metrics.players.set(sum(zone.player_count() for zone in self.zones.values()))
 
-    def _encode(self, zone: Zone) -> tuple[list[tuple[int, bytes]], list[Feed], float | None]:
-        began = cost_clock()
+    def _encode(self, zone: Zone) -> tuple[list[tuple[int, bytes]], list[Feed]]:
         frames = zone.encode()
-        feeds = zone.publish(self._feeds_every_s(zone))
-        return frames, feeds, cost_clock() - began if zone.encoded else None
+        return frames, zone.publish(self._feeds_every_s(zone))
 
-    async def _in_threads(self, function: Callable[[Zone], Any], zones: list[Zone], executor: Executor) -> list[Any]:
-        """Apply `function` to every zone, in one task a thread (a task a zone would cost more than most zones' work)."""
+    async def _in_threads(self, function: Callable[[Zone], Any], zones: list[Zone], executor: Executor) -> list[tuple[Any, float]]:
+        """Apply `function` to every zone, in one task a thread (a task a zone would cost more than most zones' work).
+
+        Return what it gave, and what it cost (cost_clock).
+        """
         if not zones:
             return []
+        expected_s = sum(self.paces[zone.zone].cost_s for zone in zones if zone.zone in self.paces)
+        if expected_s <= (ALONE_S if min(self._threads, len(zones)) == 1 else HANDING_OVER_S):
+            return _each(function, zones)
         loop = asyncio.get_running_loop()
         share = -(-len(zones) // self._threads)
         parts = [zones[at : at + share] for at in range(0, len(zones), share)]
@@ -453,16 +469,13 @@ class TickLoop:
             self._links.send_all(pack_zone_notice(number, notice))
 
     def _answered(self, zone: Zone, answer: CommitAnswer, frames: list[tuple[int, bytes]], feeds: list[Feed]) -> None:
-        self._metrics.answers.labels(answer.status).inc()
         if self.zones.get(zone.zone) is not zone:
             return  # it was taken away meanwhile: its new owner replays what was committed, and releases that
         zone.committed(answer)
         if answer.status is CommitStatus.OK:
-            self._metrics.ticks.inc()
             self.sleepers.ticked(zone, time.monotonic())
             for gateway, frame in frames:
                 if self._links.send(gateway, frame):
-                    self._metrics.released.inc(len(frame))
                     self.released_bytes += len(frame)
                 else:
                     self._metrics.unlinked.inc()
@@ -560,14 +573,18 @@ def cost_clock() -> float:
     return time.thread_time()
 
 
-def _each(function: Callable[[Zone], Any], zones: list[Zone]) -> list[Any]:
-    return [function(zone) for zone in zones]
+def _each(function: Callable[[Zone], Any], zones: list[Zone]) -> list[tuple[Any, float]]:
+    results, before_s = [], cost_clock()
+    for zone in zones:
+        result, after_s = function(zone), cost_clock()
+        results.append((result, after_s - before_s))
+        before_s = after_s
+    return results
 
 
-def _step(zone: Zone) -> tuple[Commit | None, Exception | None, float]:
-    began = cost_clock()
+def _step(zone: Zone) -> tuple[Commit | None, Exception | None]:
     zone.fill_ghosts()
     try:
-        return zone.step(), None, cost_clock() - began
+        return zone.step(), None
     except RULES_RAISE as error:
-        return None, error, 0.0
+        return None, error

@@ -7,7 +7,6 @@ prints the generated program instead.
 from __future__ import annotations
 
 import ast
-import dataclasses
 import inspect
 import multiprocessing
 import os
@@ -71,7 +70,7 @@ def _run(program: Program) -> None:
         commit = zone.step()
         zone.encode()
         for feed in zone.publish(0.05):
-            zone.border.receive(dataclasses.replace(feed, source=feed.viewer))
+            zone.border.receive(feed._replace(source=feed.viewer))
         zone.border.turn(0.0, 0.05)
         zone.phase = zone.phase.READY
         assert commit.tick == seq

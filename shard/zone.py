@@ -91,6 +91,7 @@ class Zone:
         self._sent: tuple[Transfer, ...] = ()
         self.passages = Passages()
         self._copies: dict[int, int] = {}
+        self._count: int | None = None
         self.border = Border(program, zone, grid)
         self._avatar = next(i for i, e in enumerate(game.entities) if e.options["avatar"])
         capacity = game.entities[self._avatar].options["capacity"]
@@ -127,8 +128,10 @@ class Zone:
         return np.asarray(self.arrays.players[: self.arrays.meta[layout.META_PLAYERS_HIGH]])
 
     def player_count(self) -> int:
-        players = self.players
-        return int(np.count_nonzero((players["key"] != 0) & (players["departed"] == 0)))
+        if self._count is None:
+            players = self.players
+            self._count = int(np.count_nonzero((players["key"] != 0) & (players["departed"] == 0)))
+        return self._count
 
     def rows(self, name: str) -> npt.NDArray[Any]:
         """Return the owned rows of a table (a view; dtype contract.row_dtype)."""
@@ -242,6 +245,7 @@ class Zone:
             self._transfers()
         finally:
             self.page, self.state_hash, self._entries, self.bad_entries = kept
+            self._count = None
             self.passages.take_back(taken)
 
     def committed(self, answer: CommitAnswer) -> None:
@@ -290,6 +294,7 @@ class Zone:
 
     def _run(self) -> None:
         self._read_page()
+        self._count = None
         self.state_hash = int(self.program.step(self.arrays))
         self.page = ()
 
@@ -513,7 +518,7 @@ class Zone:
     def _restore_sections(self, image: dict[str, Any]) -> None:
         if image["zone"] != self.zone:
             raise ValueError(f"it is of zone {image['zone']}")
-        meta = self.arrays.meta
+        meta, self._count = self.arrays.meta, None
         meta[layout.META_TICK] = image["tick"]
         self.arrays.counters[: len(image["counters"])] = image["counters"]
         sections = image["sections"]

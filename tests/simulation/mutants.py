@@ -226,7 +226,7 @@ def release_before_commit() -> list[Patch]:
     async def in_threads(self: TickLoop, function: Any, zones: list[Zone], executor: Any) -> list[Any]:
         done = await real(self, function, zones, executor)
         if function.__name__ == "_encode":
-            for frames, *_ in done:
+            for (frames, _), _ in done:
                 for gateway, frame in frames:
                     self._links.send(gateway, frame)
         return done

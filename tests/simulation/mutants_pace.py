@@ -6,6 +6,7 @@ In a run as it is nearly every zone is near somebody, and ticks cost nothing.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import shard.sleepers
@@ -34,14 +35,16 @@ def sleepy() -> list[Patch]:
 
 def dear() -> list[Patch]:
     """One zone after the other costs three intervals a tick, for a while: its clock slows, and recovers."""
-    real = shard.tick_loop._step
+    real = shard.tick_loop._each
 
-    def step(zone: Zone) -> tuple[Any, Any, float]:
-        commit, fault, cost_s = real(zone)
+    def each(function: Callable[[Zone], Any], zones: list[Zone]) -> list[tuple[Any, float]]:
+        done = real(function, zones)
+        if function is not shard.tick_loop._step:
+            return done
         turn = int(time.monotonic() / DEAR_FOR_S) % 5
-        return commit, fault, DEAR_COST_S if turn == zone.zone else cost_s
+        return [(result, DEAR_COST_S if turn == zone.zone else cost_s) for zone, (result, cost_s) in zip(zones, done, strict=True)]
 
-    return [(Sights, "on_time", False), (shard.tick_loop, "_step", step)]
+    return [(Sights, "on_time", False), (shard.tick_loop, "_each", each)]
 
 
 @mutant("reconnect_storm")

@@ -106,3 +106,18 @@ async def test_names_that_take_long_to_look_up_keep_nobody_else_waiting(monkeypa
         ended.set()
         await links.close()
         server.close()
+
+
+async def test_one_timer_rings_for_all_links_a_tenth_of_a_tick_after_the_first_has_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, set_for, flushed = asyncio.get_running_loop(), [], []
+    call_later = loop.call_later
+    monkeypatch.setattr(loop, "call_later", lambda after, *what: (set_for.append(after), call_later(after, *what))[1])
+    links = ShardLinks(number=1, own_name="gateway-1", secret=b"x" * 32, sink=Listener(), counters=GatewayCounters(), suspect=nobody)
+    links.ticks_at(200.0)
+    for name in "abc":
+        links.timer.add(lambda name=name: flushed.append(name))
+    assert set_for == [1 / 2000]
+    await eventually(lambda: flushed == ["a", "b", "c"], "each link writes once")
+    links.timer.add(lambda: flushed.append("a"))
+    await eventually(lambda: flushed == ["a", "b", "c", "a"], "it rings again")
+    assert len([after for after in set_for if after == 1 / 2000]) == 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from perdure.wire.identifiers import WorldGrid
-from shard.border import SILENT_INTERVALS, FeedError, check_feed, zones_near
+from shard.border import QUIET_S, SILENT_INTERVALS, FeedError, check_feed, zones_near
 from shard.kernels import layout
 from tests.unit.shard.zone_lab import Player, World, program
 
@@ -188,7 +188,7 @@ def test_the_state_does_not_know_of_ghosts() -> None:
 def test_a_feed_that_is_old_or_none_is_not_taken() -> None:
     world = World(program("tag"), 2, 1, ghosts=True)
     joined(world, a=0, b=1)
-    put(world, "a", 505.0, 100.0)
+    put(world, "b", 519.0, 100.0)
     world.tick()
     kept = [feed for feed in world.feeds if feed.viewer == 0]
     world.tick()
@@ -231,6 +231,52 @@ def test_a_zone_that_falls_silent_is_stale_until_it_is_heard_again() -> None:
     assert border.stale() == ()
     border.cut(1)
     assert border.stale() == (1,), "a link that broke needs no waiting"
+
+
+def told(world: World, source: int) -> list[bool]:
+    """Tick on; return for each feed of a zone whether it tells of something."""
+    world.tick(encode=True)
+    bare = layout.FEED_SECTIONS + len(world.program.feed_widths) + 1
+    return [len(feed.words) > bare for feed in world.feeds if feed.source == source]
+
+
+def test_who_has_nothing_to_tell_says_so_only_now_and_then_and_is_not_taken_for_silent() -> None:
+    world = World(program("tag"), 2, 1, ghosts=True)
+    joined(world, a=0, b=1)
+    put(world, "a", 505.0, 100.0)
+    put(world, "b", 900.0, 100.0)
+    for _ in range(50):  # until nobody tells of how the two came any more
+        world.tick(encode=True)
+    feeds = []
+    for _ in range(24):
+        feeds += told(world, 1)
+        assert world.zones[0].border.stale() == ()
+    assert not any(feeds)
+    assert 5 <= len(feeds) <= 7, "once in QUIET_S, of 0.05 s a tick"
+    assert not sees(world.players["a"], id_of(world, "b"))
+    put(world, "b", 519.0, 100.0)
+    assert told(world, 1) == [True], "what there is to tell is told at once"
+    world.tick(encode=True)
+    assert sees(world.players["a"], id_of(world, "b"))
+    put(world, "b", 900.0, 100.0)
+    assert told(world, 1) == [False], "and that it is gone"
+    world.tick(encode=True)
+    assert not sees(world.players["a"], id_of(world, "b"))
+    for _ in range(10):
+        world.zones[1].border.tell_anew()
+        assert told(world, 1) == [False], "who subscribes anew need not wait"
+    border = world.zones[0].border
+    world.deliver = lambda feed: False  # type: ignore[method-assign]
+    for _ in range(round(SILENT_INTERVALS * QUIET_S / 0.05) - 4):  # its last word may be almost QUIET_S old
+        world.tick()
+        assert border.stale() == ()
+    for _ in range(6):
+        world.tick()
+    assert border.stale() == (1,)
+    del world.deliver
+    for _ in range(6):
+        world.tick()
+    assert border.stale() == ()
 
 
 @pytest.mark.parametrize(("reach", "count"), [(100.0, 8), (250.0, 20), (1e9, 63)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,8 @@ from perdure.wire.link import (
     pack_keyframes,
 )
 from perdure.wire.opcodes import Notice, SnapshotFlag
-from shard.border import SILENT_INTERVALS
-from shard.pace import RUNGS
+from shard.border import QUIET_S, SILENT_INTERVALS
+from shard.pace import RUNGS, Pace
 from shard.zone import Phase, Zone
 from tests.unit.shard.shard_lab import Shard, playing, shard_in, until
 from tests.unit.shard.zone_lab import command_row
@@ -300,7 +301,7 @@ async def test_a_neighbour_that_sleeps_is_not_taken_for_silent(tmp_path: Path, i
         await until(later)
         assert told == {()}
         shard_1.ticks.seen_from_elsewhere([1])
-        await until(lambda: zone.border._held[1].feed.interval_s < 0.1)
+        await until(lambda: zone.border._held[1].feed.interval_s == QUIET_S)
 
 
 async def test_sleeping_zones_are_put_back_into_a_ledger_that_forgot_their_last_ticks(tmp_path: Path) -> None:
@@ -326,21 +327,43 @@ async def test_sleeping_zones_look_where_the_ledger_stands_once_it_answers_again
         await asleep(shard_1, 0)
 
 
+# --- in which thread ----------------------------------------------------------------------------------------------
+
+
+async def test_short_ticks_stay_in_the_thread_of_the_loop_and_long_ones_do_not_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each, ran = shard.tick_loop._each, list[bool]()
+
+    def watched(function: Callable[[Zone], Any], zones: list[Zone]) -> list[tuple[Any, float]]:
+        ran.append(threading.current_thread() is threading.main_thread())
+        return each(function, zones)
+
+    async with shard_in(tmp_path) as shard_1:
+        await playing(shard_1, 0, 1)
+        monkeypatch.setattr(shard.tick_loop, "_each", watched)
+        for expected_s, here in ((0.0, True), (0.1, False)):
+            monkeypatch.setattr(Pace, "cost_s", expected_s)
+            ran.clear()
+            await until(lambda: len(ran) > 9)
+            assert set(ran[3:]) == {here}, expected_s
+
+
 # --- zones that take too long ---------------------------------------------------------------------------------------
 
 
 async def test_a_zone_that_takes_too_long_slows_its_own_clock_alone_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = shard.tick_loop._step
+    each, step = shard.tick_loop._each, shard.tick_loop._step
     heavy_s = [0.06]  # of 20 ms
 
-    def slow(zone: Zone) -> Any:
-        commit, fault, cost_s = step(zone)
-        if zone.zone == 1:
-            time.sleep(heavy_s[0])
-            cost_s += heavy_s[0]
-        return commit, fault, cost_s
+    def slow(function: Callable[[Zone], Any], zones: list[Zone]) -> list[tuple[Any, float]]:
+        done = each(function, zones)
+        if function is not step or all(zone.zone != 1 for zone in zones):
+            return done
+        time.sleep(heavy_s[0])
+        return [(result, cost_s + heavy_s[0] * (zone.zone == 1)) for zone, (result, cost_s) in zip(zones, done, strict=True)]
 
-    monkeypatch.setattr(shard.tick_loop, "_step", slow)
+    monkeypatch.setattr(shard.tick_loop, "_each", slow)
     async with shard_in(tmp_path) as shard_1:
         gateway, _ = await playing(shard_1, 0, 1)
         pace = shard_1.ticks.paces[1]

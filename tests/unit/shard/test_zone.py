@@ -510,3 +510,18 @@ def test_every_type_of_field_reaches_the_rules(values: tuple[float, ...]) -> Non
     zone.step()
     row = zone.rows("man")[0]
     assert [row[name] for name in (*"abcdefghi", "log")] == [*values]
+
+
+def test_players_are_counted_anew_after_each_tick_and_in_a_restored_zone() -> None:
+    world = World(program("tag"), 1, 1)
+    zone = world.zones[0]
+    assert zone.player_count() == 0
+    for count, name in enumerate("ab", 1):
+        world.join(name)
+        for _ in range(2):
+            world.tick()
+        assert zone.player_count() == count
+    other = Zone(world.program, 0, world.grid, zone.seed)
+    assert other.player_count() == 0
+    other.restore(zone.checkpoint())
+    assert other.player_count() == 2
