@@ -38,9 +38,12 @@ class World:
 
 
 def run(
-    players: int = 960, seconds: float = 8.0, rounds: int = 3, shards: str = "1,2,4,8", zones: str = "16,32,64", idle: str = "16x16"
+    players: int = 1920, seconds: float = 8.0, rounds: int = 3, shards: str = "1,2,4,8", zones: str = "16,32,64", idle: str = "16x16"
 ) -> dict[str, Any]:
-    """Measure worlds with so many shards, and with so many busy zones at the first and last number of them, `rounds` times; medians."""
+    """Measure worlds with so many shards, and with so many busy zones on the first number of them, `rounds` times; medians.
+
+    1,920 players are 120 in each of 16 zones, or 30 in each of 64: fewer would not make a zone busy.
+    """
     import uvloop
 
     return uvloop.run(_run(players, seconds, rounds, _numbers(shards, "shards"), _numbers(zones, "zones"), _grid(idle)))
@@ -67,33 +70,32 @@ def square(zones: int) -> tuple[int, int]:
 
 
 async def _run(players: int, seconds: float, rounds: int, shards: list[int], zones: list[int], idle: tuple[int, int]) -> dict[str, Any]:
-    by_shards: dict[str, float] = {}
-    by_zones: dict[str, float] = {}
-    calm = 0.0
-    for count in shards:
-        cost = await _cost(World(count, zones[0], *square(zones[0])), players, seconds, rounds)
-        by_shards[str(count)] = round(cost / players * 1e6, 1)
-        calm = calm or cost
-    by_zones[str(zones[0])] = by_shards[str(shards[0])]
-    for count in zones[1:]:
-        cost = await _cost(World(shards[0], count, *square(count)), players, seconds, rounds)
-        by_zones[str(count)] = round(cost / players * 1e6, 1)
-    more = idle[0] * idle[1] - zones[0]
-    wide = await _cost(World(shards[0], zones[0], *idle), players, seconds, rounds)
-    part = (wide - calm) / max(more, 1) / (calm / zones[0])
-    flat_shards, flat_zones = (max(found.values()) / min(found.values()) for found in (by_shards, by_zones))
+    of_shards = [World(count, zones[0], *square(zones[0])) for count in shards]
+    of_zones = [of_shards[0], *(World(shards[0], count, *square(count)) for count in zones[1:])]
+    wide = World(shards[0], zones[0], *idle)
+    worlds = list(dict.fromkeys([*of_shards, *of_zones, wide]))
+    found: dict[World, list[float]] = {world: [] for world in worlds}
+    for number in range(rounds):  # every world in each round, since a machine is not as fast at all times
+        for world in worlds:
+            found[world].append(await _cost(world, players, seconds, f"round {number + 1} of {rounds}"))
+    cost = {world: median(spent) for world, spent in found.items()}
+    by_shards, by_zones = ({world: cost[world] / players * 1e6 for world in row} for row in (of_shards, of_zones))
+    more, calm = idle[0] * idle[1] - zones[0], cost[of_shards[0]]
+    part = (cost[wide] - calm) / max(more, 1) / (calm / zones[0])
+    flat_shards, flat_zones = (max(row.values()) / min(row.values()) for row in (by_shards, by_zones))
     return {
         "shards_ratio": round(flat_shards, 3), "zones_ratio": round(flat_zones, 3), "bar_ratio": BAR_FLAT,
         "idle_zone_part": round(part, 4), "bar_idle_zone_part": BAR_IDLE, "zones_most_idle": idle[0] * idle[1],
-        "us_a_player_second_by_shards": by_shards, "us_a_player_second_by_zones": by_zones,
-        "cores_busy_zones_alone": round(calm, 3), "cores_with_idle_zones": round(wide, 3), "players": players, "rounds": rounds,
+        "us_a_player_second_by_shards": {str(world.shards): round(us, 1) for world, us in by_shards.items()},
+        "us_a_player_second_by_zones": {str(world.busy): round(us, 1) for world, us in by_zones.items()},
+        "cores_busy_zones_alone": round(calm, 3), "cores_with_idle_zones": round(cost[wide], 3), "players": players, "rounds": rounds,
         "passed": flat_shards <= BAR_FLAT and flat_zones <= BAR_FLAT and part <= BAR_IDLE,
     }  # fmt: skip
 
 
-async def _cost(world: World, players: int, seconds: float, rounds: int) -> float:
+async def _cost(world: World, players: int, seconds: float, which: str) -> float:
     """Return how many cores the servers take."""
-    what = f"{world.shards} shards, {world.busy} of {world.columns * world.rows} zones busy"
+    what = f"{which}: {world.shards} shards, {world.busy} of {world.columns * world.rows} zones busy"
     with tempfile.TemporaryDirectory(prefix="perdure-plots-") as folder:
         game = plots(Path(folder), world.busy)
         settings, port = {"threads": "1"}, free_port()
@@ -120,12 +122,10 @@ async def _cost(world: World, players: int, seconds: float, rounds: int) -> floa
             await swarm.steer(COMMANDS_HZ)
             await _spread(cluster, world)
             await swarm.measure(SETTLE_S)
-            crowd, spent = Crowded(cluster, swarm, port), []
             with console.status(f"{what}: measuring"):
-                for _ in range(rounds):
-                    _, cores = await crowd.measure(seconds)
-                    spent.append(sum(cores.values()))
-            return median(spent)
+                _, cores = await Crowded(cluster, swarm, port).measure(seconds)
+            console.print(f"{what}: {sum(cores.values()):.3f} cores { ({role: round(part, 3) for role, part in cores.items()}) }")
+            return sum(cores.values())
         finally:
             if swarm is not None:
                 await swarm.kill()
