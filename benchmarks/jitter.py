@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import tempfile
+import time
 from statistics import fmean, median
 from typing import Any
 
@@ -20,6 +23,7 @@ BAR_P99_MS, BAR_TICK_RATIO = 60.0, 5.0
 SIDE = 1000
 WINDOW_S = 20.0
 LOOK_S = 1.0
+FLUSH_EVERY_S = 0.1
 
 
 def run(players: int = 1000, minutes: float = 10.0) -> dict[str, Any]:
@@ -34,9 +38,12 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
     found: list[dict[str, float]] = []
     missing = 0
     ticks: list[dict[str, float]] = []
+    commits: list[dict[str, float]] = []
+    flushes: list[float] = []
     faults = 0
     async with crowded(players, reach_of(players, players * math.pi * INTEREST**2 / SIDE**2)) as world:
-        looking = asyncio.ensure_future(_look(world, ticks))
+        looking = asyncio.ensure_future(_look(world, ticks, commits))
+        flushing = asyncio.ensure_future(_flush(flushes))
         try:
             for number in range(windows):
                 with console.status(f"{number * WINDOW_S / 60:.1f} of {windows * WINDOW_S / 60:.1f} minutes"):
@@ -46,8 +53,9 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
                 faults, missing = seen.faults, max(missing, players - seen.playing)
             await asyncio.sleep(2 * LOOK_S)  # so that the shortest run has a look too
         finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            for task in (looking, flushing):
+                task.cancel()
+            await asyncio.gather(looking, flushing, return_exceptions=True)
     if not ticks:
         raise RuntimeError("no shard told how long its ticks take: was it at work?")
     p99 = median(one["p99"] for one in found)
@@ -57,15 +65,16 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
         "interval_ms_p99_worst_window": round(max(one["p99"] for one in found), 1),
         "interval_ms_max": round(max(one["max"] for one in found), 1),
         "tick_ratio": round(longest_ms / mean_ms, 2), "bar_tick_ratio": BAR_TICK_RATIO, "tick_ms_mean": round(mean_ms, 2),
-        "tick_ms_longest": round(longest_ms, 2), "minutes": round(windows * WINDOW_S / 60, 1), "players": players,
+        "tick_ms_longest": round(longest_ms, 2), "commit_ms_longest": round(max(one["longest"] for one in commits), 2),
+        "flush_ms_longest": round(1e3 * max(flushes), 2), "minutes": round(windows * WINDOW_S / 60, 1), "players": players,
         "faults": faults, "players_missing": missing,
         "windows": [{name: round(value, 1) for name, value in one.items()} for one in found],
         "passed": p99 <= BAR_P99_MS and longest_ms <= BAR_TICK_RATIO * mean_ms and faults == 0 and missing == 0,
     }  # fmt: skip
 
 
-async def _look(world: Crowded, ticks: list[dict[str, float]]) -> None:
-    """Read what shards say of their ticks, once a second; the first looks are of the time in which players came."""
+async def _look(world: Crowded, ticks: list[dict[str, float]], commits: list[dict[str, float]]) -> None:
+    """Read what shards say of their ticks and commits, once a second; the first looks are of the time in which players came."""
     await asyncio.sleep(WINDOW_S - LOOK_S)
     while True:
         await asyncio.sleep(LOOK_S)
@@ -74,6 +83,25 @@ async def _look(world: Crowded, ticks: list[dict[str, float]]) -> None:
         except LedgerUnavailable:
             continue  # busy: there is another look in a second, and a tick's length is told for longer than that
         for member in members.values():
-            told = member.info.get("tick_ms")
-            if isinstance(told, dict) and told:
-                ticks.append(told)
+            for name, into in (("tick_ms", ticks), ("commit_ms", commits)):
+                told = member.info.get(name)
+                if isinstance(told, dict) and told:
+                    into.append(told)
+
+
+async def _flush(flushes: list[float]) -> None:
+    """Write a little to the disk on which the ledger is, again and again, and note how long that takes, in seconds.
+
+    A tick waits for the ledger's flush. Where this one takes as long, it was the machine that stood still.
+    """
+    with tempfile.TemporaryFile() as file:
+
+        def flush() -> float:
+            began = time.monotonic()
+            os.pwrite(file.fileno(), b"x" * 4096, 0)
+            os.fdatasync(file.fileno())
+            return time.monotonic() - began
+
+        while True:
+            flushes.append(await asyncio.to_thread(flush))
+            await asyncio.sleep(FLUSH_EVERY_S)

@@ -21,7 +21,7 @@ import structlog
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink, Route
 from perdure.ledger.ledger import LedgerError, Member
-from perdure.wire.link import COMMANDS_STRUCT, ZONE_PACE_STRUCT, FrameReader, LinkType, link_proof, pack_frame, pack_keyframes, unpack_stale
+from perdure.wire.link import ZONE_PACE_STRUCT, FrameReader, LinkType, link_proof, pack_commands, pack_frame, pack_keyframes, unpack_stale
 
 log = structlog.get_logger("gateway.links")
 
@@ -173,17 +173,22 @@ class LinkConnection(asyncio.Protocol):
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
         frames: list[bytes] = []
+        zones: list[int] = []
+        rows: list[bytes] = []
         for route in dirty:
-            rows, keyframes = route.rows, route.keyframes
-            for at in range(0, len(rows), MAX_ROWS_A_FRAME):
-                chunk = rows[at : at + MAX_ROWS_A_FRAME]
-                frames.append(pack_frame(LinkType.COMMANDS, COMMANDS_STRUCT.pack(route.zone, len(chunk)), *chunk))
+            keyframes = route.keyframes
+            zones += [route.zone] * len(route.rows)
+            rows += route.rows
             frames.extend(
                 pack_keyframes(route.zone, keyframes[at : at + MAX_KEYFRAMES_A_FRAME])
                 for at in range(0, len(keyframes), MAX_KEYFRAMES_A_FRAME)
             )
             route.rows = []
             route.keyframes = []
+        frames.extend(
+            pack_commands(zones[at : at + MAX_ROWS_A_FRAME], rows[at : at + MAX_ROWS_A_FRAME])
+            for at in range(0, len(rows), MAX_ROWS_A_FRAME)
+        )
         transport = self._transport
         if transport is None or transport.is_closing() or not frames:
             return  # the commands are still kept by their sessions, and go to the next owner

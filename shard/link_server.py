@@ -19,7 +19,6 @@ import numpy.typing as npt
 import structlog
 
 from perdure.wire.link import (
-    COMMANDS_STRUCT,
     LOOK_STRUCT,
     FrameReader,
     LinkType,
@@ -27,6 +26,7 @@ from perdure.wire.link import (
     look_proof,
     pack_frame,
     peer_proof,
+    unpack_commands,
     unpack_keyframes,
     unpack_subscribe,
 )
@@ -44,7 +44,7 @@ MAX_SUBSCRIPTIONS = 4096
 class LinkHost(Protocol):
     """What takes in what comes over links; in a shard it is the tick loop."""
 
-    def commands_arrived(self, zone: int, rows: npt.NDArray[np.uint8]) -> bool: ...
+    def commands_arrived(self, zones: npt.NDArray[np.uint16], rows: npt.NDArray[np.uint8]) -> bool: ...
     def keyframes_wanted(self, zone: int, players: list[int]) -> None: ...
     def gateway_linked(self, gateway: int) -> None: ...
     def look(self, zone: int, player: int, tell: Callable[[bytes], None]) -> None: ...
@@ -164,10 +164,8 @@ class Link(asyncio.Protocol):
         elif self.gateway == 0:
             self._hello(kind, body)
         elif kind is LinkType.COMMANDS:
-            zone, count = COMMANDS_STRUCT.unpack_from(body)
-            rows = np.frombuffer(body, np.uint8, offset=COMMANDS_STRUCT.size)
-            if not self._host.commands_arrived(zone, rows.reshape(count, self._server.row_bytes)):
-                self.end(f"zone {zone} holds all the commands it can; the gateway sends them again on a new link")
+            if not self._host.commands_arrived(*unpack_commands(body, self._server.row_bytes)):
+                self.end("the shard holds all the commands it can; the gateway sends them again on a new link")
         elif kind is LinkType.KEYFRAMES:
             self._host.keyframes_wanted(*unpack_keyframes(body))
         else:

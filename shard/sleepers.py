@@ -101,6 +101,10 @@ def zones_seen(zone: Zone) -> frozenset[int]:
         return frozenset()
     avatars = zone.avatars()[rows]
     reach = zone.program.game.interest + zone.program.game.hysteresis
+    x0, y0, x1, y1 = grid.bounds(zone.zone)
+    xs, ys = avatars["x"], avatars["y"]
+    if xs.min() - reach >= x0 and xs.max() + reach < x1 and ys.min() - reach >= y0 and ys.max() + reach < y1:
+        return frozenset()  # as in most zones; a place that is no number is within nothing
     width, height = grid.width / grid.columns, grid.height / grid.rows
     corners = np.empty((len(rows), 4), np.int64)
     for at, (axis, size, count) in enumerate((("x", width, grid.columns), ("y", height, grid.rows))):

@@ -95,6 +95,8 @@ class TickLoop:
         self.sleepers = Sleepers(idle_hz, tick_hz)
         self.turns = Turns(self._interval_s)
         self.arrivals = Arrivals()
+        self._runs = np.zeros(1 << 16, np.bool_)
+        """By number of the zone, whether it is in `zones`."""
         self._side_tasks: dict[int, asyncio.Task[None]] = {}
         self._lanes: dict[int, asyncio.Task[None]] = {}
         self._lane_fault: BaseException | None = None
@@ -110,13 +112,15 @@ class TickLoop:
         self.ticked = 0
 
     # --- what arrives between ticks (link_server.LinkHost) --------------------------------------------------------
-    def commands_arrived(self, zone: int, rows: npt.NDArray[np.uint8]) -> bool:
-        """Keep rows for the next tick; False where too much is waiting already."""
-        if zone not in self.zones:
-            self._metrics.dropped_commands.inc(len(rows))
-            return True  # the gateway sends them again to whoever shows the zone's next frame
-        self.sleepers.wake([zone])  # whoever sent them has left, or is about to come: either way the zone ticks
-        return self.arrivals.add_rows(zone, rows)
+    def commands_arrived(self, zones: npt.NDArray[np.uint16], rows: npt.NDArray[np.uint8]) -> bool:
+        """Keep rows for the next ticks of their zones; False where too much is waiting already."""
+        here = self._runs[zones]
+        if not here.all():  # the gateway sends them again to whoever shows the zone's next frame
+            self._metrics.dropped_commands.inc(len(rows) - int(np.count_nonzero(here)))
+            zones, rows = zones[here], rows[here]
+        if len(self.sleepers):
+            self.sleepers.wake(zones.tolist())  # whoever sent them has left, or is about to come: either way the zone ticks
+        return self.arrivals.add_rows(zones, rows)
 
     def keyframes_wanted(self, zone: int, players: list[int]) -> None:
         """Give these players full snapshots with the next tick."""
@@ -149,16 +153,16 @@ class TickLoop:
     def _take_arrivals(self, zones: list[Zone]) -> None:
         """Hand over what came for these zones, none of which is in a tick."""
         here = {zone.zone: zone for zone in zones}
-        for number, arrived in self.arrivals.of(list(here)):
-            zone = here[number]
-            for rows in arrived.rows:
-                if not zone.add_commands(self.mending.let_in(number, rows)):
-                    log.error("commands_overflow", zone=number, mend="there are more commands than the zone can hold; links are renewed")
-                    self._links.end_all(f"zone {number} holds all the commands it can")
-            if arrived.keyframes:
-                zone.force_keyframe(sorted(arrived.keyframes))
-            for gateway in arrived.gateways:
-                zone.force_keyframes_of(gateway)
+        numbers = list(here)
+        for number, rows in self.arrivals.rows_of(numbers):
+            if not here[number].add_commands(self.mending.let_in(number, rows)):
+                log.error("commands_overflow", zone=number, mend="there are more commands than the zone can hold; links are renewed")
+                self._links.end_all(f"zone {number} holds all the commands it can")
+        for number, wanted in self.arrivals.wanted_of(numbers):
+            if wanted.keyframes:
+                here[number].force_keyframe(sorted(wanted.keyframes))
+            for gateway in wanted.gateways:
+                here[number].force_keyframes_of(gateway)
         for number, rows in self.mending.held_back(here):
             here[number].add_commands(self.mending.let_in(number, rows))
 
@@ -172,6 +176,7 @@ class TickLoop:
         """Run a recovered zone: its first tick comes at once, since its players see nothing until then; the next with the others'."""
         zone.compare_across = self._development
         self.zones[zone.zone] = zone
+        self._runs[zone.zone] = True
         self.borders.added(zone)
         pace = self.paces.get(zone.zone)
         if pace is None:
@@ -197,6 +202,7 @@ class TickLoop:
         if self.paces.pop(number, None) is not None:
             self._metrics.forget_zone(number)
         zone = self.zones.pop(number, None)
+        self._runs[number] = False
         self.borders.removed(number)
         if zone is not None and number not in self._busy and zone.phase is not Phase.DROPPED:
             zone.drop()
@@ -358,17 +364,20 @@ class TickLoop:
         commit_s = time.monotonic() - after_step
         self._metrics.commit.observe(commit_s)
         self.commit_times.add(commit_s)
-        released_before = self.released_bytes
+        outgoing: dict[int, list[bytes]] = {}
         for zone, answer, ((frames, feeds), cost_s) in zip(zones, answers, made, strict=True):
             pace = self.paces.get(zone.zone)
             if pace is not None:
                 pace.took(costs[zone.zone], cost_s if zone.encoded else None)
-            self._answered(zone, answer, frames, feeds)
+            if self._answered(zone, answer):
+                for gateway, frame in frames:
+                    outgoing.setdefault(gateway, []).append(frame)
+                self.borders.release(feeds)
+        self._release(outgoing)
         for status, count in Counter(answer.status for answer in answers).items():
             self._metrics.answers.labels(status).inc(count)
             if status is CommitStatus.OK:
                 self._metrics.ticks.inc(count)
-        self._metrics.released.inc(self.released_bytes - released_before)
         self._metrics.step.observe(after_step - started)
         self._metrics.encode.observe(after_encode - after_step)
         took_s = time.monotonic() - started
@@ -468,18 +477,23 @@ class TickLoop:
         for number in self.zones:
             self._links.send_all(pack_zone_notice(number, notice))
 
-    def _answered(self, zone: Zone, answer: CommitAnswer, frames: list[tuple[int, bytes]], feeds: list[Feed]) -> None:
+    def _release(self, outgoing: dict[int, list[bytes]]) -> None:
+        """Send what was committed: one write a gateway, whatever the number of zones."""
+        for gateway, frames in outgoing.items():
+            sent = b"".join(frames) if len(frames) > 1 else frames[0]
+            if self._links.send(gateway, sent):
+                self._metrics.released.inc(len(sent))
+                self.released_bytes += len(sent)
+            else:
+                self._metrics.unlinked.inc(len(frames))
+
+    def _answered(self, zone: Zone, answer: CommitAnswer) -> bool:
+        """Go on after the answer to a commit; return whether what it made may leave."""
         if self.zones.get(zone.zone) is not zone:
-            return  # it was taken away meanwhile: its new owner replays what was committed, and releases that
+            return False  # it was taken away meanwhile: its new owner replays what was committed, and releases that
         zone.committed(answer)
         if answer.status is CommitStatus.OK:
             self.sleepers.ticked(zone, time.monotonic())
-            for gateway, frame in frames:
-                if self._links.send(gateway, frame):
-                    self.released_bytes += len(frame)
-                else:
-                    self._metrics.unlinked.inc()
-            self.borders.release(feeds)
             # Behind another build's checkpoint this one is wanted soon: a log with records of both can be replayed by neither.
             if (zone.tick + zone.zone * 7) % self._checkpoint_ticks == 0 or zone.image_build not in (0, zone.program.build):
                 self._start_checkpoint(zone)
@@ -492,6 +506,7 @@ class TickLoop:
         else:
             log.error("ledger_went_back", zone=zone.zone, tick=zone.tick, detail=answer.detail, mend="the zone is restored from memory")
             self._start(zone, self._reseed(zone))
+        return answer.status is CommitStatus.OK
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
     def _start(self, zone: Zone, work: Any) -> None:

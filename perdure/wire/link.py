@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -28,7 +28,7 @@ class LinkType(IntEnum):
     CHALLENGE = 1  # shard -> gateway: 16 random bytes, then the shard's name (utf-8)
     HELLO = 2  # gateway -> shard: gateway number u32, 32 bytes HMAC-SHA256(secret, nonce + number), name
     ACCEPT = 3  # shard -> gateway: empty
-    COMMANDS = 4  # gateway -> shard: COMMANDS_STRUCT, then rows of the game's command dtype
+    COMMANDS = 4  # gateway -> shard: how many u16, for each the zone u16 that it is for; then as many rows of the game's command dtype
     KEYFRAMES = 5  # gateway -> shard: zone u16, then i64 player keys that need a full snapshot
     RELEASE = 6  # shard -> gateway: RELEASE_STRUCT, RELEASE_ENTRY rows, then the blob that they cut
     ZONE_NOTICE = 7  # shard -> gateway: zone u16, notice u8
@@ -40,9 +40,6 @@ class LinkType(IntEnum):
     AT = 13  # shard -> coordinator: AT_STRUCT, or nothing where the player is not there; then the shard ends the link
     ZONE_PACE = 20  # shard -> gateway: zone u16, clock percent u8, snapshot every u8
 
-
-COMMANDS_STRUCT = struct.Struct("<HH")
-"""zone u16, rows u16."""
 
 COMMAND_HEADER: list[tuple[str, str]] = [("player", "<i8"), ("seq", "<u4"), ("session", "<u2"), ("kind", "u1"), ("pad0", "u1")]
 """First 16 bytes of a command row; `session` is the low half of the session's number. The kind's packed fields follow, padded to
@@ -89,8 +86,18 @@ def pack_frame(type_: LinkType, *parts: bytes | memoryview) -> bytes:
     return b"".join((_HEAD.pack(sum(map(len, parts)) + 1, type_), *parts))
 
 
-def pack_commands(zone: int, rows: npt.NDArray[np.void]) -> bytes:
-    return pack_frame(LinkType.COMMANDS, COMMANDS_STRUCT.pack(zone, len(rows)), rows.tobytes())
+def pack_commands(zones: Sequence[int], rows: Sequence[bytes]) -> bytes:
+    """Return a COMMANDS frame; `zones` says which zone each row is for. At most 65,535 rows."""
+    return pack_frame(LinkType.COMMANDS, struct.pack(f"<H{len(zones)}H", len(zones), *zones), *rows)
+
+
+def unpack_commands(body: memoryview, row_bytes: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
+    """Return zones (uint16[n]) and rows (uint8[n, row_bytes]) without copying; raises ValueError on a length that does not add up."""
+    count = int.from_bytes(body[:2], "little")
+    start = 2 + 2 * count
+    if count == 0 or len(body) != start + count * row_bytes:
+        raise ValueError(f"{len(body)} bytes that say they are {count} commands of {row_bytes} bytes each")
+    return np.frombuffer(body[2:start], "<u2"), np.frombuffer(body, np.uint8, offset=start).reshape(count, row_bytes)
 
 
 def pack_keyframes(zone: int, players: list[int]) -> bytes:

@@ -43,7 +43,6 @@ from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import chain_digest
 from perdure.wire.identifiers import LOBBY
-from shard.border import Feed
 from shard.tick_loop import TickLoop
 from shard.zone import Zone, ZoneError
 from tests.simulation.clock import Patch, patched
@@ -260,11 +259,8 @@ def fenced_ignored() -> list[Patch]:
     """An owner that is told of a newer one shows its players the tick all the same."""
     real = TickLoop._answered
 
-    def answered(self: TickLoop, zone: Zone, answer: CommitAnswer, frames: list[tuple[int, bytes]], feeds: list[Feed]) -> None:
-        if answer.status is CommitStatus.FENCED:
-            for gateway, frame in frames:
-                self._links.send(gateway, frame)
-        real(self, zone, answer, frames, feeds)
+    def answered(self: TickLoop, zone: Zone, answer: CommitAnswer) -> bool:
+        return real(self, zone, answer) or answer.status is CommitStatus.FENCED
 
     return [(TickLoop, "_answered", answered)]
 

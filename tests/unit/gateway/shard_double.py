@@ -23,7 +23,6 @@ from perdure.ledger.record import chain_digest
 from perdure.wire.entries import Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY
 from perdure.wire.link import (
-    COMMANDS_STRUCT,
     RELEASE_ENTRY,
     RELEASE_STRUCT,
     FrameReader,
@@ -33,6 +32,7 @@ from perdure.wire.link import (
     pack_frame,
     pack_stale,
     pack_zone_notice,
+    unpack_commands,
     unpack_keyframes,
 )
 from perdure.wire.opcodes import SnapshotFlag
@@ -158,12 +158,11 @@ class ShardDouble:
 
     def _arrived(self, type_: LinkType, body: memoryview) -> None:
         if type_ is LinkType.COMMANDS:
-            zone, count = COMMANDS_STRUCT.unpack_from(body)
-            rows = np.frombuffer(body[COMMANDS_STRUCT.size :], self._row).copy()
-            assert len(rows) == count
-            self.received.extend((zone, row) for row in rows)
-            if not self.ignore_commands:
-                self._waiting.setdefault(zone, []).extend(rows)
+            zones, rows = unpack_commands(body, self._row.itemsize)
+            for zone, row in zip(zones.tolist(), rows.copy().view(self._row).ravel(), strict=True):
+                self.received.append((zone, row))
+                if not self.ignore_commands:
+                    self._waiting.setdefault(zone, []).append(row)
         elif type_ is LinkType.KEYFRAMES:
             zone, players = unpack_keyframes(body)
             self.keyframes.append((zone, players))

@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, EnterRequest, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.wire.identifiers import WorldGrid, player_key
@@ -18,6 +21,7 @@ from perdure.wire.link import (
     LinkType,
     Release,
     link_proof,
+    pack_commands,
     pack_frame,
     unpack_release,
 )
@@ -172,6 +176,11 @@ async def shard_in(path: Path, tick_hz: int = 50, idle_hz: float = 50) -> AsyncI
             await asyncio.wait_for(under_test.task, DEADLINE_S)
         await under_test.ticks.close()
         await under_test.links.close()
+
+
+def commands_of(zone: int, rows: npt.NDArray[np.uint8]) -> bytes:
+    """Return the frame in which a gateway sends these rows for one zone."""
+    return pack_commands([zone] * len(rows), [row.tobytes() for row in rows])
 
 
 async def playing(shard_1: Shard, *zones: int) -> tuple[Gateway, int]:

@@ -248,7 +248,8 @@ def test_who_has_nothing_to_tell_says_so_only_now_and_then_and_is_not_taken_for_
     for _ in range(50):  # until nobody tells of how the two came any more
         world.tick(encode=True)
     feeds = []
-    for _ in range(24):
+    each = round(QUIET_S / 0.05)
+    for _ in range(6 * each):
         feeds += told(world, 1)
         assert world.zones[0].border.stale() == ()
     assert not any(feeds)
@@ -267,14 +268,14 @@ def test_who_has_nothing_to_tell_says_so_only_now_and_then_and_is_not_taken_for_
         assert told(world, 1) == [False], "who subscribes anew need not wait"
     border = world.zones[0].border
     world.deliver = lambda feed: False  # type: ignore[method-assign]
-    for _ in range(round(SILENT_INTERVALS * QUIET_S / 0.05) - 4):  # its last word may be almost QUIET_S old
+    for _ in range(SILENT_INTERVALS * each - each):  # its last word may be almost QUIET_S old
         world.tick()
         assert border.stale() == ()
-    for _ in range(6):
+    for _ in range(2 * each):
         world.tick()
     assert border.stale() == (1,)
     del world.deliver
-    for _ in range(6):
+    for _ in range(2 * each):
         world.tick()
     assert border.stale() == ()
 

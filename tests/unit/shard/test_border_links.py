@@ -36,7 +36,7 @@ class Host:
         self.wanted: dict[Link, list[tuple[int, int]]] = {}
         self.gateways: list[int] = []
 
-    def commands_arrived(self, zone: int, rows: Any) -> bool:
+    def commands_arrived(self, zones: Any, rows: Any) -> bool:
         return True
 
     def keyframes_wanted(self, zone: int, players: list[int]) -> None:

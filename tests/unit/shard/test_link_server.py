@@ -58,7 +58,7 @@ BAD = {
     "empty": struct.pack("<I", 0),
     "unknown type": pack_frame(LinkType.COMMANDS)[:4] + b"\x63",
     "short commands": pack_frame(LinkType.COMMANDS, b"\0"),
-    "rows that are not there": pack_frame(LinkType.COMMANDS, struct.pack("<HH", 0, 9), bytes(30)),
+    "rows that are not there": pack_frame(LinkType.COMMANDS, struct.pack("<HH", 9, 0), bytes(30)),
     "short keyframes": pack_frame(LinkType.KEYFRAMES, b"\0"),
     "a shard's frame": pack_frame(LinkType.RELEASE, bytes(40)),
     "a second hello": pack_frame(LinkType.HELLO, bytes(40)),

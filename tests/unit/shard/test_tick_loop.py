@@ -16,14 +16,13 @@ import shard.tick_loop
 from perdure.ledger.ledger import CommitStatus, LedgerUnavailable
 from perdure.wire.identifiers import LOBBY
 from perdure.wire.link import (
-    pack_commands,
     pack_keyframes,
 )
 from perdure.wire.opcodes import Notice, SnapshotFlag
 from shard.border import QUIET_S, SILENT_INTERVALS
 from shard.pace import RUNGS, Pace
 from shard.zone import Phase, Zone
-from tests.unit.shard.shard_lab import Shard, playing, shard_in, until
+from tests.unit.shard.shard_lab import Shard, commands_of, playing, shard_in, until
 from tests.unit.shard.zone_lab import command_row
 
 # --- the tick loop ------------------------------------------------------------------------------------------------
@@ -34,10 +33,10 @@ async def test_commands_go_in_and_frames_come_out(tmp_path: Path) -> None:
         gateway, key = await playing(shard_1)
         assert gateway.releases()[0].entries["flags"].tolist() == [SnapshotFlag.KEYFRAME]
         row = command_row(shard_1.program, key, 1, "add", n=4)
-        gateway.send(pack_commands(0, row.view(np.void)))
+        gateway.send(commands_of(0, row))
         await until(lambda: gateway.releases()[-1].entries["ack"].tolist() == [1])
         assert shard_1.ticks.zones[0].rows("man")["log"].tolist() == [4]
-        gateway.send(pack_commands(5, row.view(np.void)))  # a zone that does not run here
+        gateway.send(commands_of(5, row))  # a zone that does not run here
         await until(lambda: shard_1.metrics.dropped_commands._value.get() == 1)
         ticks = [release.tick for release in gateway.releases()]
         assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
@@ -69,10 +68,10 @@ async def test_too_many_commands_renew_the_link(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as shard_1:
         gateway, key = await playing(shard_1)
         rows = np.concatenate([command_row(shard_1.program, key, seq, "add", n=1) for seq in range(1, 400)])
-        gateway.send(pack_commands(0, rows.view(np.void)))
+        gateway.send(commands_of(0, rows))
         await until(lambda: gateway.ended)
         again = await shard_1.gateway()
-        again.send(pack_commands(0, rows[:3].view(np.void)))
+        again.send(commands_of(0, rows[:3]))
         await until(lambda: again.releases() and again.releases()[-1].entries["ack"].tolist() == [3])
 
 
@@ -127,7 +126,7 @@ async def test_a_zone_of_another_owner_or_a_broken_one_stops_at_once(tmp_path: P
 async def test_a_ledger_that_went_back_is_given_the_zone_anew(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as shard_1:
         gateway, key = await playing(shard_1)
-        gateway.send(pack_commands(0, command_row(shard_1.program, key, 1, "add", n=4).view(np.void)))
+        gateway.send(commands_of(0, command_row(shard_1.program, key, 1, "add", n=4)))
         await until(lambda: gateway.releases()[-1].entries["ack"].tolist() == [1])
         kept = shard_1.ledger.store.snapshot()
         tick = shard_1.ticks.zones[0].tick
@@ -162,9 +161,9 @@ async def test_a_player_on_whose_command_the_rules_fail_is_put_out_and_nobody_el
         monkeypatch.setattr(shard_1.ledger, "leave", refused_once(shard_1.ledger.leave))
         rows = [command_row(shard_1.program, other, 1, "add", n=n + 1, session=1) for n, other in enumerate(others)]
         poison = command_row(shard_1.program, key, 1, "add", n=66, session=1)
-        gateway.send(pack_commands(0, np.concatenate([rows[0], poison, rows[1]]).view(np.void)))
+        gateway.send(commands_of(0, np.concatenate([rows[0], poison, rows[1]])))
         await until(lambda: shard_1.ticks.zones[0] is not zone)
-        gateway.send(pack_commands(0, poison.view(np.void)))  # as gateways do, until they hear that it is gone
+        gateway.send(commands_of(0, poison))  # as gateways do, until they hear that it is gone
         await until(lambda: shard_1.ledger.store.data.players[key].place == LOBBY)
         mended = shard_1.ticks.zones[0]
         await until(lambda: mended.player_count() == 2)
@@ -182,7 +181,7 @@ async def test_two_whose_commands_fail_only_together_are_both_served(tmp_path: P
         await until(lambda: zone.player_count() == 2)
         fail_on(monkeypatch, lambda sent: {7, 8} <= sent)
         pair = [command_row(shard_1.program, who, 1, "add", n=n, session=1) for who, n in ((key, 7), (other, 8))]
-        gateway.send(pack_commands(0, np.concatenate(pair).view(np.void)))
+        gateway.send(commands_of(0, np.concatenate(pair)))
         await until(lambda: shard_1.ticks.zones[0] is not zone)
         await until(lambda: {row["log"] for row in shard_1.ticks.zones[0].rows("man")} == {7, 8})
         assert {shard_1.ledger.store.data.players[who].place for who in (key, other)} == {0}
