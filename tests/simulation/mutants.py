@@ -84,7 +84,7 @@ def find(name: str, seeds: Iterable[int], simulated_s: float = 60.0, kinds: tupl
 # --- the ledger ---------------------------------------------------------------------------------------------------
 
 
-@mutant("drain_shard", "scale", "slow_host", seed=8)
+@mutant("drain_shard", "scale", "slow_host", seed=113)
 def no_epoch_check() -> list[Patch]:
     """A commit needs the right tick and digest, but may come from an owner of before."""
 
@@ -121,7 +121,7 @@ def resend_not_recognised() -> list[Patch]:
     return [(model, "_not_next", not_next)]
 
 
-@mutant("reconnect_storm", seed=2)
+@mutant("reconnect_storm", seed=11)
 def entries_do_not_follow_movers() -> list[Patch]:
     """What waits in an inbox for a player who crosses a border stays in that inbox."""
     return [(model, "_follow_movers", lambda inbox, movers: inbox)]
@@ -397,7 +397,7 @@ def lease_by_wall_clock() -> list[Patch]:
 # --- the gateway and the client -----------------------------------------------------------------------------------
 
 
-@mutant("slow_host", "drain_shard", seed=2)
+@mutant("slow_host", "drain_shard", seed=26)
 def stale_frames_accepted() -> list[Patch]:
     """Frames of an owner of before are shown."""
     real = Session.reroute
