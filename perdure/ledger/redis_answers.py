@@ -58,19 +58,32 @@ def run_id_of(answer: Sequence[Any]) -> str:
     return answer[10].decode() if len(answer) > 10 else ""
 
 
-def view_of(answer: Sequence[Any]) -> ClusterView:
+Routes = dict[bytes, tuple[tuple[bytes, ...], ZoneRoute]]
+"""By name of a zone: what its route was made of, and the route."""
+
+
+def view_of(answer: Sequence[Any], known: Routes) -> ClusterView:
+    """Return the view. Routes that are as in `known` are taken from there, new ones are put there: most are the same for hours."""
     version, term, generation, leader, owners, heads, successors, members, suspects, draining, run_id, opened = answer
     asked = pairs_of(successors)
     zones, ticks = {}, {}
     for zone_text, owner, head in zip(owners[::2], owners[1::2], heads, strict=True):
-        zone = int(zone_text)
         zone_generation, epoch, tick, _ = head.split(b" ")
-        name = zone_text.decode()
-        successor, image = asked.get(name, b"0 "), asked.get(f"{name}:image", b"-1")
-        zones[zone] = ZoneRoute(
-            zone, owner.decode(), int(zone_generation), int(epoch), successor[2:].decode(), successor[:1] == b"1", int(image)
-        )
-        ticks[zone] = int(tick)
+        successor, image = b"0 ", b"-1"
+        if asked:
+            name = zone_text.decode()
+            successor, image = asked.get(name, successor), asked.get(f"{name}:image", image)
+        made_of = owner, zone_generation, epoch, successor, image
+        before = known.get(zone_text)
+        if before is not None and before[0] == made_of:
+            route = before[1]
+        else:
+            route = ZoneRoute(
+                int(zone_text), owner.decode(), int(zone_generation), int(epoch), successor[2:].decode(), successor[:1] == b"1", int(image)
+            )
+            known[zone_text] = made_of, route
+        zones[route.zone] = route
+        ticks[route.zone] = int(tick)
     return ClusterView(
         int(version),
         int(term),

@@ -53,7 +53,7 @@ from perdure.ledger.ledger import (
     ZoneHead,
 )
 from perdure.ledger.record import blob_digest
-from perdure.ledger.redis_answers import decoding, pairs_of, presence_of, run_id_of, view_of, world_of, zone_head_of
+from perdure.ledger.redis_answers import Routes, decoding, pairs_of, presence_of, run_id_of, view_of, world_of, zone_head_of
 from perdure.ledger.redis_commit import CommitConnection, pack
 from perdure.ledger.redis_errors import UNAVAILABLE, code_of, explain, unknown_function
 from perdure.ledger.redis_functions import LIBRARY_NAME, LibraryAwaited, ensure_library
@@ -94,6 +94,7 @@ class RedisLedger(Ledger):
         self._base = keys.base(world)
         self._call_deadline_s = call_deadline_s
         self._run_id = ""
+        self._routes: Routes = {}
         self._closed = False
         self._reload = asyncio.Lock()
         # What is the same in every commit is encoded once: FCALL, its function, the number of keys, the key.
@@ -430,7 +431,7 @@ class RedisLedger(Ledger):
             answer = await self._call("view", read=True)
         self._run_id = run_id_of(answer)
         with decoding("the view"):
-            return view_of(answer)
+            return view_of(answer, self._routes)
 
     async def routes_version(self) -> int:
         at = keys.key(self._world, "CONTROL")
