@@ -76,6 +76,9 @@ class Borders:
         border = self._expected.pop(zone.zone, None)
         if border is not None:
             zone.border = border
+        for number in zone.border.near:  # what its neighbours have told it elsewhere is told here too
+            if number in self._zones:
+                self._zones[number].border.tell_anew()
         self._version += 1
 
     def removed(self, number: int) -> None:
@@ -142,6 +145,9 @@ class Borders:
                         self.counts.sent_bytes += len(frame)
                     else:
                         self.counts.dropped += 1
+                        source = self._zones.get(feed.source)
+                        if source is not None:  # that there is nothing more to tell, too, is to be told until it is taken
+                            source.border.tell_anew()
 
     # --- from other shards ----------------------------------------------------------------------------------------
     def receive(self, program: Program, words: Words) -> None:

@@ -65,6 +65,11 @@ class Pace:
         self._credit = 1.0
 
     @property
+    def known(self) -> bool:
+        """Is it known what a tick with a snapshot costs?"""
+        return self._known
+
+    @property
     def rung(self) -> Rung:
         return RUNGS[self._at]
 

@@ -365,15 +365,19 @@ class TickLoop:
         self._metrics.commit.observe(commit_s)
         self.commit_times.add(commit_s)
         outgoing: dict[int, list[bytes]] = {}
+        committed: list[Zone] = []
         for zone, answer, ((frames, feeds), cost_s) in zip(zones, answers, made, strict=True):
             pace = self.paces.get(zone.zone)
             if pace is not None:
                 pace.took(costs[zone.zone], cost_s if zone.encoded else None)
             if self._answered(zone, answer):
+                committed.append(zone)
                 for gateway, frame in frames:
                     outgoing.setdefault(gateway, []).append(frame)
                 self.borders.release(feeds)
         self._release(outgoing)
+        for zone in committed:
+            self._checkpoint_in_time(zone)
         for status, count in Counter(answer.status for answer in answers).items():
             self._metrics.answers.labels(status).inc(count)
             if status is CommitStatus.OK:
@@ -397,9 +401,11 @@ class TickLoop:
         """
         if not zones:
             return []
-        expected_s = sum(self.paces[zone.zone].cost_s for zone in zones if zone.zone in self.paces)
-        if expected_s <= (ALONE_S if min(self._threads, len(zones)) == 1 else HANDING_OVER_S):
-            return _each(function, zones)
+        if executor is self.executor:
+            paces = [self.paces.get(zone.zone) for zone in zones]
+            expected_s = sum(pace.cost_s if pace is not None and pace.known else self._interval_s for pace in paces)
+            if expected_s <= (ALONE_S if min(self._threads, len(zones)) == 1 else HANDING_OVER_S):
+                return _each(function, zones)
         loop = asyncio.get_running_loop()
         share = -(-len(zones) // self._threads)
         parts = [zones[at : at + share] for at in range(0, len(zones), share)]
@@ -494,9 +500,6 @@ class TickLoop:
         zone.committed(answer)
         if answer.status is CommitStatus.OK:
             self.sleepers.ticked(zone, time.monotonic())
-            # Behind another build's checkpoint this one is wanted soon: a log with records of both can be replayed by neither.
-            if (zone.tick + zone.zone * 7) % self._checkpoint_ticks == 0 or zone.image_build not in (0, zone.program.build):
-                self._start_checkpoint(zone)
         elif answer.status is CommitStatus.FENCED:
             log.info("fenced", zone=zone.zone, tick=zone.tick, detail=answer.detail)
             self.remove(zone.zone)
@@ -514,8 +517,10 @@ class TickLoop:
         self._side_tasks[zone.zone] = task
         task.add_done_callback(lambda done: self._side_tasks.pop(zone.zone, None) if self._side_tasks.get(zone.zone) is done else None)
 
-    def _start_checkpoint(self, zone: Zone) -> None:
-        if zone.zone not in self._side_tasks:
+    def _checkpoint_in_time(self, zone: Zone) -> None:
+        # Behind another build's checkpoint this one is wanted soon: a log with records of both can be replayed by neither.
+        wanted = (zone.tick + zone.zone * 7) % self._checkpoint_ticks == 0 or zone.image_build not in (0, zone.program.build)
+        if wanted and zone.zone not in self._side_tasks:
             zone.image_build = zone.program.build
             self._start(zone, self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint()))
 

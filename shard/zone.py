@@ -128,10 +128,12 @@ class Zone:
         return np.asarray(self.arrays.players[: self.arrays.meta[layout.META_PLAYERS_HIGH]])
 
     def player_count(self) -> int:
-        if self._count is None:
-            players = self.players
-            self._count = int(np.count_nonzero((players["key"] != 0) & (players["departed"] == 0)))
-        return self._count
+        """Return how many players are here. What is counted while a tick is stepped is not kept: only who steps knows when that is over."""
+        return self._counted() if self._count is None else self._count
+
+    def _counted(self) -> int:
+        players = self.players
+        return int(np.count_nonzero((players["key"] != 0) & (players["departed"] == 0)))
 
     def rows(self, name: str) -> npt.NDArray[Any]:
         """Return the owned rows of a table (a view; dtype contract.row_dtype)."""
@@ -182,20 +184,20 @@ class Zone:
 
     # --- inputs ---------------------------------------------------------------------------------------------------
     def add_commands(self, rows: npt.NDArray[np.uint8]) -> bool:
-        """Queue validated command rows (uint8[n, row bytes]); False where the queue is full and nothing was queued.
+        """Queue validated command rows (uint8[n, row bytes]); False where the queue is full, and holds the first of them alone.
 
         The caller ends the link that they came by, so that its gateway sends again in order.
         """
+        fits = len(rows) <= self._pending_limit - self._pending_count
+        rows = rows[: self._pending_limit - self._pending_count]
         count = self._pending_count + len(rows)
-        if count > self._pending_limit:
-            return False
         if count > len(self._pending):
             grown = np.zeros((min(max(2 * count, 256), self._pending_limit), self._pending.shape[1]), np.uint8)
             grown[: self._pending_count] = self._pending[: self._pending_count]
             self._pending = grown
         self._pending[self._pending_count : count] = rows
         self._pending_count = count
-        return True
+        return fits
 
     def queued(self) -> npt.NDArray[np.uint8]:
         """Return the rows that wait for a tick."""
@@ -260,6 +262,7 @@ class Zone:
         self._move("reseeded")
         self.generation, self.epoch = generation, epoch
         self._owed = self._sent
+        self.border.tell_anew()  # the refused tick's feeds were never released
         self.encoder = None  # the refused tick's frames were never released: everyone gets a full snapshot
 
     def replay(self, data: bytes, page: tuple[bytes, ...]) -> None:
@@ -296,6 +299,7 @@ class Zone:
         self._read_page()
         self._count = None
         self.state_hash = int(self.program.step(self.arrays))
+        self._count = self._counted()
         self.page = ()
 
     def _read_page(self) -> None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -481,15 +482,16 @@ def test_commands_of_a_session_that_is_over_leave_their_numbers_to_the_next() ->
     assert (world.row("one")["log"], zone._pending_count) == (folded([1, 2]), 0)
 
 
-def test_a_full_queue_takes_nothing_of_what_does_not_fit() -> None:
+def test_a_full_queue_takes_the_first_of_what_does_not_fit_and_says_so() -> None:
     world = small()
     one = world.join("one")
     settle(world)
     zone = world.zones[0]
     limit = PENDING_PER_PLAYER * 3
     rows = np.concatenate([command_row(world.program, one.key, seq, "add", n=1) for seq in range(1, limit + 1)])
-    assert not zone.add_commands(np.concatenate([rows, rows[:1]]))
-    assert zone.add_commands(rows)
+    assert zone.add_commands(rows[:-1])
+    assert not zone.add_commands(rows[-1:].repeat(2, axis=0))
+    assert np.array_equal(zone.queued(), rows)
     assert not zone.add_commands(rows[:1])
     settle(world, 3)
     assert (world.row("one")["applied"], zone._pending_count) == (3, limit - 3)
@@ -510,6 +512,22 @@ def test_every_type_of_field_reaches_the_rules(values: tuple[float, ...]) -> Non
     zone.step()
     row = zone.rows("man")[0]
     assert [row[name] for name in (*"abcdefghi", "log")] == [*values]
+
+
+def test_who_counts_players_in_the_middle_of_a_tick_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(program("tag"), 1, 1)
+    zone, step, seen = world.zones[0], world.program.step, list[int]()
+
+    def watched(arrays: Any) -> Any:
+        seen.append(zone.player_count())
+        return step(arrays)
+
+    monkeypatch.setitem(world.program.__dict__, "step", watched)
+    world.join("a")
+    for _ in range(2):
+        world.tick()
+    assert seen == [0, 0]
+    assert zone.player_count() == 1
 
 
 def test_players_are_counted_anew_after_each_tick_and_in_a_restored_zone() -> None:
