@@ -118,6 +118,8 @@ class TickLoop:
         if not here.all():  # the gateway sends them again to whoever shows the zone's next frame
             self._metrics.dropped_commands.inc(len(rows) - int(np.count_nonzero(here)))
             zones, rows = zones[here], rows[here]
+            if not len(rows):
+                return True
         if len(self.sleepers):
             self.sleepers.wake(zones.tolist())  # whoever sent them has left, or is about to come: either way the zone ticks
         return self.arrivals.add_rows(zones, rows)

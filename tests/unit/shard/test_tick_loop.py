@@ -42,6 +42,15 @@ async def test_commands_go_in_and_frames_come_out(tmp_path: Path) -> None:
         assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
 
 
+async def test_nothing_is_kept_of_commands_for_zones_that_run_elsewhere(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        await playing(shard_1)
+        row = command_row(shard_1.program, 1, 1, "add", n=1)
+        for _ in range(100):
+            assert shard_1.ticks.commands_arrived(np.array([5], np.uint16), row)
+        assert shard_1.ticks.arrivals._came == []
+
+
 async def test_a_zone_that_is_added_ticks_at_once_and_alone(tmp_path: Path) -> None:
     async with shard_in(tmp_path, tick_hz=2) as shard_1:
         await shard_1.run(0)
