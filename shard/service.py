@@ -177,7 +177,7 @@ class ShardService:
         await self.ticks.close()
         await membership.stop()
         if self._fatal is None:
-            await self.ticks.checkpoint_all()
+            await self.ticks.checkpoints.all()
         try:
             await self.ledger.depart(self.name, membership.number)
         except LedgerError as error:

@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Reseed
-from perdure.ledger.record import blob_digest
+from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
 from perdure.wire.link import pack_stale, pack_zone_notice, pack_zone_pace
 from perdure.wire.opcodes import Notice
 from shard.arrivals import Arrivals
 from shard.border import Feed
 from shard.borders import Borders
+from shard.checkpoints import Checkpoints
 from shard.handover import Handovers
 from shard.link_server import Link, LinkServer
 from shard.lookups import Lookups
@@ -44,8 +44,6 @@ log = structlog.get_logger("shard.tick")
 
 RESEND_PAUSE_S = 0.02
 COLLECT_EVERY_S = 10.0
-RESEND_SENT_S = 10.0
-"""How far back a zone that is restored in the ledger says what it has sent away: longer than anything is in transit."""
 LOOK_AROUND_S = 0.5
 LANE_FROM, LANE_UNTIL = 0.5, 0.3
 """A zone gets a lane where its tick takes more than this part of an interval, and leaves it below that."""
@@ -79,17 +77,15 @@ class TickLoop:
         self._threads = threads
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="zones")
         self._lane_executor = ThreadPoolExecutor(MAX_LANES, thread_name_prefix="lanes")
-        self._checkpoint_ticks = max(1, round(checkpoint_s * tick_hz))
         self._paused_after_s = paused_after_s
-        self._owner = owner
         self._development = development
         self._across_told: dict[int, str] = {}
-        self._sent_ticks = round(RESEND_SENT_S * tick_hz)
         self.times, self.commit_times = TickTimes(), TickTimes()
         self.released_bytes = 0
         self.mending = Mending(ledger, self.executor, self._replace, self._give_up)
-        self.handovers = Handovers(self._last_checkpoint)
         self.zones: dict[int, Zone] = {}
+        self.checkpoints = Checkpoints(ledger, metrics, self.zones, self.remove, owner=owner, tick_hz=tick_hz, every_s=checkpoint_s)
+        self.handovers = Handovers(self.checkpoints.last)
         self.borders = Borders(self.zones, self._interval_s, self._tell_stale, self._feeds_every_s)
         self.paces: dict[int, Pace] = {}
         self.sleepers = Sleepers(idle_hz, tick_hz)
@@ -97,7 +93,6 @@ class TickLoop:
         self.arrivals = Arrivals()
         self._runs = np.zeros(1 << 16, np.bool_)
         """By number of the zone, whether it is in `zones`."""
-        self._side_tasks: dict[int, asyncio.Task[None]] = {}
         self._lanes: dict[int, asyncio.Task[None]] = {}
         self._lane_fault: BaseException | None = None
         self._busy: set[int] = set()
@@ -379,7 +374,7 @@ class TickLoop:
                 self.borders.release(feeds)
         self._release(outgoing)
         for zone in committed:
-            self._checkpoint_in_time(zone)
+            self.checkpoints.in_time(zone)
         for status, count in Counter(answer.status for answer in answers).items():
             self._metrics.answers.labels(status).inc(count)
             if status is CommitStatus.OK:
@@ -510,76 +505,17 @@ class TickLoop:
             self.remove(zone.zone)
         else:
             log.error("ledger_went_back", zone=zone.zone, tick=zone.tick, detail=answer.detail, mend="the zone is restored from memory")
-            self._start(zone, self._reseed(zone))
+            self.checkpoints.restore(zone)
         return answer.status is CommitStatus.OK
-
-    # --- checkpoints ----------------------------------------------------------------------------------------------
-    def _start(self, zone: Zone, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._side_tasks[zone.zone] = task
-        task.add_done_callback(lambda done: self._side_tasks.pop(zone.zone, None) if self._side_tasks.get(zone.zone) is done else None)
-
-    def _checkpoint_in_time(self, zone: Zone) -> None:
-        # Behind another build's checkpoint this one is wanted soon: a log with records of both can be replayed by neither.
-        wanted = (zone.tick + zone.zone * 7) % self._checkpoint_ticks == 0 or zone.image_build not in (0, zone.program.build)
-        if wanted and zone.zone not in self._side_tasks:
-            zone.image_build = zone.program.build
-            self._start(zone, self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint()))
-
-    async def _checkpoint(self, zone: Zone, tick: int, generation: int, epoch: int, blob: bytes) -> bool:
-        try:
-            await self._ledger.put_checkpoint(zone.zone, tick, epoch, blob)
-            status = await self._ledger.flip_checkpoint(zone.zone, generation, epoch, tick, blob_digest(blob))
-        except LedgerError as error:
-            log.warning("checkpoint_failed", zone=zone.zone, tick=tick, why=str(error))
-            return False
-        if status is CommitStatus.OK:
-            self._metrics.checkpoints.inc()
-        else:
-            log.info("checkpoint_refused", zone=zone.zone, tick=tick, status=str(status))
-        return status is CommitStatus.OK
-
-    async def _last_checkpoint(self, zone: Zone) -> bool:
-        """Checkpoint a zone that is held, once an earlier checkpoint of it is through."""
-        earlier = self._side_tasks.get(zone.zone)
-        if earlier is not None:
-            await asyncio.wait([earlier])
-        return await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
-
-    async def checkpoint_all(self) -> None:
-        """Checkpoint every zone now (a clean stop of the last shard)."""
-        for zone in list(self.zones.values()):
-            if zone.phase in (Phase.READY, Phase.HELD):
-                await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
-
-    async def _reseed(self, zone: Zone) -> None:
-        """The ledger knows less than this owner: give it the zone anew, under a new generation."""
-        blob = zone.checkpoint()
-        seed = Reseed(
-            zone.zone, self._owner, zone.generation, zone.epoch, zone.tick, zone.digest, blob, blob_digest(blob), zone.in_zone(),
-            zone.passages.since(zone.tick - self._sent_ticks), zone.highest_move(),
-        )  # fmt: skip
-        while self.zones.get(zone.zone) is zone and zone.phase is Phase.FROZEN:
-            try:
-                head = await self._ledger.reseed(seed)
-            except LedgerUnavailable:
-                await asyncio.sleep(RESEND_PAUSE_S)
-            except LedgerRefused as error:
-                log.error("reseed_refused", zone=zone.zone, why=str(error))
-                if self.zones.get(zone.zone) is zone:  # else it has been loaded anew meanwhile
-                    self.remove(zone.zone)
-                return
-            else:
-                zone.reseeded(head.generation, head.epoch)
-                log.warning("reseeded", zone=zone.zone, tick=zone.tick, generation=head.generation, epoch=head.epoch)
 
     async def close(self) -> None:
         self.stopping = True
         await self.handovers.close()
         await self.mending.close()
         peeking = [self._peeking] if self._peeking is not None else []
-        for task in [*self._side_tasks.values(), *self._lanes.values(), *peeking]:
+        for task in [*self._lanes.values(), *peeking]:
             task.cancel()
+        self.checkpoints.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
         self._lane_executor.shutdown(wait=False, cancel_futures=True)
 

@@ -116,7 +116,7 @@ async def test_a_zone_that_was_taken_is_not_the_old_owners_whatever_that_does(tm
 
 async def test_an_owner_that_went_on_cannot_be_robbed(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as under_test:
-        under_test.ticks._checkpoint_ticks = 1 << 30  # but for the handover's
+        under_test.ticks.checkpoints._every_ticks = 1 << 30  # but for the handover's
         await under_test.run(0)
         zone = await held(under_test)
         stands = zone.tick
@@ -139,7 +139,7 @@ async def test_a_new_owner_of_another_build_writes_a_checkpoint_of_its_own_at_on
         second.restore(first.checkpoint())
         assert second.image_build == under_test.program.build
         second.recovered(1, first.epoch)
-        under_test.ticks._checkpoint_ticks = 1 << 30  # none for the time's sake
+        under_test.ticks.checkpoints._every_ticks = 1 << 30  # none for the time's sake
         under_test.ticks.add(second)
         await under_test.run()
         await until(lambda: under_test.ledger.store.data.zones[0].checkpoints)

@@ -220,6 +220,6 @@ async def test_a_reseed_that_is_refused_ends_and_leaves_the_zone_that_was_loaded
         shard.ticks.zones.clear()
         shard.ticks.zones.update(loaded or {0: frozen})
         async with asyncio.timeout(5):
-            await shard.ticks._reseed(frozen)
+            await shard.ticks.checkpoints.reseed(frozen)
         assert shard.ticks.zones == loaded
     shard.ticks.executor.shutdown()

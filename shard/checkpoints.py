@@ -1,0 +1,105 @@
+"""What goes to the ledger beside the ticks: checkpoints, in their time and at the end, and zones that the ledger has forgotten.
+
+Owns the tasks that do so, one a zone, and when a checkpoint is due. Never steps a zone: images are made between two ticks. Called by
+shard.tick_loop, shard.handover and, at a clean stop, shard.service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from perdure.ledger.ledger import CommitStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Reseed
+from perdure.ledger.record import blob_digest
+from shard.metrics import ShardMetrics
+from shard.zone import Phase, Zone
+
+log = structlog.get_logger("shard.checkpoints")
+
+RESEED_PAUSE_S = 0.02
+RESEND_SENT_S = 10.0
+"""How far back a zone that is restored in the ledger says what it has sent away: longer than anything is in transit."""
+
+
+class Checkpoints:
+    """`zones` are those that run here, by number; `remove(number)` stops one. `owner`: the shard's name."""
+
+    def __init__(
+        self, ledger: Ledger, metrics: ShardMetrics, zones: dict[int, Zone], remove: Callable[[int], None], *,
+        owner: str, tick_hz: int, every_s: float,
+    ) -> None:  # fmt: skip
+        self._ledger, self._metrics, self._zones, self._remove, self._owner = ledger, metrics, zones, remove, owner
+        self._every_ticks = max(1, round(every_s * tick_hz))
+        self._sent_ticks = round(RESEND_SENT_S * tick_hz)
+        self._tasks: dict[int, asyncio.Task[Any]] = {}
+
+    def close(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+
+    def _start(self, zone: Zone, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[zone.zone] = task
+        task.add_done_callback(lambda done: self._tasks.pop(zone.zone, None) if self._tasks.get(zone.zone) is done else None)
+
+    def in_time(self, zone: Zone) -> None:
+        """A tick is committed: make a checkpoint, where one is due."""
+        # Behind another build's checkpoint this one is wanted soon: a log with records of both can be replayed by neither.
+        wanted = (zone.tick + zone.zone * 7) % self._every_ticks == 0 or zone.image_build not in (0, zone.program.build)
+        if wanted and zone.zone not in self._tasks:
+            zone.image_build = zone.program.build
+            self._start(zone, self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint()))
+
+    async def _checkpoint(self, zone: Zone, tick: int, generation: int, epoch: int, blob: bytes) -> bool:
+        try:
+            await self._ledger.put_checkpoint(zone.zone, tick, epoch, blob)
+            status = await self._ledger.flip_checkpoint(zone.zone, generation, epoch, tick, blob_digest(blob))
+        except LedgerError as error:
+            log.warning("checkpoint_failed", zone=zone.zone, tick=tick, why=str(error))
+            return False
+        if status is CommitStatus.OK:
+            self._metrics.checkpoints.inc()
+        else:
+            log.info("checkpoint_refused", zone=zone.zone, tick=tick, status=str(status))
+        return status is CommitStatus.OK
+
+    async def last(self, zone: Zone) -> bool:
+        """Checkpoint a zone that is held, once an earlier checkpoint of it is through."""
+        earlier = self._tasks.get(zone.zone)
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        return await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
+
+    async def all(self) -> None:
+        """Checkpoint every zone now (a clean stop of the last shard)."""
+        for zone in list(self._zones.values()):
+            if zone.phase in (Phase.READY, Phase.HELD):
+                await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
+
+    def restore(self, zone: Zone) -> None:
+        """The ledger went back in time: give it this zone anew, out of memory."""
+        self._start(zone, self.reseed(zone))
+
+    async def reseed(self, zone: Zone) -> None:
+        """The ledger knows less than this owner: give it the zone anew, under a new generation."""
+        blob = zone.checkpoint()
+        seed = Reseed(
+            zone.zone, self._owner, zone.generation, zone.epoch, zone.tick, zone.digest, blob, blob_digest(blob), zone.in_zone(),
+            zone.passages.since(zone.tick - self._sent_ticks), zone.highest_move(),
+        )  # fmt: skip
+        while self._zones.get(zone.zone) is zone and zone.phase is Phase.FROZEN:
+            try:
+                head = await self._ledger.reseed(seed)
+            except LedgerUnavailable:
+                await asyncio.sleep(RESEED_PAUSE_S)
+            except LedgerRefused as error:
+                log.error("reseed_refused", zone=zone.zone, why=str(error))
+                if self._zones.get(zone.zone) is zone:  # else it has been loaded anew meanwhile
+                    self._remove(zone.zone)
+                return
+            else:
+                zone.reseeded(head.generation, head.epoch)
+                log.warning("reseeded", zone=zone.zone, tick=zone.tick, generation=head.generation, epoch=head.epoch)
