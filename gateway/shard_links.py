@@ -29,7 +29,7 @@ NONCE_BYTES = 16
 MAX_ROWS_A_FRAME = 4096
 MAX_KEYFRAMES_A_FRAME = 4096
 CONNECT_TIMEOUT_S = 2.0
-FLUSH_PART = 0.1
+FLUSH_PART = 0.2
 """Commands wait this part of a tick's interval for others to travel with. A write, and what it wakes up in the shard, costs as much as
 several commands do; the tick that takes them comes half an interval later on average."""
 FLUSH_FIRST_S = 0.002

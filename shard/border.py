@@ -137,6 +137,8 @@ class Border:
         self._anew = False
         self._quiet_in: list[int] = []
         self._quiet_s = 0.0
+        self._all_quiet_in = -1
+        """The part of time in which all were told that there is nothing."""
         self._out = np.zeros(0, np.uint64)
         self._turned_at_s: float | None = None
         self._now_s = 0.0
@@ -263,7 +265,7 @@ class Border:
     def _remembers(self) -> bool:
         """Does it show, or tell of, anything that came or went?"""
         state = self._arrays.state
-        return bool(state[layout.BORDER_SETTLED]) or bool(state[layout.BORDER_FROZEN :].any())
+        return bool(state[layout.BORDER_SETTLED]) or any(state[layout.BORDER_FROZEN :].tolist())
 
     def publish(self, zone_arrays: Any, generation: int, epoch: int, interval_s: float) -> list[Feed]:
         """Return the feeds of the tick that was just stepped; they may leave the zone once it is committed.
@@ -289,11 +291,14 @@ class Border:
         return self._feeds(ends.tolist(), stamp, interval_s)
 
     def _feeds(self, ends: list[int], stamp: tuple[int, int, int], interval_s: float) -> list[Feed]:
+        now = int((self._turned_at_s or 0.0) / QUIET_S)
         quiet_s = max(interval_s, QUIET_S)
+        if (now, quiet_s) == (self._all_quiet_in, self._quiet_s) and not self._anew and ends[-1] == self._bare_words * len(ends):
+            return []  # as it was
         if self._anew or quiet_s != self._quiet_s:
             self._anew, self._quiet_s, self._quiet_in = False, quiet_s, [-1] * len(ends)
         # All zones of a shard tick together, so what they have for another shard goes as one.
-        feeds, start, now = [], 0, int((self._turned_at_s or 0.0) / QUIET_S)
+        feeds, start = [], 0
         for k, (viewer, end) in enumerate(zip(self.viewers, ends, strict=True)):
             if end - start > self._bare_words:
                 self._quiet_in[k] = -1
@@ -304,6 +309,7 @@ class Border:
                 words[layout.FEED_INTERVAL_US] = round(quiet_s * 1e6)
                 feeds.append(Feed(words, self.zone, viewer, stamp, quiet_s))
             start = end
+        self._all_quiet_in = now if all(quiet_in == now for quiet_in in self._quiet_in) else -1
         return feeds
 
     def _viewers_near(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -16,6 +16,7 @@ import structlog
 from perdure.ledger.ledger import ClusterView, Member
 from perdure.wire.link import FrameReader, LinkType, pack_frame, pack_subscribe, peer_proof
 from shard.border import FeedError, Words
+from shard.reading import Tap
 
 log = structlog.get_logger("shard.border_links")
 
@@ -33,8 +34,9 @@ class _Connection(asyncio.Protocol):
     def __init__(self, link: BorderLink) -> None:
         self._link = link
         self._reader = FrameReader()
-        self._transport: asyncio.WriteTransport | None = None
+        self._transport: asyncio.Transport | None = None
         self.up = self.accepted = False
+        self._tap = Tap()
         self.detail = ""
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -47,6 +49,7 @@ class _Connection(asyncio.Protocol):
             self.closed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
+        self._tap.brought()
         try:
             for kind, body in self._reader.feed(data):
                 self._frame(kind, body)
@@ -70,6 +73,10 @@ class _Connection(asyncio.Protocol):
             self.send(pack_subscribe(sorted(self._link.pairs)))
         else:
             raise ValueError(f"{kind.name} is not what a shard sends another now")
+
+    def read(self, in_time: bool) -> None:
+        """A tick begins (see shard.reading)."""
+        self._tap.turn(self._transport, self.data_received, in_time)
 
     def send(self, frame: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -188,6 +195,12 @@ class BorderLinks:
                 self._links[name].want(frozenset(pairs))
             else:
                 self._links[name] = BorderLink(member, self, frozenset(pairs))
+
+    def read(self, in_time: bool) -> None:
+        """A tick begins; links that are not up yet are the event loop's."""
+        for link in list(self._links.values()):
+            if link.up and link.connection is not None:
+                link.connection.read(in_time)
 
     def take(self, words: Words) -> None:
         """A feed came. One that cannot be read is told of once in a while, and does no harm otherwise: a newer build may send it."""

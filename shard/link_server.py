@@ -30,6 +30,7 @@ from perdure.wire.link import (
     unpack_keyframes,
     unpack_subscribe,
 )
+from shard.reading import Tap
 
 log = structlog.get_logger("shard.links")
 
@@ -94,6 +95,11 @@ class LinkServer:
         for link in self.links.values():
             link.send(frame)
 
+    def read(self, in_time: bool) -> None:
+        """A tick begins (see shard.reading)."""
+        for link in list(self.open):
+            link.read(in_time)
+
     def end_all(self, why: str) -> None:
         """End every link; gateways dial again at once and send what is not acknowledged."""
         for link in list(self.open):
@@ -123,6 +129,7 @@ class Link(asyncio.Protocol):
         self._nonce = secrets.token_bytes(16)
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._tap = Tap()
         self.gateway = 0
         self.is_peer = False
         self.name = ""
@@ -148,9 +155,16 @@ class Link(asyncio.Protocol):
             log.info("link_lost", gateway=self.name)
 
     def data_received(self, data: bytes) -> None:
+        self._tap.brought()
+        commands: list[memoryview] = []
         try:
             for kind, body in self._reader.feed(data):
-                self._frame(kind, body)
+                if kind is LinkType.COMMANDS and self.gateway:
+                    commands.append(body)
+                else:
+                    self._frame(kind, body)
+            if commands:
+                self._commands(commands)
         except (ValueError, struct.error, IndexError) as error:
             self.end(f"a frame that is none: {error}")
 
@@ -163,13 +177,14 @@ class Link(asyncio.Protocol):
             self._look(body)
         elif self.gateway == 0:
             self._hello(kind, body)
-        elif kind is LinkType.COMMANDS:
-            if not self._host.commands_arrived(*unpack_commands(body, self._server.row_bytes)):
-                self.end("the shard holds all the commands it can; the gateway sends them again on a new link")
         elif kind is LinkType.KEYFRAMES:
             self._host.keyframes_wanted(*unpack_keyframes(body))
         else:
             raise ValueError(f"{kind.name} is not for a shard")
+
+    def _commands(self, bodies: list[memoryview]) -> None:
+        if not self._host.commands_arrived(*unpack_commands(bodies, self._server.row_bytes)):
+            self.end("the shard holds all the commands it can; the gateway sends them again on a new link")
 
     def _look(self, body: memoryview) -> None:
         if len(body) != 32 + LOOK_STRUCT.size or not hmac.compare_digest(bytes(body[:32]), look_proof(self._server.secret, self._nonce)):
@@ -215,6 +230,11 @@ class Link(asyncio.Protocol):
             self.end("the gateway does not read")
             return
         transport.write(frame)
+
+    def read(self, in_time: bool) -> None:
+        """A tick begins; a link that nobody has said hello on is the event loop's."""
+        if self.gateway or self.is_peer:
+            self._tap.turn(self._transport, self.data_received, in_time)
 
     def send_feed(self, frame: bytes) -> bool:
         """Send a border feed to another shard, unless the link ends or the shard does not keep up: then this one is dropped (False)."""

@@ -88,6 +88,14 @@ class Pace:
         """What one tick costs with its snapshot, lately."""
         return self._step_s + self._encode_s
 
+    def of_step_s(self) -> float:
+        """Return what stepping costs of that."""
+        return self._step_s
+
+    def of_encode_s(self) -> float:
+        """Return what a snapshot costs of that."""
+        return self._encode_s
+
     def took(self, step_s: float, encode_s: float | None) -> None:
         """A tick has cost so much; `encode_s` None: it had no snapshot."""
         weight = SMOOTH if self._known else 1.0

@@ -26,6 +26,7 @@ def encoder_source(game: Game) -> str:
     text += _encode_events(schema, len(game.entities))
     event_rows = "".join(f", z.{v.name}_rows, z.{v.name}_heard" for v in game.events)
     text += _encode_owner(schema.avatar.owner)
+    shown = " + ".join(f"meta[META_TABLE_{part} + {t}]" for t in range(len(game.entities)) for part in ("ROWS", "GHOSTS"))
     flatten = ""
     for t, e in enumerate(game.entities):
         arrays = "e.state, e.mapped, e.ring, e.handles, e.levels, e.touched, e.flat, e.enter_bytes, e.update_bytes"
@@ -39,7 +40,7 @@ def encoder_source(game: Game) -> str:
 def encode(z, e):
     """Encode every entity once, find what each viewer sees, and make the frames (see shard.kernels.encode)."""
     meta, f = z.meta, z.floats
-    begin_handles(e.state, e.mapped)
+    begin_handles(e.state, e.mapped, {shown})
     for p in range(meta[META_PLAYERS_HIGH]):
         e.sights[p].flat = -1
     n = 0

@@ -488,7 +488,7 @@ def gather_commands(z, pending, count, best):
     """Choose this tick's commands out of the pending rows into z.commands; return (chosen, still pending)."""
     meta = z.meta
     index_players(z.players, meta[META_PLAYERS_HIGH], z.player_index)
-    chosen, kept = gather(z.players, z.player_index, pending, count, best, z.commands)
+    chosen, kept = gather(z.players, z.player_index, pending, count, best[: meta[META_PLAYERS_HIGH]], z.commands)
     meta[META_COMMANDS] = chosen
     return chosen, kept
 '''

@@ -40,6 +40,8 @@ from shard.zone import Phase, ZoneError
 log = structlog.get_logger("shard")
 
 FOLLOW_EVERY_S = 0.05
+VIEW_POLL_S = 0.5
+"""So often a view is read though nothing is said to have changed: what members tell of themselves has no version."""
 RETRY_S = 5.0
 """How long after a zone could not be started it is tried again: a damaged log may have been mended meanwhile."""
 LAST_TICK_S = 3.0
@@ -93,6 +95,7 @@ class ShardService:
             owner=self.name, development=settings.development,
         )  # fmt: skip
         self.border_links = BorderLinks(self.name, settings.secret.encode(), self._feed_came, self.ticks.borders.cut)
+        self.ticks.reading.add(self.border_links.read)
         self.metrics.registry.register(BorderCollector(self.ticks.borders, self.border_links))
         self.state = "starting"
         self._released_rate = Rate()
@@ -101,7 +104,7 @@ class ShardService:
         self._membership: Membership | None = None
         self._grid: WorldGrid | None = None
         self._world: WorldSettings | None = None
-        self._run_id = ""
+        self._run_id, self._version = "", -1
         self._seed = settings.seed
         self._stale: dict[int, int] = {}
         self._takeovers: dict[int, tuple[int, asyncio.Task[None]]] = {}
@@ -126,7 +129,7 @@ class ShardService:
             loop.add_signal_handler(name, self._drain)
         membership = self._membership = Membership(
             self.ledger, kind="shard", name=self.name, address=address, heartbeat_s=self.settings.heartbeat_ms / 1000,
-            development=self.settings.development, info=self._info, routes_changed=lambda _: self._wake.set(),
+            development=self.settings.development, info=self._info, routes_changed=self._routes_changed,
             evicted=self._on_evicted, drain=self._drain,
         )  # fmt: skip
         await self._register(membership)
@@ -229,11 +232,10 @@ class ShardService:
         return self.state == "ready" and not silent, f"state {self.state}" + (", no answer from the ledger" if silent else "")
 
     def _info(self) -> dict[str, object]:
-        zones = self.ticks.zones
+        players = {str(n): zone.player_count() for n, zone in self.ticks.zones.items()}
         return {
             "state": "draining" if self._draining else self.state, "build": f"{self.program.build:016x}", "pid": os.getpid(),
-            "host": socket.gethostname(), "load": {str(n): zone.player_count() + 1 for n, zone in zones.items()},
-            "players": {str(n): zone.player_count() for n, zone in zones.items()},
+            "host": socket.gethostname(), "load": {n: count + 1 for n, count in players.items()}, "players": players,
             "failed": {str(n): why for n, why in self.failed.items()},
             "stale": {str(n): epoch for n, epoch in self._stale.items()}, "paused": self.ticks.paused,
             "tick_ms": self.ticks.times.told(), "commit_ms": self.ticks.commit_times.told(),
@@ -266,11 +268,16 @@ class ShardService:
         async for _ in self.ledger.subscribe(ROUTES_CHANNEL):
             self._wake.set()
 
+    def _routes_changed(self, version: int) -> None:
+        """The ledger has accepted a heartbeat."""
+        if version != self._version:
+            self._wake.set()
+
     async def _routes(self) -> None:
-        """Follow the assignment: at every hint, every change that a heartbeat shows, and once a second besides."""
+        """Follow the assignment: at every hint, every change that a heartbeat shows, and every VIEW_POLL_S besides."""
         while not self._stop.is_set():
             try:
-                await asyncio.wait_for(self._wake.wait(), 1.0)
+                await asyncio.wait_for(self._wake.wait(), VIEW_POLL_S)
             except TimeoutError:
                 log.debug("routes_polled")
             self._wake.clear()
@@ -284,6 +291,7 @@ class ShardService:
                 await asyncio.sleep(self.settings.heartbeat_ms / 1000)
                 self._wake.set()
                 continue
+            self._version = view.version
             self._follow(view)
             self._check_drained(view)
 

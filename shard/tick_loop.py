@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
@@ -35,6 +34,7 @@ from shard.lookups import Lookups
 from shard.mending import RULES_RAISE, Mending
 from shard.metrics import ShardMetrics
 from shard.pace import EVALUATE_S, Pace, share_of
+from shard.reading import Reading
 from shard.sleepers import Sleepers
 from shard.tick_times import TickTimes
 from shard.turns import Turns
@@ -91,6 +91,8 @@ class TickLoop:
         self.sleepers = Sleepers(idle_hz, tick_hz)
         self.turns = Turns(self._interval_s)
         self.arrivals = Arrivals()
+        self.reading = Reading()
+        self.reading.add(links.read)
         self._runs = np.zeros(1 << 16, np.bool_)
         """By number of the zone, whether it is in `zones`."""
         self._lanes: dict[int, asyncio.Task[None]] = {}
@@ -224,7 +226,8 @@ class TickLoop:
             now = time.monotonic()
             if now < due:
                 await self._sleep(due - now)
-                now = time.monotonic()
+            self.reading.take_in()
+            now = time.monotonic()
             fresh, self._fresh = dict.fromkeys(self._fresh), []
             if due - now > self._interval_s / 10:
                 await self._tick([zone for zone in fresh if self.zones.get(zone.zone) is zone and zone.zone not in self._lanes])
@@ -309,11 +312,14 @@ class TickLoop:
         return self._interval_s if pace is None else max(pace.interval_s, pace.cost_s)
 
     def _open_lane(self, number: int) -> None:
+        self.reading.always("lanes")
         lane = self._lanes[number] = asyncio.get_running_loop().create_task(self._lane(number), name=f"lane {number}")
         lane.add_done_callback(lambda done: self._close_lane(number, done))
 
     def _close_lane(self, number: int, lane: asyncio.Task[None]) -> None:
         del self._lanes[number]
+        if not self._lanes:
+            self.reading.in_time("lanes")
         if not lane.cancelled() and lane.exception() is not None:
             self._lane_fault = lane.exception()
 
@@ -347,7 +353,7 @@ class TickLoop:
     async def _tick_ready(self, zones: list[Zone], executor: Executor) -> None:
         started = time.monotonic()
         self.borders.turn(zones, started)
-        stepped = await self._in_threads(_step, zones, executor)
+        stepped = await self._in_threads(_step, zones, executor, Pace.of_step_s)
         self._tell_across(zones)
         commits = [commit for (commit, _), _ in stepped if commit is not None]
         costs = {zone.zone: cost_s for zone, (_, cost_s) in zip(zones, stepped, strict=True)}
@@ -355,7 +361,7 @@ class TickLoop:
         after_step = time.monotonic()
         answering = asyncio.ensure_future(self._commit(commits))
         await asyncio.sleep(0)  # the ledger is at work on it while frames are made, in whatever thread
-        made = await self._in_threads(self._encode, zones, executor)
+        made = await self._in_threads(self._encode, zones, executor, Pace.of_encode_s)
         after_encode = time.monotonic()
         answers = await answering
         commit_s = time.monotonic() - after_step
@@ -375,10 +381,10 @@ class TickLoop:
         self._release(outgoing)
         for zone in committed:
             self.checkpoints.in_time(zone)
-        for status, count in Counter(answer.status for answer in answers).items():
-            self._metrics.answers.labels(status).inc(count)
-            if status is CommitStatus.OK:
-                self._metrics.ticks.inc(count)
+        others = [answer.status for answer in answers if answer.status is not CommitStatus.OK]
+        self._metrics.committed(len(answers) - len(others))
+        for status in others:
+            self._metrics.answers.labels(status).inc()
         self._metrics.step.observe(after_step - started)
         self._metrics.encode.observe(after_encode - after_step)
         took_s = time.monotonic() - started
@@ -391,16 +397,18 @@ class TickLoop:
         frames = zone.encode()
         return frames, zone.publish(self._feeds_every_s(zone))
 
-    async def _in_threads(self, function: Callable[[Zone], Any], zones: list[Zone], executor: Executor) -> list[tuple[Any, float]]:
+    async def _in_threads(
+        self, function: Callable[[Zone], Any], zones: list[Zone], executor: Executor, cost_s: Callable[[Pace], float]
+    ) -> list[tuple[Any, float]]:
         """Apply `function` to every zone, in one task a thread (a task a zone would cost more than most zones' work).
 
-        Return what it gave, and what it cost (cost_clock).
+        `cost_s` says what it cost a zone lately. Return what it gave, and what it cost (cost_clock).
         """
         if not zones:
             return []
         if executor is self.executor:
             paces = [self.paces.get(zone.zone) for zone in zones]
-            expected_s = sum(pace.cost_s if pace is not None and pace.known else self._interval_s for pace in paces)
+            expected_s = sum(cost_s(pace) if pace is not None and pace.known else self._interval_s for pace in paces)
             if expected_s <= (ALONE_S if min(self._threads, len(zones)) == 1 else HANDING_OVER_S):
                 return _each(function, zones)
         loop = asyncio.get_running_loop()
@@ -464,11 +472,13 @@ class TickLoop:
             self._stuck -= pause.told
             if pause.told and not self._stuck:
                 log.info("resumed", tries=tries)
+                self.reading.in_time("paused")
                 self._notify(Notice.RESUMED)
 
     def _pause(self, pause: _Pause) -> None:
         pause.told = True
         self._stuck += 1
+        self.reading.always("paused")
         if self._stuck == 1:
             log.warning("paused", why="the ledger does not answer; nothing is lost, clients are told")
             self._notify(Notice.PAUSED)

@@ -92,6 +92,7 @@ class Zone:
         self.passages = Passages()
         self._copies: dict[int, int] = {}
         self._count: int | None = None
+        self.is_watched = self._comes_or_goes = True
         self.border = Border(program, zone, grid)
         self._avatar = next(i for i, e in enumerate(game.entities) if e.options["avatar"])
         capacity = game.entities[self._avatar].options["capacity"]
@@ -297,13 +298,21 @@ class Zone:
 
     def _run(self) -> None:
         self._read_page()
-        self._count = None
+        count, self._count = self._count, None
         self.state_hash = int(self.program.step(self.arrays))
-        self._count = self._counted()
         self.page = ()
+        # Nobody comes in, or goes, but by an entry or a transfer; who goes is in the table until the tick after.
+        before, meta = self._comes_or_goes, self.arrays.meta
+        self._comes_or_goes = bool(meta[layout.META_INPUTS] or meta[layout.META_OUT])
+        if count is None or before or self._comes_or_goes:
+            count, self.is_watched = self._counted(), bool(self.players["gateway"].any())
+        self._count = count
 
     def _read_page(self) -> None:
         """Decode the inbox page into input rows and arrivals; an entry that cannot be read is counted and has no effect."""
+        if not self.page:
+            self._entries, self.arrays.meta[layout.META_INPUTS] = [], 0
+            return
         inputs, entities, count = self.arrays.inputs, self.program.game.entities, 0
         self._entries, arrivals = [], dict.fromkeys(range(len(entities)), 0)
         effects = dict.fromkeys(range(len(self.program.game.effects)), 0)
@@ -364,6 +373,8 @@ class Zone:
     def _transfers(self) -> tuple[Transfer, ...]:
         """Return what the last tick sends away, as transfers."""
         count = int(self.arrays.meta[layout.META_OUT])
+        if not count:
+            return ()
         return tuple(self._transfer(out, index) for index, out in enumerate(np.asarray(self.arrays.out[:count]).tolist()))
 
     def _transfer(self, out: tuple[int, ...], index: int) -> Transfer:
@@ -435,26 +446,26 @@ class Zone:
             self.encoded = False
             return []
         self.encoded = True
-        if not np.any(self.players["gateway"]):
-            self._ticks_unsent, e.state[layout.ENC_EVENTS_KEPT] = 0, 0
+        state = e.state
+        if not self.is_watched:
+            self._ticks_unsent, state[layout.ENC_EVENTS_KEPT] = 0, 0
             return []  # nobody looks
         self._ticks_far += self._ticks_unsent
-        e.state[layout.ENC_BASELINE] = self._ticks_far >= self.pace.far_every
-        e.state[layout.ENC_EPOCH] = self.epoch
+        whole = self._ticks_far >= self.pace.far_every
+        state[layout.ENC_BASELINE], state[layout.ENC_EPOCH] = whole, self.epoch
         self.program.encode(self.arrays, e)
-        while e.state[layout.ENC_NEXT_VIEWER] < e.state[layout.ENC_VIEWERS]:
+        while state[layout.ENC_NEXT_VIEWER] < state[layout.ENC_VIEWERS]:
             grown = np.zeros(2 * len(e.out), np.uint8)
             grown[: len(e.out)] = e.out
             e = self.encoder = with_arrays(e, out=grown)
             self.program.more_frames(self.arrays, e)
         self._ticks_unsent = 0
-        if e.state[layout.ENC_BASELINE]:
+        if whole:
             self._ticks_far = 0
-        frames = []
-        for gateway, first, count, start, end in np.asarray(e.groups[: e.state[layout.ENC_GROUPS]]).tolist():
-            head = RELEASE_STRUCT.pack(self.zone, 0, self.epoch, self.tick, self.generation, count, end - start)
-            entries = np.asarray(e.entries[first : first + count]).tobytes()
-            frames.append((gateway, pack_frame(LinkType.RELEASE, head, entries, memoryview(e.out)[start:end])))
+        frames, tick, made = [], self.tick, memoryview(e.out)
+        for gateway, first, count, start, end in np.asarray(e.groups[: state[layout.ENC_GROUPS]]).tolist():
+            head = RELEASE_STRUCT.pack(self.zone, 0, self.epoch, tick, self.generation, count, end - start)
+            frames.append((gateway, pack_frame(LinkType.RELEASE, head, e.entries[first : first + count].tobytes(), made[start:end])))
         return frames
 
     # --- what neighbours see, and what is seen of them --------------------------------------------------------------

@@ -6,12 +6,12 @@ An answer that cannot be read is LedgerRefused (`decoding`): keys of the world w
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
 import msgpack
+import orjson
 
 from perdure.ledger.ledger import ClusterView, LedgerRefused, Member, Presence, WorldSettings, ZoneHead, ZoneRoute
 
@@ -106,4 +106,4 @@ def presence_of(player: str | bytes, row: bytes) -> Presence:
 
 def member_of(name: str, packed: bytes) -> Member:
     kind, number, address, beat, _, info = msgpack.unpackb(packed)
-    return Member(name, kind, int(number), address, int(beat), json.loads(info))
+    return Member(name, kind, int(number), address, int(beat), orjson.loads(info))

@@ -1,15 +1,14 @@
 """The ledger in Redis or Valkey (7.0 or later): every method is one function call, so it is atomic on the server.
 
-Owns two ways to the server: the commit connection (redis_commit), and a small redis-py pool for everything else. Neither
-retries by itself. Never decides anything: the rules stand in functions/*.lua, and in words in ledger.py. Called by the
-shard, the gateway, the coordinator and the CLI through the `Ledger` interface; the process must trust nothing that it
-answers without an epoch check.
+Owns three ways to the server: the commit connection (redis_commit), another one of its kind for what every process asks several times
+a second, and a small redis-py pool for everything else. None retries by itself. Never decides anything: the rules stand in
+functions/*.lua, and in words in ledger.py. Called by the shard, the gateway, the coordinator and the CLI through the `Ledger` interface;
+the process must trust nothing that it answers without an epoch check.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 import hiredis
 import msgpack
+import orjson
 import redis.asyncio
 import structlog
 from redis.asyncio.retry import Retry
@@ -68,6 +68,8 @@ SUBSCRIPTIONS = 16
 POOL_WAIT_S = 5.0
 CALL_DEADLINE_S = 5.0
 COMMIT_DEADLINE_S = 1.0
+BEAT_DEADLINE_S = 1.4
+"""A connection on which a heartbeat has no answer for so long is given up: a new one is heard at once (membership.ANSWER_DEADLINE_S)."""
 RECONNECT_FIRST_S, RECONNECT_MOST_S = 0.05, 2.0
 GATEWAY_LOST_BATCH = 500
 """Players that one call of gateway_lost marks: about 5 ms of the server's time."""
@@ -85,11 +87,12 @@ class RedisLedger(Ledger):
     """One client of a world in Redis. Bound to the event loop that it was connected on; use `connect`."""
 
     def __init__(
-        self, client: redis.asyncio.Redis, hints: redis.asyncio.Redis, commits: CommitConnection, world: str, call_deadline_s: float
-    ) -> None:
+        self, client: redis.asyncio.Redis, hints: redis.asyncio.Redis, commits: CommitConnection, beats: CommitConnection, world: str,
+        call_deadline_s: float,
+    ) -> None:  # fmt: skip
         self._client = client
         self._hints = hints
-        self._commits = commits
+        self._commits, self._beats = commits, beats
         self._world = world
         self._base = keys.base(world)
         self._call_deadline_s = call_deadline_s
@@ -119,6 +122,7 @@ class RedisLedger(Ledger):
         try:
             base = keys.base(world)
             commits = CommitConnection(url, f"{name}-commit", commit_deadline_s)
+            beats = CommitConnection(url, f"{name}-beat", min(BEAT_DEADLINE_S, call_deadline_s))
         except ValueError as error:
             raise LedgerRefused(str(error)) from error
 
@@ -140,7 +144,7 @@ class RedisLedger(Ledger):
         # By name, redis-py would make dicts of a log entry's fields, and a page has many of one name.
         client.set_response_callback("XRANGE", _as_it_is)
         hints = redis.asyncio.Redis.from_pool(pool(SUBSCRIPTIONS))
-        self = cls(client, hints, commits, world, call_deadline_s)
+        self = cls(client, hints, commits, beats, world, call_deadline_s)
         try:
             await self._check_server(base)
         except BaseException:
@@ -228,6 +232,19 @@ class RedisLedger(Ledger):
                 raise
         await self._load()
         return await self._ask(doing, once)
+
+    async def _often(self, function: str, *args: str | bytes, read: bool = False) -> Any:
+        """As `_call`, for small calls that come many times a second. An answer that does not come costs all that wait for one."""
+        name, command = f"{LIBRARY_NAME}_{function}", "FCALL_RO" if read else "FCALL"
+        packed = pack([(command, name, "1", self._base, *args)])
+        (answer,) = await self._beats.call(packed, 1)
+        if isinstance(answer, hiredis.ReplyError) and unknown_function(answer):
+            await self._load()
+            (answer,) = await self._beats.call(packed, 1)
+        if isinstance(answer, hiredis.ReplyError):
+            kind = LedgerUnavailable if code_of(answer) in UNAVAILABLE else LedgerRefused
+            raise kind(explain(self.where, answer, self._user, f"{command} {name}"))
+        return answer
 
     # --- world ----------------------------------------------------------------------------------------------------
 
@@ -414,9 +431,9 @@ class RedisLedger(Ledger):
     async def heartbeat(self, member: Member, known: bool = False, taken: Sequence[int] = ()) -> HeartbeatAnswer:
         state = str(member.info.get("state", ""))
         number = str(member.number)
-        packed: bytes = msgpack.packb([member.kind, number, member.address, str(member.beat), state, json.dumps(member.info)])  # type: ignore[assignment]
+        packed: bytes = msgpack.packb([member.kind, number, member.address, str(member.beat), state, orjson.dumps(member.info).decode()])  # type: ignore[assignment]
         words = (member.name, number, member.kind, member.address, state, packed, "1" if known else "0")
-        answer = await self._call("heartbeat", *words, *taken)
+        answer = await self._often("heartbeat", *words, *map(str, taken))
         accepted, version = answer[0] == 1, int(answer[1])
         if not accepted:
             return HeartbeatAnswer(False, version, detail=answer[2].decode())
@@ -424,11 +441,11 @@ class RedisLedger(Ledger):
         return HeartbeatAnswer(True, version, tuple(Order(int(at), text) for at, text in orders))
 
     async def view(self) -> ClusterView:
-        answer = await self._call("view", read=True)
+        answer = await self._often("view", read=True)
         if self._run_id not in ("", run_id_of(answer)):
             # Another server, or this one with an older copy of its data: it may have older functions.
             await self._load()
-            answer = await self._call("view", read=True)
+            answer = await self._often("view", read=True)
         self._run_id = run_id_of(answer)
         with decoding("the view"):
             return view_of(answer, self._routes)
@@ -508,6 +525,7 @@ class RedisLedger(Ledger):
     async def close(self) -> None:
         self._closed = True
         self._commits.close()
+        self._beats.close()
         for client in (self._client, self._hints):
             await client.aclose()
             await client.connection_pool.disconnect()

@@ -41,6 +41,8 @@ class LinkType(IntEnum):
     ZONE_PACE = 20  # shard -> gateway: zone u16, clock percent u8, snapshot every u8
 
 
+_TYPES = {int(kind): kind for kind in LinkType}
+
 COMMAND_HEADER: list[tuple[str, str]] = [("player", "<i8"), ("seq", "<u4"), ("session", "<u2"), ("kind", "u1"), ("pad0", "u1")]
 """First 16 bytes of a command row; `session` is the low half of the session's number. The kind's packed fields follow, padded to
 the game's longest command."""
@@ -91,13 +93,17 @@ def pack_commands(zones: Sequence[int], rows: Sequence[bytes]) -> bytes:
     return pack_frame(LinkType.COMMANDS, struct.pack(f"<H{len(zones)}H", len(zones), *zones), *rows)
 
 
-def unpack_commands(body: memoryview, row_bytes: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-    """Return zones (uint16[n]) and rows (uint8[n, row_bytes]) without copying; raises ValueError on a length that does not add up."""
-    count = int.from_bytes(body[:2], "little")
-    start = 2 + 2 * count
-    if count == 0 or len(body) != start + count * row_bytes:
-        raise ValueError(f"{len(body)} bytes that say they are {count} commands of {row_bytes} bytes each")
-    return np.frombuffer(body[2:start], "<u2"), np.frombuffer(body, np.uint8, offset=start).reshape(count, row_bytes)
+def unpack_commands(bodies: Sequence[memoryview], row_bytes: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
+    """Return zones (uint16[n]) and rows (uint8[n, row_bytes]) of COMMANDS frames together; ValueError on a length that does not add up."""
+    zones, rows = [], []
+    for body in bodies:
+        count = int.from_bytes(body[:2], "little")
+        start = 2 + 2 * count
+        if count == 0 or len(body) != start + count * row_bytes:
+            raise ValueError(f"{len(body)} bytes that say they are {count} commands of {row_bytes} bytes each")
+        zones.append(body[2:start])
+        rows.append(body[start:])
+    return np.frombuffer(b"".join(zones), "<u2"), np.frombuffer(b"".join(rows), np.uint8).reshape(-1, row_bytes)
 
 
 def pack_keyframes(zone: int, players: list[int]) -> bytes:
@@ -191,7 +197,8 @@ class FrameReader:
             if total - at - 4 < length:
                 self._needed = 4 + length
                 break
-            yield LinkType(view[at + 4]), view[at + 5 : at + 4 + length]
+            kind = view[at + 4]
+            yield _TYPES.get(kind) or LinkType(kind), view[at + 5 : at + 4 + length]
             at += 4 + length
         if at < total:
             pending += view[at:]

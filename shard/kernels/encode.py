@@ -30,6 +30,7 @@ from shard.kernels.layout import (
     ENC_HANDLE_FAILED,
     ENC_LEAVES,
     ENC_MAP_LIVE,
+    ENC_MAP_MASK,
     ENC_NEXT_VIEWER,
     ENC_OUT_USED,
     ENC_OWN_EVENTS,
@@ -62,17 +63,28 @@ _BIN16_BYTES, _BIN32_BYTES = 3, 5
 # --- handles ------------------------------------------------------------------------------------------------------
 
 
+FEWEST_PLACES = 64
+
+
 @kernel
 def entity_home(entity: Any, mask: Any) -> Any:
     return (entity ^ (entity >> 11) ^ (entity >> 32)) & mask
 
 
 @kernel
-def begin_handles(state: Any, mapped: Any) -> None:
-    """Clear the handle map that this tick will fill; the other one still holds the last tick's."""
+def begin_handles(state: Any, mapped: Any, count: Any) -> None:
+    """Clear the handle map that this tick will fill with at most `count` entities; the other one still holds the last tick's.
+
+    As many places as these want: most zones hold a small part of what they could.
+    """
     live = 1 - state[ENC_MAP_LIVE]
     state[ENC_MAP_LIVE] = live
-    for k in range(mapped.shape[1]):
+    places = FEWEST_PLACES
+    while places < 2 * count:
+        places *= 2
+    places = min(places, mapped.shape[1])
+    state[ENC_MAP_MASK + live] = places - 1
+    for k in range(places):
         mapped[live, k].entity = 0
 
 
@@ -82,20 +94,20 @@ def handle_of(state: Any, mapped: Any, ring: Any, handles: Any, entity: Any, tic
     has been given one in this tick already: its first row counts, and own rows come before ghosts.
     """
     live = state[ENC_MAP_LIVE]
-    mask = mapped.shape[1] - 1
     old = 1 - live
+    mask, mask_of_old = state[ENC_MAP_MASK + live], state[ENC_MAP_MASK + old]
     place = entity_home(entity, mask)
     while mapped[live, place].entity != 0:
         if mapped[live, place].entity == entity:
             return np.int64(-1), False
         place = (place + 1) & mask
-    at = entity_home(entity, mask)
+    at = entity_home(entity, mask_of_old)
     handle = np.int64(-1)
     while mapped[old, at].entity != 0:
         if mapped[old, at].entity == entity:
             handle = np.int64(mapped[old, at].handle)
             break
-        at = (at + 1) & mask
+        at = (at + 1) & mask_of_old
     fresh = handle < 0
     if fresh:
         if state[ENC_RING_COUNT] == 0:
@@ -114,7 +126,7 @@ def handle_of(state: Any, mapped: Any, ring: Any, handles: Any, entity: Any, tic
 def end_handles(state: Any, mapped: Any, ring: Any, handles: Any, tick: Any) -> None:
     """Give back the handles of entities that are no more; the ring hands them out again as late as possible."""
     old = 1 - state[ENC_MAP_LIVE]
-    for k in range(mapped.shape[1]):
+    for k in range(state[ENC_MAP_MASK + old] + 1):
         if mapped[old, k].entity != 0:
             handle = np.int64(mapped[old, k].handle)
             if handles[handle].stamp != tick:

@@ -100,7 +100,8 @@ ENC_OWNER_STRIDE = 19
 ENC_OWN_EVENTS = 20  # of ENC_EVENTS: those of this zone, which come first
 ENC_BASELINE = 21  # 1: later updates are told against this snapshot; 0: they are told against an earlier one still, far entities not at all
 ENC_EVENTS_KEPT = 22  # events of ticks that had no snapshot, which the next one tells
-ENC_LENGTH = 23
+ENC_MAP_MASK = 23  # for each of the two handle maps, how many of its places are in use, a power of two, less one
+ENC_LENGTH = 25
 
 FLAT = np.dtype(
     [("x", "<f8"), ("y", "<f8"), ("handle", "<i4"), ("enter_length", "<i4"), ("update_length", "<i4"), ("cell", "<i4"),

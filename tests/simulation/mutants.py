@@ -222,8 +222,8 @@ def release_before_commit() -> list[Patch]:
     """Frames leave when they are encoded, whatever the ledger says later."""
     real = TickLoop._in_threads
 
-    async def in_threads(self: TickLoop, function: Any, zones: list[Zone], executor: Any) -> list[Any]:
-        done = await real(self, function, zones, executor)
+    async def in_threads(self: TickLoop, function: Any, zones: list[Zone], executor: Any, cost_s: Any) -> list[Any]:
+        done = await real(self, function, zones, executor, cost_s)
         if function.__name__ == "_encode":
             for (frames, _), _ in done:
                 for gateway, frame in frames:

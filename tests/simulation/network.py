@@ -288,7 +288,7 @@ class Pipe(asyncio.Transport):
         """In the receiving process: data has come. The sender's buffer is free again only now."""
         if self.protocol is None:
             return  # whoever dialled had given up before
-        if self._reading_paused and data is not None:
+        if self._reading_paused:
             self._held.append(data)
             return
         if data is None:

@@ -26,17 +26,20 @@ BRIEF = settings(max_examples=50, deadline=None)
 
 ENTITY = st.one_of(st.integers(1, 20), st.sampled_from([1 << 11, 1 << 32, (1 << 32) + 1, (7 << 32) + 5, (1 << 48) - 1, 0x801, 0x1001]))
 
+MANY = st.integers(1, 400) | st.integers(1 << 32, (1 << 32) + 400)
+"""For ticks that want many places: the maps grow and shrink from tick to tick."""
+
 
 @BRIEF
-@given(st.lists(st.lists(ENTITY, unique=True, max_size=8), max_size=12), st.integers(4, 16))
+@given(st.lists(st.lists(ENTITY, unique=True, max_size=8) | st.lists(MANY, unique=True, max_size=100), max_size=12), st.integers(4, 120))
 def test_an_entity_keeps_its_handle_while_it_lives(ticks: list[list[int]], count: int) -> None:
     state = np.zeros(layout.ENC_LENGTH, np.int64)
     state[layout.ENC_RING_COUNT] = count
-    mapped = np.zeros((2, 32), layout.MAPPED)
+    mapped = np.zeros((2, 256), layout.MAPPED)
     ring, handles = np.arange(count, dtype=np.int32), np.zeros(count, layout.HANDLE)
     twin = naive.Handles(count)
     for tick, entities in enumerate(ticks, 1):
-        encode.begin_handles(state, mapped)
+        encode.begin_handles(state, mapped, len(entities))
         answers = [encode.handle_of(state, mapped, ring, handles, entity, tick) for entity in entities]
         assert [(int(handle), bool(fresh)) for handle, fresh in answers] == twin.tick(entities)
         for handle, _ in answers:

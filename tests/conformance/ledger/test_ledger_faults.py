@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from ledger_lab import Lab, Proxy, eventually, ledger_at, member, own_lab, seed
+from ledger_lab import Lab, Proxy, eventually, ledger_at, member, own_lab, raw_client, seed
 
 from perdure.ledger.embedded import EmbeddedServer
 from perdure.ledger.ledger import ROUTES_CHANNEL, SUSPECT_CHANNEL, Commit, CommitStatus, LedgerError, LedgerUnavailable
@@ -51,6 +51,31 @@ async def test_a_commit_whose_answer_is_lost_counts_once(redis_lab: Lab, cut: bo
         assert answer.status is CommitStatus.OK and len(answer.page) == 1
         assert await lab.dump() == after_first
         assert len(await lab.ledger.read_log(0, 0)) == 1
+
+
+async def test_a_heartbeat_without_an_answer_is_given_up_and_the_next_one_heard(redis_lab: Lab) -> None:
+    lab = redis_lab
+    assert lab.server is not None
+    async with Proxy(str(lab.server.socket_path)).run() as proxy, ledger_at(proxy.url, lab.world, call_deadline_s=0.3) as ledger:
+        assert (await ledger.heartbeat(member("shard-1", 5))).accepted
+        proxy.swallow = True
+        for ask in (lambda: ledger.heartbeat(member("shard-1", 5), True), ledger.view):
+            with pytest.raises(LedgerUnavailable, match=r"no answer from 127.*0\.3 s"):
+                await ask()
+        proxy.swallow = False
+        assert (await ledger.heartbeat(member("shard-1", 5), True)).accepted
+        proxy.deliver_late()
+        assert "shard-1" in (await ledger.view()).members
+
+
+async def test_a_server_without_functions_gets_them_for_a_heartbeat(redis_lab: Lab) -> None:
+    lab = redis_lab
+    assert lab.server is not None
+    async with raw_client(lab.server.url) as client:
+        await client.function_flush()
+        assert (await lab.ledger.heartbeat(member("shard-1", 5))).accepted
+        await client.function_flush()
+    assert "shard-1" in (await lab.ledger.view()).members
 
 
 async def test_a_late_answer_is_never_taken_for_another_commits(redis_lab: Lab) -> None:

@@ -158,7 +158,7 @@ class ShardDouble:
 
     def _arrived(self, type_: LinkType, body: memoryview) -> None:
         if type_ is LinkType.COMMANDS:
-            zones, rows = unpack_commands(body, self._row.itemsize)
+            zones, rows = unpack_commands([body], self._row.itemsize)
             for zone, row in zip(zones.tolist(), rows.copy().view(self._row).ravel(), strict=True):
                 self.received.append((zone, row))
                 if not self.ignore_commands:

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink
-from gateway.shard_links import ShardLinks, _gone, _resolve
+from gateway.shard_links import FLUSH_PART, ShardLinks, _gone, _resolve
 from perdure.ledger.ledger import Member
 from perdure.wire.link import LinkType, pack_frame
 from tests.unit.gateway.cluster_double import eventually
@@ -108,7 +108,7 @@ async def test_names_that_take_long_to_look_up_keep_nobody_else_waiting(monkeypa
         server.close()
 
 
-async def test_one_timer_rings_for_all_links_a_tenth_of_a_tick_after_the_first_has_something(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_timer_rings_for_all_links_a_part_of_a_tick_after_the_first_has_something(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, set_for, flushed = asyncio.get_running_loop(), [], []
     call_later = loop.call_later
     monkeypatch.setattr(loop, "call_later", lambda after, *what: (set_for.append(after), call_later(after, *what))[1])
@@ -116,8 +116,8 @@ async def test_one_timer_rings_for_all_links_a_tenth_of_a_tick_after_the_first_h
     links.ticks_at(200.0)
     for name in "abc":
         links.timer.add(lambda name=name: flushed.append(name))
-    assert set_for == [1 / 2000]
+    assert set_for == [FLUSH_PART / 200]
     await eventually(lambda: flushed == ["a", "b", "c"], "each link writes once")
     links.timer.add(lambda: flushed.append("a"))
     await eventually(lambda: flushed == ["a", "b", "c", "a"], "it rings again")
-    assert len([after for after in set_for if after == 1 / 2000]) == 2
+    assert len([after for after in set_for if after == FLUSH_PART / 200]) == 2

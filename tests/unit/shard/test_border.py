@@ -280,6 +280,20 @@ def test_who_has_nothing_to_tell_says_so_only_now_and_then_and_is_not_taken_for_
     assert border.stale() == ()
 
 
+def test_a_zone_that_slows_down_while_it_has_nothing_to_tell_says_so_at_once() -> None:
+    world = World(program("tag"), 2, 1, ghosts=True)
+    joined(world, a=0, b=1)
+    put(world, "b", 900.0, 100.0)
+    for _ in range(60):
+        world.tick(encode=True)
+    zone = world.zones[1]
+    (each,) = zone.publish(2.0)
+    assert each.interval_s == 2.0
+    assert zone.publish(2.0) == []
+    (each,) = zone.publish(0.05)
+    assert each.interval_s == QUIET_S, "and faster again"
+
+
 @pytest.mark.parametrize(("reach", "count"), [(100.0, 8), (250.0, 20), (1e9, 63)])
 def test_zones_within_reach_are_near(reach: float, count: int) -> None:
     grid = WorldGrid(1600, 1600, 8, 8)

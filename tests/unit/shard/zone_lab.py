@@ -170,6 +170,13 @@ class World:
         return [z.zone for z in self.zones.values() for p in z.players if p["key"] == key and p["departed"] == 0]
 
     # --- ticks ----------------------------------------------------------------------------------------------------
+    @staticmethod
+    def _counts_are_true(zone: Zone) -> None:
+        """What a zone keeps of who is here, and whether anybody looks, is what its table says."""
+        players = zone.players
+        assert zone.player_count() == np.count_nonzero((players["key"] != 0) & (players["departed"] == 0))
+        assert zone.is_watched == bool(np.any(players["gateway"]))
+
     def tick(self, encode: bool = False, order: Iterable[int] = ()) -> None:
         """Step and commit every zone; with `encode`, hand every frame to its player's client."""
         for player in self.players.values():
@@ -189,6 +196,7 @@ class World:
             frames = self.zones[number].encode() if encode else []
             self.feeds = self.zones[number].publish(0.05) if self.ghosts else []
             self.zones[number].committed(answer)
+            self._counts_are_true(self.zones[number])
             for feed in self.feeds:
                 if feed.viewer in self.zones and self.deliver(feed):
                     self.zones[feed.viewer].border.receive(feed)

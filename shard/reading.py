@@ -1,0 +1,100 @@
+"""When a shard reads what gateways and other shards send it: all of it at once, as a tick begins.
+
+What comes between two ticks is wanted by the next one only. To wake up for each write of each gateway would cost a shard more than what it
+does with the commands; so a link that brings something is taken from the event loop, what comes lies where the machine keeps it, and the
+tick that wants it reads it in one piece. Nothing comes later than it did. Links that bring nothing are left to the event loop, and all are
+where ticks do not come in time (zones in lanes, a commit without an answer).
+
+Owns which links those are, and the reasons why none is. Never looks at what is read. Called by shard.tick_loop; the sources are
+shard.link_server and shard.border_links.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+BUSY_TICKS = 3
+"""A link that has brought nothing for so many ticks is the event loop's again."""
+CHUNK_BYTES = 1 << 18
+
+
+class Tap:
+    """One link of a source. A transport without a socket (a simulated one) is always the event loop's."""
+
+    __slots__ = ("_busy", "_file", "_mine")
+
+    def __init__(self) -> None:
+        self._mine, self._busy, self._file = False, 0, -1
+
+    def brought(self) -> None:
+        """Something has come."""
+        self._busy = BUSY_TICKS
+
+    def turn(self, transport: asyncio.ReadTransport | None, receive: Callable[[bytes], None], in_time: bool) -> None:
+        """A tick begins: read what has come, and hand it to `receive`. Not `in_time`: let the event loop read, from now on."""
+        if transport is None or transport.is_closing():
+            return
+        if self._mine and in_time:
+            self._read(transport, receive)
+            self._busy -= 1
+            if self._busy <= 0:
+                self._leave(transport)
+        elif self._mine:
+            self._leave(transport)
+        elif in_time and self._busy:
+            self._take(transport)
+
+    def _take(self, transport: asyncio.ReadTransport) -> None:
+        opened = transport.get_extra_info("socket")
+        if opened is not None:
+            transport.pause_reading()
+            self._mine, self._file = True, opened.fileno()
+
+    def _leave(self, transport: asyncio.ReadTransport) -> None:
+        self._mine, self._busy = False, 0
+        if not transport.is_closing():
+            transport.resume_reading()
+
+    def _read(self, transport: asyncio.ReadTransport, receive: Callable[[bytes], None]) -> None:
+        try:
+            data = os.read(self._file, CHUNK_BYTES)
+            while len(data) == CHUNK_BYTES and not transport.is_closing():
+                receive(data)
+                data = os.read(self._file, CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if transport.is_closing():
+            return
+        if data:
+            receive(data)
+        else:
+            self._leave(transport)  # it is over: the event loop sees why, and tells
+
+
+class Reading:
+    """A source's function takes a Boolean and turns all its taps with it."""
+
+    def __init__(self) -> None:
+        self._sources: list[Callable[[bool], None]] = []
+        self._always: set[str] = set()
+
+    def add(self, source: Callable[[bool], None]) -> None:
+        self._sources.append(source)
+
+    def always(self, why: str) -> None:
+        """Have everything read as it comes, until `in_time(why)`."""
+        self._always.add(why)
+        self.take_in()
+
+    def in_time(self, why: str) -> None:
+        """This is no reason any more; from the next tick on, if there is no other one."""
+        self._always.discard(why)
+
+    def take_in(self) -> None:
+        """A tick begins: read what has come."""
+        for source in self._sources:
+            source(not self._always)

@@ -1,0 +1,175 @@
+"""When a shard reads its links: in one piece as a tick begins, under both event loops; and as it comes where ticks do not come in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import uvloop
+
+import shard.reading
+from perdure.wire.link import pack_keyframes
+from shard.link_server import Link, LinkHost, LinkServer
+from shard.reading import BUSY_TICKS, Reading
+from tests.unit.shard.shard_lab import SECRET, Gateway, commands_of, until
+
+ROW_BYTES = 24
+LOOPS: list[Callable[[Coroutine[Any, Any, None]], Any]] = [asyncio.run, uvloop.run]
+
+
+class Host:
+    """Keeps what arrives: the numbers of commands in one call, or of players who want a full snapshot."""
+
+    def __init__(self) -> None:
+        self.came: list[list[int]] = []
+        self.lost: list[Link] = []
+
+    def commands_arrived(self, zones: npt.NDArray[np.uint16], rows: npt.NDArray[np.uint8]) -> bool:
+        assert len(zones) == len(rows)
+        self.came.append(rows[:, 8].tolist())
+        return True
+
+    def keyframes_wanted(self, zone: int, players: list[int]) -> None:
+        self.came.append(players)
+
+    def gateway_linked(self, gateway: int) -> None: ...
+
+
+class Stage:
+    def __init__(self, path: Path) -> None:
+        self.host, self.reading = Host(), Reading()
+        self.links = LinkServer(SECRET, "shard-1", ROW_BYTES)
+        self.reading.add(self.links.read)
+        self._path = path
+        self.gateway: Gateway
+
+    async def __aenter__(self) -> Stage:
+        await self.links.listen(cast(LinkHost, self.host), f"unix:{self._path}/s")
+        self.gateway = Gateway(*await asyncio.open_unix_connection(f"{self._path}/s"))
+        await self.gateway.challenged()
+        self.gateway.hello()
+        await until(lambda: self.links.links)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.gateway.close()
+        await self.links.close()
+
+    def send(self, *numbers: int) -> None:
+        """Send each command as a frame, and a write, of its own."""
+        for number in numbers:
+            row = np.zeros((1, ROW_BYTES), np.uint8)
+            row[0, 8] = number
+            self.gateway.send(commands_of(0, row))
+
+    async def idle(self) -> None:
+        """Let the event loop do all that there is to do: what was written is where the shard can read it, or has been read."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
+def test_what_comes_between_two_ticks_is_read_in_one_piece_when_a_tick_begins(tmp_path: Path, run: Callable[..., None]) -> None:
+    async def body() -> None:
+        async with Stage(tmp_path) as stage:
+            stage.send(1)
+            await until(lambda: stage.host.came == [[1]])  # the first one, as it comes
+            stage.reading.take_in()
+            for first in (2, 5, 8):
+                stage.send(first, first + 1, first + 2)
+                await stage.idle()
+                assert len(stage.host.came) == first // 3 + 1, "nobody reads"
+                stage.reading.take_in()
+                assert stage.host.came[-1] == [first, first + 1, first + 2]
+            stage.gateway.send(pack_keyframes(0, [77]))
+            stage.reading.take_in()
+            assert stage.host.came[-1] == [77]
+
+    run(body())
+
+
+@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
+def test_a_quiet_link_is_read_as_it_comes(tmp_path: Path, run: Callable[..., None]) -> None:
+    async def body() -> None:
+        async with Stage(tmp_path) as stage:
+            stage.send(1)
+            await until(lambda: stage.host.came)
+            for _ in range(BUSY_TICKS + 1):  # the first one takes the link
+                stage.reading.take_in()
+            stage.send(2)
+            await until(lambda: len(stage.host.came) == 2)
+
+    run(body())
+
+
+@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
+def test_everything_is_read_as_it_comes_while_ticks_do_not_come_in_time(tmp_path: Path, run: Callable[..., None]) -> None:
+    async def body() -> None:
+        async with Stage(tmp_path) as stage:
+            stage.send(1)
+            await until(lambda: stage.host.came)
+            stage.reading.take_in()
+            stage.send(2)
+            await stage.idle()
+            assert len(stage.host.came) == 1
+            for why in ("paused", "lanes"):
+                stage.reading.always(why)
+            await until(lambda: stage.host.came[-1] == [2])
+            stage.reading.in_time("paused")
+            stage.reading.take_in()
+            stage.send(3)
+            await until(lambda: stage.host.came[-1] == [3])
+            stage.reading.in_time("lanes")
+            stage.reading.take_in()
+            stage.send(4)
+            await stage.idle()
+            assert stage.host.came[-1] == [3]
+
+    run(body())
+
+
+@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
+def test_the_end_of_a_link_that_nobody_reads_is_seen_with_the_next_tick(tmp_path: Path, run: Callable[..., None]) -> None:
+    async def body() -> None:
+        async with Stage(tmp_path) as stage:
+            stage.send(1)
+            await until(lambda: stage.host.came)
+            stage.reading.take_in()
+            stage.send(2)
+            await stage.gateway.close()
+            await stage.idle()
+            stage.reading.take_in()
+            assert stage.host.came == [[1], [2]], "what it had sent counts"
+            stage.reading.take_in()  # of the end it is told then
+            await until(lambda: not stage.links.open)
+            stage.reading.take_in()
+
+    run(body())
+
+
+@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
+def test_more_than_one_piece_is_read_whole_and_garbage_ends_the_link(tmp_path: Path, run: Callable[..., None], monkeypatch: Any) -> None:
+    async def body() -> None:
+        async with Stage(tmp_path) as stage:
+            stage.send(1)
+            await until(lambda: stage.host.came)
+            monkeypatch.setattr(shard.reading, "CHUNK_BYTES", 16)
+            stage.reading.take_in()
+            stage.send(2, 3, 4)
+            await stage.idle()
+            stage.reading.take_in()
+            assert stage.host.came == [[1], [2], [3], [4]]
+            stage.gateway.send(b"\xff" * 64)
+            stage.send(5)
+            await stage.idle()
+            stage.reading.take_in()
+            await until(lambda: not stage.links.open)
+            stage.reading.take_in()
+            assert stage.host.came[-1] == [4]
+
+    run(body())
