@@ -30,7 +30,7 @@ class Survey:
 
     `builds`: what each living shard runs, by name. `failures`: zone -> shard -> why that shard cannot run the zone as it is now
     (a zone that is assigned anew is another matter). `tails`: for the orphans, the build that wrote the end of the log: "" where
-    it makes no difference, None while it is not known.
+    it makes no difference, None while it is not known. `awaited`: zones whose living owners know more of them than the ledger.
     """
 
     routes: list[ZoneRoute]
@@ -42,6 +42,7 @@ class Survey:
     builds: Mapping[str, str] = field(default_factory=dict)
     failures: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     tails: Mapping[int, str | None] = field(default_factory=dict)
+    awaited: frozenset[int] = frozenset()
 
     def crosses(self, route: ZoneRoute) -> bool:
         """Is the zone's successor of another build than its living owner?"""

@@ -10,7 +10,7 @@ Called by `service` (and by the simulator). One instance lives as long as its pr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from coordinator.allocation import Survey, ZoneCosts, placed, survey
 from coordinator.events import (
@@ -145,7 +145,8 @@ class ClusterState:
         if self._strategy is None:
             return []
         lost = {loss.member.name for loss in losses}
-        seen, asked = self._tails.sort(survey(view, self._zones, lost, self._holders.idle(now_ms, view)))
+        surveyed = survey(view, self._zones, lost, self._holders.idle(now_ms, view))
+        seen, asked = self._tails.sort(replace(surveyed, awaited=self._openings.awaited()))
         advanced = self._migrations.advance(now_ms, seen)
         taken = {i.zone for i in advanced if isinstance(i, Assign)}
         found = [*asked, *self._give_orphans(now_ms, seen, taken), *advanced]

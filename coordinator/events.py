@@ -129,11 +129,13 @@ class StepDown:
 
 @dataclass(frozen=True, slots=True)
 class LostZone:
-    """A zone whose last ticks the ledger forgot and nobody put back: `known` was committed, `left` is what there is."""
+    """A zone whose last ticks the ledger forgot and nobody put back: `known` was committed, `left` is what there is. `awaited`: its
+    owner lives, runs it, and may still put them back."""
 
     zone: int
     known: int
     left: int
+    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ ledger's view (successor, ready, owner), so a new leader goes on wherever the ol
 start anew.
 
 A zone goes to a shard of another build only with its owner's last checkpoint, when its log has no tail
-(docs/decisions/0011-builds-change-at-a-checkpoint.md), and never for balance alone.
+(docs/decisions/0011-builds-change-at-a-checkpoint.md), and never for balance alone. A zone that its owner has still to put back in a
+ledger that forgot it stays where it is (coordinator.openings).
 
 A zone is settled until a successor is intended. Then, by what the view shows:
 """
@@ -115,6 +116,8 @@ class MigrationBook:
             lost = route.zone in orphans
             if not route.successor or (lost and route.successor in seen.eligible - seen.candidates(route.zone)):
                 continue  # an orphan goes to somebody fitter, which ends the intent
+            if route.zone in seen.awaited and not lost:
+                continue  # what its owner has still to put back would be lost
             sight = self._sight(now_ms, route, seen, lost)
             step, _ = TABLE[phase(route, None if lost else seen), sight]
             if step is Step.ASSIGN:
@@ -142,7 +145,8 @@ class MigrationBook:
         if free <= 0:
             return []
         held = seen.holdings(seen.eligible)
-        leaving = [r for r in seen.routes if r.owner in seen.leaving and not r.successor]
+        settled = [r for r in seen.routes if not r.successor and r.zone not in seen.awaited]
+        leaving = [r for r in settled if r.owner in seen.leaving]
         if leaving:
             targets = placed(strategy, {r.zone: self._able(now_ms, r.zone, seen) for r in leaving}, seen, costs)
             moves = [Move(r.zone, r.owner, targets[r.zone]) for r in leaving if r.zone in targets]
@@ -150,7 +154,7 @@ class MigrationBook:
         else:
             if not self._settings.rebalance or not self._review_is_due(now_ms, version):
                 return []
-            movable = {r.zone for r in seen.routes if not r.successor and self._rests_until_ms.get(r.zone, now_ms) <= now_ms}
+            movable = {r.zone for r in settled if self._rests_until_ms.get(r.zone, now_ms) <= now_ms}
             moves = []
             for build in sorted({seen.builds[shard] for shard in held}):
                 alike = {shard: zones for shard, zones in held.items() if seen.builds[shard] == build}

@@ -3,13 +3,15 @@
 A server that restarts, or is another, or has older data than before, begins closed (Ledger.open_world). Owners that live put back
 what they run; a leader opens the world once they had the time, and says what nobody put back. (docs/decisions/0012)
 
+A living owner may come through even after that: until it does, or is gone, its zone is not moved to anybody else.
+
 Owns what earlier views said of zones. No I/O, no clock. Called by cluster_state.
 """
 
 from __future__ import annotations
 
 from coordinator.events import LostZone, OpenWorld
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.ledger import ClusterView, Member
 
 Stand = tuple[int, int, int]
 """(generation, epoch, tick): of two stands of a zone the higher one is the newer."""
@@ -27,6 +29,8 @@ class Openings:
         self._run_id: str | None = None
         self._since_ms = 0.0
         self._seen: dict[int, Stand] = {}
+        self._was_open = False
+        self._ahead: dict[int, Stand] = {}
         self._generation = 0
 
     def observe(self, now_ms: float, view: ClusterView) -> bool:
@@ -35,8 +39,12 @@ class Openings:
         if another:
             self._run_id, self._since_ms = view.run_id, now_ms
         if view.opened:
+            if not self._was_open or another:
+                self._ahead |= {zone: stand for zone, stand in self._seen.items() if stand[2] > 0}
             self._seen = {zone: _stand(view, zone) for zone in view.zones}
             self._generation = max(view.generation, *(stand[0] for stand in self._seen.values()), 0)
+        self._was_open = view.opened
+        self._ahead = {zone: stand for zone, stand in self._ahead.items() if _stand(view, zone) < stand and _owner_runs(view, zone)}
         return another and not (first and (view.opened or (self._new and not view.zones)))
 
     def is_hands_off(self, now_ms: float, view: ClusterView) -> bool:
@@ -47,20 +55,34 @@ class Openings:
     def opening(self, view: ClusterView) -> OpenWorld:
         """Return how to open the world: what no living owner has put back is lost."""
         lost = [
-            LostZone(zone, stand[2], max(now[2], 0))
+            LostZone(zone, stand[2], max(now[2], 0), _owner_runs(view, zone))
             for zone, stand in sorted(self._seen.items())
             if (now := _stand(view, zone)) < stand and stand[2] > 0
         ]
         return OpenWorld(self._generation + 1 if self._generation else 0, tuple(lost))
 
+    def awaited(self) -> frozenset[int]:
+        """Return zones of an open world whose living owners know more of them than the ledger: given to others now, that would be lost."""
+        return frozenset(self._ahead)
+
     def _is_awaited(self, view: ClusterView) -> bool:
         """Does somebody live who runs a zone that this server knows less of than there was?"""
         return any(
-            _stand(view, zone) < max(self._seen.get(zone, NEVER), (0, 0, 1))
-            for member in view.members.values()
-            if member.kind == "shard" and isinstance(load := member.info.get("load"), dict)
-            for zone in (int(name) for name in load if isinstance(name, str) and name.isdigit())
+            _stand(view, zone) < max(self._seen.get(zone, NEVER), (0, 0, 1)) for member in view.members.values() for zone in _run_by(member)
         )
+
+
+def _run_by(member: Member) -> frozenset[int]:
+    """Return the zones that a shard says it runs."""
+    load = member.info.get("load") if member.kind == "shard" else None
+    return frozenset(int(name) for name in load if isinstance(name, str) and name.isdigit()) if isinstance(load, dict) else frozenset()
+
+
+def _owner_runs(view: ClusterView, zone: int) -> bool:
+    """Does the zone's owner live, and say that it runs it?"""
+    route = view.zones.get(zone)
+    owner = None if route is None else view.members.get(route.owner)
+    return owner is not None and zone in _run_by(owner)
 
 
 def _stand(view: ClusterView, zone: int) -> Stand:

@@ -40,9 +40,18 @@ from perdure.ledger.record import unpack_record
 from perdure.placement.lease import LeaseWatch
 
 CONCURRENT_CALLS = 64
+"""Calls to the ledger under way at once, when a lost shard's zones are assigned."""
 TAIL_RECORDS = 64
 """How far before the end of a damaged log a record is looked for that tells its build."""
-"""Calls to the ledger under way at once, when a lost shard's zones are assigned."""
+GONE = (
+    "it came back with older data, and the shard that ran the zone is gone",
+    "the zone goes on from what is left; look for a newer copy of the ledger's data if that is not enough",
+)
+AWAITED = (
+    "it came back with older data, and the shard that runs the zone, though it lives, has not put it back in time",
+    "nothing, if that shard reaches the ledger yet: the zone stays with it; if it ends before, the zone goes on from what is left",
+)
+"""Why ticks are lost, and what to do."""
 
 log = structlog.get_logger("coordinator")
 
@@ -187,11 +196,8 @@ class Steering:
         log.info("the world is open", generation=generation, zones_lost=len(opening.lost))
         for lost in opening.lost:
             self._metrics.zone_losses.inc()
-            log.error(
-                "the ledger lost a zone's last ticks", zone=lost.zone, tick_known=lost.known, tick_left=lost.left,
-                why="it came back with older data, and the shard that ran the zone is gone",
-                mend="the zone goes on from what is left; look for a newer copy of the ledger's data if that is not enough",
-            )  # fmt: skip
+            why, mend = AWAITED if lost.awaited else GONE
+            log.error("the ledger lost a zone's last ticks", zone=lost.zone, tick_known=lost.known, tick_left=lost.left, why=why, mend=mend)
         return Turn.ACTED
 
     async def _carry_out_zones(self, term: int, instructions: Sequence[Instruction], began_ms: float) -> int:

@@ -303,6 +303,7 @@ export class Client extends EventTarget {
     let again = !FINAL_CODES.has(code) && this.options.reconnect !== false && !this.leaving;
     if (code === BAD_RESUME && this.options.token !== undefined) {
       this.protocol.resume = "";
+      this.tries = 0; // the login comes at once
       again = this.options.reconnect !== false;
     }
     this.tell("disconnect", { code, reason, again });

@@ -28,9 +28,13 @@ class Reconnecting:
         self._tries = 0
 
     def is_final(self, code: int | None) -> bool:
-        """Is there nothing left to try after a close with `code` (None: the socket broke)? A used-up resume token is forgotten."""
+        """Is there nothing left to try after a close with `code` (None: the socket broke)?
+
+        A used-up resume token is forgotten, and the login comes at once: that the welcome was lost is no sign of a server in trouble.
+        """
         if code == Close.BAD_RESUME and self._may_log_in:
             self._protocol.resume = ""
+            self._tries = 0
             return False
         return code is not None and code in CLOSE_REASONS and not CLOSE_REASONS[Close(code)].resumable
 

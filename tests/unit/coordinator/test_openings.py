@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coordinator.cluster_state import ClusterSettings
-from coordinator.events import Assign, LostZone, OpenWorld
+from coordinator.events import Assign, Intend, LostZone, OpenWorld
 from perdure.ledger.ledger import Reseed
 from perdure.ledger.record import blob_digest
 from tests.unit.coordinator.fake_cluster import SHARDS, FakeCluster, drive, running
@@ -102,6 +102,67 @@ def test_an_owner_who_lives_and_is_not_through_is_waited_for() -> None:
     cluster.join("s3")
     cluster.pass_ms(3000)
     assert min(cluster.view().zones[zone].generation for zone in owned["s3"]) >= 2, "above all that anybody was shown"
+
+
+def _late(cluster: FakeCluster) -> tuple[int, ...]:
+    """The ledger is opened with older data while everybody lives, and s3 has not put its zones back; return those."""
+    cluster.committing |= set(SHARDS)
+    owned = cluster.owners()
+    for name in SHARDS:
+        cluster.say(name, load={str(zone): 1 for zone in owned[name]})
+    cluster.pass_ms(500)
+    kept = cluster.store.snapshot()
+    cluster.pass_ms(1000)
+    cluster.committing.clear()
+    replaced(cluster, kept)
+    for name in SHARDS[:3]:
+        for zone in owned[name]:
+            put_back(cluster, name, zone)
+    cluster.pass_ms(5500)
+    (opening,) = cluster.done(OpenWorld)
+    assert {lost.zone: lost.awaited for lost in opening.lost} == dict.fromkeys(owned["s3"], True)
+    return tuple(sorted(owned["s3"]))
+
+
+def put_back(cluster: FakeCluster, name: str, zone: int) -> None:
+    epoch = cluster.view().zones[zone].epoch
+    drive(cluster.ledger.reseed(Reseed(zone, name, 1, epoch, 99, "ab" * 16, b"blob", blob_digest(b"blob"))))
+
+
+def test_what_a_living_owner_may_still_put_back_is_given_to_nobody_else() -> None:
+    cluster = running()
+    zones = _late(cluster)
+    drive(cluster.ledger.set_draining("s3", True))
+    cluster.pass_ms(3000)
+    assert not cluster.done(Intend), "it would go on from what the ledger has"
+    assert {cluster.view().zones[zone].owner for zone in zones} == {"s3"}
+    for zone in zones:
+        put_back(cluster, "s3", zone)
+    cluster.pass_ms(500)
+    assert {intent.zone for intent in cluster.done(Intend)} <= set(zones)
+    assert cluster.done(Intend), "now it may leave"
+
+
+def test_what_the_older_copy_had_intended_waits_too() -> None:
+    cluster = running()
+    zones = _late(cluster)
+    term = cluster.view().term
+    drive(cluster.ledger.intend(term, zones[0], "s0"))
+    drive(cluster.ledger.successor_ready(zones[0], "s0"))
+    cluster.pass_ms(2000)
+    assert cluster.view().zones[zones[0]].owner == "s3"
+    put_back(cluster, "s3", zones[0])
+    cluster.pass_ms(500)
+    assert cluster.view().ticks[zones[0]] == 99, "nothing is lost"
+
+
+def test_once_the_owner_is_gone_its_zones_go_on_from_what_is_left() -> None:
+    cluster = running()
+    zones = _late(cluster)
+    cluster.kill("s3")
+    cluster.suspect("s3")
+    cluster.pass_ms(4000)
+    assert not {cluster.view().zones[zone].owner for zone in zones} & {"s3", ""}
 
 
 def test_an_older_copy_says_what_is_left() -> None:

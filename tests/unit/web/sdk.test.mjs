@@ -141,6 +141,15 @@ test("a broken socket is made anew by resume, and what was not acknowledged is s
   client.close();
 });
 
+test("a used-up resume token is no reason to wait, however long the server was away", async () => {
+  const { client, socket } = await playing();
+  client.tries = 9; // the tenth would come after five seconds
+  socket.break(4004, "bad resume token");
+  assert.equal(client.tries, 1, "within 50 ms");
+  assert.equal((await next(2)).sent[0][1].token, "t");
+  client.close();
+});
+
 test("after another session was there, the outcome of a command is unknown, and the others are numbered anew", async () => {
   const { client, socket } = await playing();
   const [first, second] = [client.command("steer", { mx: 1 }), client.command("steer", { my: 1 })];
