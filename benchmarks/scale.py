@@ -2,7 +2,8 @@
 
 Processor time of all server processes. Players stay around the middles of the busy zones (benchmarks/_plots.py), 10 commands and 20
 snapshots a second each. The cost of an idle zone is what a world with many more zones takes beyond one of busy zones alone, for each
-zone more.
+zone more. Worlds are compared within a round, since a machine is not as fast at all times, every second round in the opposite order;
+medians of rounds.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class World:
 
 
 def run(
-    players: int = 1920, seconds: float = 8.0, rounds: int = 3, shards: str = "1,2,4,8", zones: str = "16,32,64", idle: str = "16x16"
+    players: int = 1920, seconds: float = 8.0, rounds: int = 5, shards: str = "1,2,4,8", zones: str = "16,32,64", idle: str = "16x16"
 ) -> dict[str, Any]:
     """Measure worlds with so many shards, and with so many busy zones on the first number of them, `rounds` times; medians.
 
@@ -75,22 +76,30 @@ async def _run(players: int, seconds: float, rounds: int, shards: list[int], zon
     wide = World(shards[0], zones[0], *idle)
     worlds = list(dict.fromkeys([*of_shards, *of_zones, wide]))
     found: dict[World, list[float]] = {world: [] for world in worlds}
-    for number in range(rounds):  # every world in each round, since a machine is not as fast at all times
-        for world in worlds:
+    for number in range(rounds):
+        for world in worlds if number % 2 == 0 else reversed(worlds):
             found[world].append(await _cost(world, players, seconds, f"round {number + 1} of {rounds}"))
+    base = of_shards[0]
+    more = idle[0] * idle[1] - zones[0]
+    part = median((w - b) / max(more, 1) / (b / zones[0]) for w, b in zip(found[wide], found[base], strict=True))
+    flat_shards, flat_zones = (flatness(found, row) for row in (of_shards, of_zones))
     cost = {world: median(spent) for world, spent in found.items()}
     by_shards, by_zones = ({world: cost[world] / players * 1e6 for world in row} for row in (of_shards, of_zones))
-    more, calm = idle[0] * idle[1] - zones[0], cost[of_shards[0]]
-    part = (cost[wide] - calm) / max(more, 1) / (calm / zones[0])
-    flat_shards, flat_zones = (max(row.values()) / min(row.values()) for row in (by_shards, by_zones))
     return {
         "shards_ratio": round(flat_shards, 3), "zones_ratio": round(flat_zones, 3), "bar_ratio": BAR_FLAT,
         "idle_zone_part": round(part, 4), "bar_idle_zone_part": BAR_IDLE, "zones_most_idle": idle[0] * idle[1],
         "us_a_player_second_by_shards": {str(world.shards): round(us, 1) for world, us in by_shards.items()},
         "us_a_player_second_by_zones": {str(world.busy): round(us, 1) for world, us in by_zones.items()},
-        "cores_busy_zones_alone": round(calm, 3), "cores_with_idle_zones": round(cost[wide], 3), "players": players, "rounds": rounds,
+        "shard_more_cores": round((cost[of_shards[-1]] - cost[base]) / max(of_shards[-1].shards - base.shards, 1), 4),
+        "cores_busy_zones_alone": round(cost[base], 3), "cores_with_idle_zones": round(cost[wide], 3), "players": players, "rounds": rounds,
         "passed": flat_shards <= BAR_FLAT and flat_zones <= BAR_FLAT and part <= BAR_IDLE,
     }  # fmt: skip
+
+
+def flatness(found: dict[World, list[float]], row: list[World]) -> float:
+    """Return how much more the dearest world of a row costs than the cheapest; each is held against the row's first one in its round."""
+    against_first = [median(a / b for a, b in zip(found[world], found[row[0]], strict=True)) for world in row]
+    return max(against_first) / min(against_first)
 
 
 async def _cost(world: World, players: int, seconds: float, which: str) -> float:

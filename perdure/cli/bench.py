@@ -9,7 +9,6 @@ import inspect
 import os
 import pkgutil
 import platform
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import Any
 import orjson
 from rich.console import Console
 from rich.table import Table
+
+from perdure.cli.children import end_like_ctrl_c
 
 
 class BadOption(ValueError):
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
     if options.name not in names():
         print(f"perdure bench: there is no benchmark {options.name!r}; there are {', '.join(names())}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ended like Ctrl-C: with the processes it started
+    end_like_ctrl_c()
     module = importlib.import_module(f"benchmarks.{options.name}")
     try:
         wanted = _keywords(module.run, rest)
