@@ -116,11 +116,11 @@ class MigrationBook:
             lost = route.zone in orphans
             if not route.successor or (lost and route.successor in seen.eligible - seen.candidates(route.zone)):
                 continue  # an orphan goes to somebody fitter, which ends the intent
-            if route.zone in seen.awaited and not lost:
-                continue  # what its owner has still to put back would be lost
             sight = self._sight(now_ms, route, seen, lost)
             step, _ = TABLE[phase(route, None if lost else seen), sight]
             if step is Step.ASSIGN:
+                if route.zone in seen.awaited and not lost:
+                    continue  # what its owner has still to put back would be lost
                 cause = Cause.FAILOVER if sight is Sight.OWNER_LOST else Cause.MIGRATION
                 at_checkpoint = not lost and seen.crosses(route)
                 found.append(Assign(route.zone, route.successor, route.epoch, cause, route.owner, at_checkpoint))

@@ -10,6 +10,8 @@ Owns what earlier views said of zones. No I/O, no clock. Called by cluster_state
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from coordinator.events import LostZone, OpenWorld
 from perdure.ledger.ledger import ClusterView, Member
 
@@ -30,7 +32,8 @@ class Openings:
         self._since_ms = 0.0
         self._seen: dict[int, Stand] = {}
         self._was_open = False
-        self._ahead: dict[int, Stand] = {}
+        self._ahead: dict[int, tuple[Stand, Stand]] = {}
+        """Of zones that a living shard may still put back: as they were, and as the ledger had them when it was opened."""
         self._generation = 0
 
     def observe(self, now_ms: float, view: ClusterView) -> bool:
@@ -39,12 +42,15 @@ class Openings:
         if another:
             self._run_id, self._since_ms = view.run_id, now_ms
         if view.opened:
-            if not self._was_open or another:
-                self._ahead |= {zone: stand for zone, stand in self._seen.items() if stand[2] > 0}
-            self._seen = {zone: _stand(view, zone) for zone in view.zones}
+            if another or not self._was_open:
+                for zone, stand in self._seen.items():
+                    self._ahead[zone] = max(stand, self._ahead.get(zone, (NEVER, NEVER))[0]), _stand(view, zone)
+            # Where the ledger's stand rises, the zone was put back, or goes on from what was left: either way there is nothing to wait for.
+            run = _run_by(view.members.values())
+            self._ahead = {zone: told for zone, told in self._ahead.items() if _stand(view, zone) == told[1] < told[0] and zone in run}
+            self._seen = {zone: _stand(view, zone) for zone in view.zones} | {zone: was for zone, (was, _) in self._ahead.items()}
             self._generation = max(view.generation, *(stand[0] for stand in self._seen.values()), 0)
         self._was_open = view.opened
-        self._ahead = {zone: stand for zone, stand in self._ahead.items() if _stand(view, zone) < stand and _owner_runs(view, zone)}
         return another and not (first and (view.opened or (self._new and not view.zones)))
 
     def is_hands_off(self, now_ms: float, view: ClusterView) -> bool:
@@ -54,35 +60,27 @@ class Openings:
 
     def opening(self, view: ClusterView) -> OpenWorld:
         """Return how to open the world: what no living owner has put back is lost."""
+        run = _run_by(view.members.values())
         lost = [
-            LostZone(zone, stand[2], max(now[2], 0), _owner_runs(view, zone))
+            LostZone(zone, stand[2], max(now[2], 0), zone in run)
             for zone, stand in sorted(self._seen.items())
             if (now := _stand(view, zone)) < stand and stand[2] > 0
         ]
         return OpenWorld(self._generation + 1 if self._generation else 0, tuple(lost))
 
     def awaited(self) -> frozenset[int]:
-        """Return zones of an open world whose living owners know more of them than the ledger: given to others now, that would be lost."""
+        """Return zones of an open world of which a living shard knows more than the ledger: given to others now, that would be lost."""
         return frozenset(self._ahead)
 
     def _is_awaited(self, view: ClusterView) -> bool:
         """Does somebody live who runs a zone that this server knows less of than there was?"""
-        return any(
-            _stand(view, zone) < max(self._seen.get(zone, NEVER), (0, 0, 1)) for member in view.members.values() for zone in _run_by(member)
-        )
+        return any(_stand(view, zone) < max(self._seen.get(zone, NEVER), (0, 0, 1)) for zone in _run_by(view.members.values()))
 
 
-def _run_by(member: Member) -> frozenset[int]:
-    """Return the zones that a shard says it runs."""
-    load = member.info.get("load") if member.kind == "shard" else None
-    return frozenset(int(name) for name in load if isinstance(name, str) and name.isdigit()) if isinstance(load, dict) else frozenset()
-
-
-def _owner_runs(view: ClusterView, zone: int) -> bool:
-    """Does the zone's owner live, and say that it runs it?"""
-    route = view.zones.get(zone)
-    owner = None if route is None else view.members.get(route.owner)
-    return owner is not None and zone in _run_by(owner)
+def _run_by(members: Iterable[Member]) -> set[int]:
+    """Return the zones that shards among these say they run."""
+    loads = (member.info.get("load") for member in members if member.kind == "shard")
+    return {int(name) for load in loads if isinstance(load, dict) for name in load if isinstance(name, str) and name.isdigit()}
 
 
 def _stand(view: ClusterView, zone: int) -> Stand:

@@ -15,64 +15,85 @@ import asyncio
 import os
 from collections.abc import Callable
 
+import structlog
+
 BUSY_TICKS = 3
 """A link that has brought nothing for so many ticks is the event loop's again."""
 CHUNK_BYTES = 1 << 18
+MANY_BYTES, REST_TICKS = 1 << 16, 40
+"""A link that brings so much in one tick is left to the event loop for so many: a Unix socket holds some 200 KB, and whoever sends more
+would wait for the next tick each time."""
+
+log = structlog.get_logger("shard.reading")
 
 
 class Tap:
     """One link of a source. A transport without a socket (a simulated one) is always the event loop's."""
 
-    __slots__ = ("_busy", "_file", "_mine")
+    __slots__ = ("_busy", "_file", "_mine", "_rest")
 
     def __init__(self) -> None:
-        self._mine, self._busy, self._file = False, 0, -1
+        self._mine, self._busy, self._rest, self._file = False, 0, 0, -1
 
     def brought(self) -> None:
         """Something has come."""
         self._busy = BUSY_TICKS
 
-    def turn(self, transport: asyncio.ReadTransport | None, receive: Callable[[bytes], None], in_time: bool) -> None:
-        """A tick begins: read what has come, and hand it to `receive`. Not `in_time`: let the event loop read, from now on."""
+    def turn(self, transport: asyncio.Transport | None, receive: Callable[[bytes], None], in_time: bool) -> None:
+        """A tick begins: read what has come, and hand it to `receive`. Not `in_time`: let the event loop read, from now on.
+
+        What `receive` raises ends the link: it must not end the tick of all zones.
+        """
         if transport is None or transport.is_closing():
             return
         if self._mine and in_time:
-            self._read(transport, receive)
             self._busy -= 1
-            if self._busy <= 0:
+            try:
+                read = self._read(transport, receive)
+            except Exception as error:
+                log.error("link_failed", why=repr(error), exc_info=error)
+                transport.abort()
+                return
+            if read > MANY_BYTES:
+                self._rest = REST_TICKS
+            if self._mine and (self._busy <= 0 or read > MANY_BYTES):
                 self._leave(transport)
         elif self._mine:
             self._leave(transport)
+        elif self._rest:
+            self._rest -= 1
         elif in_time and self._busy:
             self._take(transport)
 
-    def _take(self, transport: asyncio.ReadTransport) -> None:
+    def _take(self, transport: asyncio.Transport) -> None:
         opened = transport.get_extra_info("socket")
         if opened is not None:
             transport.pause_reading()
             self._mine, self._file = True, opened.fileno()
 
-    def _leave(self, transport: asyncio.ReadTransport) -> None:
+    def _leave(self, transport: asyncio.Transport) -> None:
         self._mine, self._busy = False, 0
         if not transport.is_closing():
             transport.resume_reading()
 
-    def _read(self, transport: asyncio.ReadTransport, receive: Callable[[bytes], None]) -> None:
+    def _read(self, transport: asyncio.Transport, receive: Callable[[bytes], None]) -> int:
+        """Return how many bytes there were. At the end of the connection the event loop gets it back: it sees why, and tells."""
+        count = 0
         try:
-            data = os.read(self._file, CHUNK_BYTES)
-            while len(data) == CHUNK_BYTES and not transport.is_closing():
-                receive(data)
+            while not transport.is_closing():
                 data = os.read(self._file, CHUNK_BYTES)
+                if not data:
+                    self._leave(transport)
+                    break
+                count += len(data)
+                receive(data)
+                if len(data) < CHUNK_BYTES:
+                    break
         except BlockingIOError:
-            return
+            return count
         except OSError:
-            data = b""
-        if transport.is_closing():
-            return
-        if data:
-            receive(data)
-        else:
-            self._leave(transport)  # it is over: the event loop sees why, and tells
+            self._leave(transport)
+        return count
 
 
 class Reading:

@@ -18,8 +18,10 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import SSLConnection, parse_url
 
-from perdure.ledger.ledger import LedgerUnavailable
+from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
+from perdure.ledger.redis_errors import code_of, explain
 
+NOT_LET_IN = ("NOAUTH", "NOPERM", "WRONGPASS")
 MAX_IN_FLIGHT = 64
 """Batches without an answer on one connection; past it a call is refused at once, as if the ledger were away."""
 
@@ -175,7 +177,8 @@ class CommitConnection:
         answers = await pipe.send(pack(commands), len(commands), deadline, self._late)
         for answer in answers:
             if isinstance(answer, hiredis.ReplyError):
-                raise LedgerUnavailable(f"{self.where} does not let the commit connection in: {answer}")
+                kind = LedgerRefused if code_of(answer) in NOT_LET_IN else LedgerUnavailable
+                raise kind(explain(self.where, answer, self.user))
 
     def _tls(self) -> ssl.SSLContext | None:
         if self._options.get("connection_class") is not SSLConnection:

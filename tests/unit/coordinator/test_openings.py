@@ -156,6 +156,41 @@ def test_what_the_older_copy_had_intended_waits_too() -> None:
     assert cluster.view().ticks[zones[0]] == 99, "nothing is lost"
 
 
+def test_a_ledger_that_is_restarted_twice_does_not_forget_what_may_still_be_put_back() -> None:
+    cluster = running()
+    zones = _late(cluster)
+    replaced(cluster)
+    cluster.pass_ms(3000)
+    assert not cluster.view().opened, "it is waited for once more"
+    cluster.pass_ms(2500)
+    first, second = cluster.done(OpenWorld)
+    assert [lost for lost in second.lost if lost.zone in zones] == list(first.lost)
+    drive(cluster.ledger.set_draining("s3", True))
+    cluster.pass_ms(1000)
+    assert not cluster.done(Intend)
+
+
+def test_an_owner_that_goes_on_from_what_is_left_is_waited_for_no_longer() -> None:
+    cluster = running()
+    zones = _late(cluster)
+    cluster.committing.add("s3")
+    cluster.pass_ms(300)
+    drive(cluster.ledger.set_draining("s3", True))
+    cluster.pass_ms(500)
+    assert {intent.zone for intent in cluster.done(Intend)} <= set(zones)
+    assert cluster.done(Intend)
+
+
+def test_a_successor_that_is_gone_is_no_successor_whoever_is_waited_for() -> None:
+    cluster = running()
+    zones = _late(cluster)
+    drive(cluster.ledger.intend(cluster.view().term, zones[0], "s0"))
+    cluster.depart("s0")
+    cluster.pass_ms(300)
+    assert cluster.view().zones[zones[0]].successor == ""
+    assert cluster.view().zones[zones[0]].owner == "s3"
+
+
 def test_once_the_owner_is_gone_its_zones_go_on_from_what_is_left() -> None:
     cluster = running()
     zones = _late(cluster)

@@ -15,7 +15,7 @@ import uvloop
 import shard.reading
 from perdure.wire.link import pack_keyframes
 from shard.link_server import Link, LinkHost, LinkServer
-from shard.reading import BUSY_TICKS, Reading
+from shard.reading import BUSY_TICKS, REST_TICKS, Reading
 from tests.unit.shard.shard_lab import SECRET, Gateway, commands_of, until
 
 ROW_BYTES = 24
@@ -171,5 +171,46 @@ def test_more_than_one_piece_is_read_whole_and_garbage_ends_the_link(tmp_path: P
             await until(lambda: not stage.links.open)
             stage.reading.take_in()
             assert stage.host.came[-1] == [4]
+
+    run(body())
+
+
+@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
+def test_who_sends_more_than_a_socket_holds_does_not_wait_for_the_next_tick(tmp_path: Path, run: Callable[..., None]) -> None:
+    async def body() -> None:
+        async with Stage(tmp_path) as stage:
+            stage.send(1)
+            await until(lambda: stage.host.came)
+            stage.reading.take_in()
+            for _ in range(20):  # five times what a Unix socket holds
+                stage.gateway.send(commands_of(0, np.zeros((2000, ROW_BYTES), np.uint8)))
+            await stage.idle()
+            stage.reading.take_in()
+            await until(lambda: sum(map(len, stage.host.came)) == 1 + 20 * 2000)
+            assert REST_TICKS > 3
+            for number in range(2, 5):
+                stage.reading.take_in()
+                stage.send(number)
+                await until(lambda number=number: stage.host.came[-1] == [number])  # as it comes
+
+    run(body())
+
+
+@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
+def test_what_handling_raises_ends_the_link_and_nothing_else(tmp_path: Path, run: Callable[..., None], monkeypatch: Any) -> None:
+    async def body() -> None:
+        async with Stage(tmp_path) as stage:
+            stage.send(1)
+            await until(lambda: stage.host.came)
+            stage.reading.take_in()
+
+            def fails(zones: Any, rows: Any) -> bool:
+                raise RuntimeError("a bug")
+
+            monkeypatch.setattr(stage.host, "commands_arrived", fails)
+            stage.send(2)
+            await stage.idle()
+            stage.reading.take_in()
+            await until(lambda: not stage.links.open)
 
     run(body())
