@@ -30,7 +30,8 @@ class Survey:
 
     `builds`: what each living shard runs, by name. `failures`: zone -> shard -> why that shard cannot run the zone as it is now
     (a zone that is assigned anew is another matter). `tails`: for the orphans, the build that wrote the end of the log: "" where
-    it makes no difference, None while it is not known. `awaited`: zones whose living owners know more of them than the ledger.
+    it makes no difference, None while it is not known. `awaited`: zones of which a living shard knows more than the
+    ledger.
     """
 
     routes: list[ZoneRoute]

@@ -156,7 +156,7 @@ class ClusterState:
 
     def _give_orphans(self, now_ms: float, seen: Survey, taken: set[int]) -> list[Instruction]:
         """Spread the zones that nobody runs over the living shards that can, in one batch."""
-        orphans = {route.zone: route for route in seen.orphans if route.zone not in taken}
+        orphans = {route.zone: route for route in seen.orphans if route.zone not in taken and route.zone not in seen.awaited}
         targets: dict[int, str] = {}
         if orphans and self._strategy is not None and not self._is_settling(now_ms, seen):
             targets = placed(self._strategy, {zone: seen.candidates(zone) for zone in orphans}, seen, self._costs.costs())

@@ -5,8 +5,8 @@ ledger's view (successor, ready, owner), so a new leader goes on wherever the ol
 start anew.
 
 A zone goes to a shard of another build only with its owner's last checkpoint, when its log has no tail
-(docs/decisions/0011-builds-change-at-a-checkpoint.md), and never for balance alone. A zone that its owner has still to put back in a
-ledger that forgot it stays where it is (coordinator.openings).
+(docs/decisions/0011-builds-change-at-a-checkpoint.md), and never for balance alone. A zone that a living shard has still to put back
+in a ledger that forgot it stays where it is (coordinator.openings).
 
 A zone is settled until a successor is intended. Then, by what the view shows:
 """
@@ -119,8 +119,8 @@ class MigrationBook:
             sight = self._sight(now_ms, route, seen, lost)
             step, _ = TABLE[phase(route, None if lost else seen), sight]
             if step is Step.ASSIGN:
-                if route.zone in seen.awaited and not lost:
-                    continue  # what its owner has still to put back would be lost
+                if route.zone in seen.awaited:
+                    continue  # what has still to be put back would be lost
                 cause = Cause.FAILOVER if sight is Sight.OWNER_LOST else Cause.MIGRATION
                 at_checkpoint = not lost and seen.crosses(route)
                 found.append(Assign(route.zone, route.successor, route.epoch, cause, route.owner, at_checkpoint))

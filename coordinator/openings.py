@@ -3,7 +3,8 @@
 A server that restarts, or is another, or has older data than before, begins closed (Ledger.open_world). Owners that live put back
 what they run; a leader opens the world once they had the time, and says what nobody put back. (docs/decisions/0012)
 
-A living owner may come through even after that: until it does, or is gone, its zone is not moved to anybody else.
+Who lives and runs a zone may come through even after that. Until it does, or is gone, the zone is given to nobody, whoever owns it by what
+the ledger has: it may have been another, before the zone was moved.
 
 Owns what earlier views said of zones. No I/O, no clock. Called by cluster_state.
 """

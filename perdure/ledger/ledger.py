@@ -431,6 +431,9 @@ class Ledger(ABC):
         `tick` with `digest`, the blob as its only checkpoint, an empty log, generation + 1 and an epoch of max(both) +
         EPOCH_RESEED_STEP, with the caller as its owner. Refused (LedgerRefused) where the ledger is ahead. The inbox is kept.
 
+        While the world is not open, a zone that was put back by the owner of an earlier (generation, epoch) is taken from it: that one had
+        not heard that the zone was given away, and the ledger had forgotten it.
+
         Then, for each of `players` whose record has not moved further: its place becomes this zone, its session the newer of both.
         Where the record's is newer, an ATTACH of it (or a DETACH, where the record has no gateway) goes to the inbox. A record
         that is made anew has no name and no resume token until `enter` brings them. Then, of `sent`, each transfer of a tick

@@ -143,7 +143,10 @@ class MemoryLedger(Ledger):
     async def reseed(self, seed: Reseed) -> ZoneHead:
         data = self.store.data
         head = (data.zones.get(seed.zone) or StoredZone()).head or StoredHead(0, 0)
-        if (head.generation, head.epoch, head.tick) > (seed.generation, seed.epoch, seed.tick):
+        at, by = head.tick, self._put_back_by(seed.zone)
+        if by is not None and by[:2] < (seed.generation, seed.epoch):
+            at = by[2]  # a later owner than who came first
+        elif (head.generation, head.epoch, head.tick) > (seed.generation, seed.epoch, seed.tick):
             raise LedgerRefused(
                 f"zone {seed.zone} is at generation {head.generation}, epoch {head.epoch}, tick {head.tick} in the ledger, "
                 f"ahead of {seed.generation}, {seed.epoch}, {seed.tick}: drop it and load it from there"
@@ -156,14 +159,21 @@ class MemoryLedger(Ledger):
         found.blobs = {(seed.tick, new.epoch): bytes(seed.blob)}
         found.checkpoints = [StoredCheckpoint(seed.tick, new.epoch, seed.blob_digest)]
         data.generation = max(data.generation, new.generation, generation_above(seed.highest))
+        data.restored[seed.zone] = self.store.run_id, (seed.generation, seed.epoch, at)
         found.inbox = without_known(found.inbox, seed)
         for player in seed.players:
             restore_player(self.store, seed.zone, player)
         for sent in seed.sent:
-            if sent.tick > head.tick:
+            if sent.tick > at:
                 deliver_again(self.store, seed.zone, sent.transfer)
         self._raise_version()
         return await self.zone_head(seed.zone)
+
+    def _put_back_by(self, zone: int) -> tuple[int, int, int] | None:
+        """Return who put a zone back for this run of the server, while the world is not open: generation, epoch, tick that there was."""
+        data = self.store.data
+        run, by = data.restored.get(zone, ("", (0, 0, 0)))
+        return by if run == self.store.run_id != data.opened_for else None
 
     async def open_world(self, term: int, generation: int = 0) -> int:
         data = self.store.data

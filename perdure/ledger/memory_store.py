@@ -118,6 +118,8 @@ class StoredData:
     beat: int = 0
     version: int = 0
     generation: int = 1
+    restored: dict[int, tuple[str, tuple[int, int, int]]] = field(default_factory=dict)
+    """By zone: for which run it was last put back, by the owner of which generation and epoch, and the tick that there was before."""
     opened_for: str = "memory-1"
     """The run that the world was opened for; a new store is open for its first, so that tests of one part need no coordinator."""
 

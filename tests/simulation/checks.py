@@ -70,7 +70,8 @@ class Checks:
         self.commits = self.snapshots = self.acknowledged = self.handovers = self.effects = 0
         self._dtype = command_dtype(program.schema.command_payload_bytes)
         self._tag_at = {c.kind: (c.payload.fields or {})["tag"][1] for c in program.schema.commands}
-        self.refused: dict[int, Commit] = {}
+        self.refused: dict[tuple[int, int], Commit] = {}
+        """(zone, epoch) -> the last commit that a ledger which forgot the zone has refused."""
         self.reseeds = self.damages_told = 0
         self.damages: dict[int, int] = {}
         """zone -> tick of the record that is damaged now, behind which nobody can come who has not read it before."""
@@ -89,7 +90,7 @@ class Checks:
         if answer.status is CommitStatus.BROKEN:
             self.fail(f"log: zone {commit.zone} tick {commit.tick} was refused as broken: {answer.detail}")
         if answer.status is CommitStatus.GAP:
-            self.refused[commit.zone] = commit
+            self.refused[commit.zone, commit.epoch] = commit
         if answer.status is not CommitStatus.OK:
             return
         if process.alive and self._needs_damaged(commit.zone):
@@ -134,12 +135,16 @@ class Checks:
     def reseeded(self, process: Process, seed: Reseed) -> None:
         """An owner has restored its zone in a ledger that forgot it: nothing that was committed may be missing from it.
 
-        The tick that the ledger refused is on no log, but counts: it is the refused record that is replayed here.
+        The tick that the ledger refused is on no log, but counts: it is the refused record that is replayed here. An earlier owner may
+        come first, whom nobody told that the zone was given away: all is well if the later one comes before it has committed anything.
         """
         self.reseeds += 1
         truth = self.zones[seed.zone]
-        zone, commit = truth.replica, self.refused.pop(seed.zone, None)
+        zone, commit = truth.replica, self.refused.pop((seed.zone, seed.epoch), None)
+        if (seed.generation, seed.epoch) < truth.stamp:
+            return
         if seed.tick == zone.tick + 1 and commit is not None and commit.tick == seed.tick and commit.previous == zone.digest:
+            zone = self._of_build(truth, unpack_record(commit.record).build)
             self._new_stays(zone)
             self._count_commands(zone, commit)
             self.holdings.coming(zone)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from ledger_lab import Lab, arrive, effect, logout, seed
 from test_ledger_log import flip, stored_blobs
+from test_ledger_open import shut
 
+from perdure.ledger import keys
 from perdure.ledger.generations import MOVES_A_GENERATION, generation_above, moves_floor, sessions_floor
 from perdure.ledger.ledger import (
     EPOCH_RESEED_STEP,
@@ -73,6 +75,54 @@ async def test_a_reseed_from_behind_is_refused_and_writes_nothing(lab: Lab, call
         await lab.commit(0)
     answer = await lab.unchanged(lab.ledger.reseed(seed(0, *caller)))
     assert isinstance(answer, LedgerRefused) and "ahead of" in str(answer)
+
+
+async def restored_by(lab: Lab, run: str) -> None:
+    """Have it said that zone 0 was put back for another run of the server."""
+    if lab.store is not None:
+        lab.store.data.restored[0] = run, lab.store.data.restored[0][1]
+        return
+    assert lab.raw is not None
+    control = keys.key(lab.world, "CONTROL")
+    told = (await lab.raw.hget(control, "restored:0")).decode()  # type: ignore[misc,union-attr]
+    await lab.raw.hset(control, "restored:0", f"{run} {told.partition(' ')[2]}")  # type: ignore[misc]
+
+
+async def test_a_later_owner_takes_a_zone_from_an_earlier_one_that_came_first(lab: Lab) -> None:
+    """The first had not heard that the zone was given away, and the ledger had forgotten it: seed 3407 of the simulation."""
+    await lab.zones(0, 1)
+    for _ in range(4):
+        await lab.commit(0)
+    await shut(lab)
+    first = await lab.ledger.reseed(seed(0, 1, 1, 5, "ab" * 16, b"five"))
+    sent = (Sent(4, effect(1, b"old")), Sent(5, effect(1, b"five")), Sent(6, effect(1, b"six")))
+    later = await lab.ledger.reseed(seed(0, 1, 2, 6, "cd" * 16, b"six", sent=sent))
+    assert (later.generation, later.epoch, later.tick, later.digest) == (2, first.epoch + EPOCH_RESEED_STEP, 6, "cd" * 16)
+    assert await stored_blobs(lab, 0) == {(6, later.epoch)}
+    assert len(await lab.ledger.read_inbox(1)) == 2, "what it sent after the tick that the ledger had at first"
+    lab.heads[0] = (2, first.epoch, 5, "ab" * 16)
+    (answer,) = await lab.ledger.commit([lab.next(0)])
+    assert answer.status is FENCED, "nothing of the earlier one's gets out"
+    for caller in ((1, 1, 9), (1, 2, 9)):
+        assert isinstance(await lab.unchanged(lab.ledger.reseed(seed(0, *caller))), LedgerRefused), "neither the first again, nor itself"
+    lab.heads[0] = (2, later.epoch, 6, "cd" * 16)
+    assert (await lab.commit(0)).status is OK
+
+
+async def test_once_the_world_is_open_the_later_one_comes_too_late(lab: Lab) -> None:
+    await lab.zones(0)
+    await shut(lab)
+    await lab.ledger.reseed(seed(0, 1, 1, 5))
+    await lab.ledger.open_world(lab.term)
+    assert isinstance(await lab.unchanged(lab.ledger.reseed(seed(0, 1, 2, 6))), LedgerRefused)
+
+
+async def test_who_put_a_zone_back_in_an_earlier_run_of_the_server_is_nobody_now(lab: Lab) -> None:
+    await lab.zones(0)
+    await shut(lab)
+    await lab.ledger.reseed(seed(0, 1, 1, 5))
+    await restored_by(lab, "another/run")
+    assert isinstance(await lab.unchanged(lab.ledger.reseed(seed(0, 1, 2, 6))), LedgerRefused)
 
 
 async def test_a_reseed_mends_where_players_are(lab: Lab) -> None:

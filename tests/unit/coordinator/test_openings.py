@@ -191,6 +191,38 @@ def test_a_successor_that_is_gone_is_no_successor_whoever_is_waited_for() -> Non
     assert cluster.view().zones[zones[0]].owner == "s3"
 
 
+def test_a_zone_that_moved_since_the_older_copy_is_left_to_who_runs_it_though_its_owner_by_the_copy_is_gone() -> None:
+    """Seed 4030 of the simulation: it was given to that very shard, which went on from the copy."""
+    cluster = running()
+    cluster.committing |= set(SHARDS)
+    cluster.pass_ms(500)
+    kept = cluster.store.snapshot()
+    zone, *others = sorted(cluster.owners()["s0"])
+    epoch = cluster.view().zones[zone].epoch
+    for moved in (zone, *others):
+        drive(cluster.ledger.assign(cluster.view().term, moved, "s3", cluster.view().zones[moved].epoch))
+    cluster.depart("s0")
+    for name in SHARDS[1:]:
+        cluster.say(name, load={str(number): 1 for number in cluster.owners()[name]})
+    cluster.pass_ms(1000)
+    cluster.committing.clear()
+    cluster.store.restore(kept)
+    drive(cluster.ledger.depart("s0", cluster.members["s0"].number))
+    for name in SHARDS[1:]:
+        for number in cluster.owners()[name]:
+            put_back(cluster, name, number)
+    cluster.pass_ms(7000)
+    assert cluster.view().opened
+    assert cluster.view().zones[zone].epoch == epoch, "nobody was given it"
+    drive(cluster.ledger.reseed(Reseed(zone, "s3", 1, epoch + 1, 99, "ab" * 16, b"blob", blob_digest(b"blob"))))
+    cluster.pass_ms(300)
+    assert (cluster.view().zones[zone].owner, cluster.view().ticks[zone]) == ("s3", 99)
+    cluster.kill("s3")
+    cluster.suspect("s3")
+    cluster.pass_ms(4000)
+    assert {cluster.view().zones[other].owner for other in others} <= {"s1", "s2"}, "and who is gone is waited for no longer"
+
+
 def test_once_the_owner_is_gone_its_zones_go_on_from_what_is_left() -> None:
     cluster = running()
     zones = _late(cluster)
