@@ -17,7 +17,7 @@ _BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.025, 0.05, 0.1, 0.25, 0
 
 
 class Durations(Collector):
-    """A histogram of times, for what is counted at every tick: the library's own takes ten times as long to count one."""
+    """A histogram of times, for what is counted at every tick: the library's own goes through all its buckets at each."""
 
     def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
         self._name, self._documentation = name, documentation

@@ -41,6 +41,8 @@ class Host:
 
 
 class Stage:
+    """A shard's end and a gateway's end of a link that has brought its first command, as it came: the next tick takes it."""
+
     def __init__(self, path: Path) -> None:
         self.host, self.reading = Host(), Reading()
         self.links = LinkServer(SECRET, "shard-1", ROW_BYTES)
@@ -54,6 +56,8 @@ class Stage:
         await self.gateway.challenged()
         self.gateway.hello()
         await until(lambda: self.links.links)
+        self.send(1)
+        await until(lambda: self.host.came == [[1]])
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -73,144 +77,117 @@ class Stage:
             await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
-def test_what_comes_between_two_ticks_is_read_in_one_piece_when_a_tick_begins(tmp_path: Path, run: Callable[..., None]) -> None:
-    async def body() -> None:
-        async with Stage(tmp_path) as stage:
-            stage.send(1)
-            await until(lambda: stage.host.came == [[1]])  # the first one, as it comes
-            stage.reading.take_in()
-            for first in (2, 5, 8):
-                stage.send(first, first + 1, first + 2)
-                await stage.idle()
-                assert len(stage.host.came) == first // 3 + 1, "nobody reads"
-                stage.reading.take_in()
-                assert stage.host.came[-1] == [first, first + 1, first + 2]
-            stage.gateway.send(pack_keyframes(0, [77]))
-            stage.reading.take_in()
-            assert stage.host.came[-1] == [77]
+def on_both_loops(test: Callable[[Stage, pytest.MonkeyPatch], Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test on a stage, under asyncio's own event loop and under uvloop's."""
 
-    run(body())
+    @pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
+    def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[[Coroutine[Any, Any, None]], Any]) -> None:
+        async def staged() -> None:
+            async with Stage(tmp_path) as stage:
+                await test(stage, monkeypatch)
+
+        run(staged())
+
+    both.__doc__ = test.__doc__
+    return both
 
 
-@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
-def test_a_quiet_link_is_read_as_it_comes(tmp_path: Path, run: Callable[..., None]) -> None:
-    async def body() -> None:
-        async with Stage(tmp_path) as stage:
-            stage.send(1)
-            await until(lambda: stage.host.came)
-            for _ in range(BUSY_TICKS + 1):  # the first one takes the link
-                stage.reading.take_in()
-            stage.send(2)
-            await until(lambda: len(stage.host.came) == 2)
-
-    run(body())
-
-
-@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
-def test_everything_is_read_as_it_comes_while_ticks_do_not_come_in_time(tmp_path: Path, run: Callable[..., None]) -> None:
-    async def body() -> None:
-        async with Stage(tmp_path) as stage:
-            stage.send(1)
-            await until(lambda: stage.host.came)
-            stage.reading.take_in()
-            stage.send(2)
-            await stage.idle()
-            assert len(stage.host.came) == 1
-            for why in ("paused", "lanes"):
-                stage.reading.always(why)
-            await until(lambda: stage.host.came[-1] == [2])
-            stage.reading.in_time("paused")
-            stage.reading.take_in()
-            stage.send(3)
-            await until(lambda: stage.host.came[-1] == [3])
-            stage.reading.in_time("lanes")
-            stage.reading.take_in()
-            stage.send(4)
-            await stage.idle()
-            assert stage.host.came[-1] == [3]
-
-    run(body())
+@on_both_loops
+async def test_what_comes_between_two_ticks_is_read_in_one_piece_when_a_tick_begins(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.reading.take_in()
+    for first in (2, 5, 8):
+        stage.send(first, first + 1, first + 2)
+        await stage.idle()
+        assert len(stage.host.came) == first // 3 + 1, "nobody reads"
+        stage.reading.take_in()
+        assert stage.host.came[-1] == [first, first + 1, first + 2]
+    stage.gateway.send(pack_keyframes(0, [77]))
+    stage.reading.take_in()
+    assert stage.host.came[-1] == [77]
 
 
-@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
-def test_the_end_of_a_link_that_nobody_reads_is_seen_with_the_next_tick(tmp_path: Path, run: Callable[..., None]) -> None:
-    async def body() -> None:
-        async with Stage(tmp_path) as stage:
-            stage.send(1)
-            await until(lambda: stage.host.came)
-            stage.reading.take_in()
-            stage.send(2)
-            await stage.gateway.close()
-            await stage.idle()
-            stage.reading.take_in()
-            assert stage.host.came == [[1], [2]], "what it had sent counts"
-            stage.reading.take_in()  # of the end it is told then
-            await until(lambda: not stage.links.open)
-            stage.reading.take_in()
-
-    run(body())
+@on_both_loops
+async def test_a_quiet_link_is_read_as_it_comes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(BUSY_TICKS + 1):  # the first one takes the link
+        stage.reading.take_in()
+    stage.send(2)
+    await until(lambda: len(stage.host.came) == 2)
 
 
-@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
-def test_more_than_one_piece_is_read_whole_and_garbage_ends_the_link(tmp_path: Path, run: Callable[..., None], monkeypatch: Any) -> None:
-    async def body() -> None:
-        async with Stage(tmp_path) as stage:
-            stage.send(1)
-            await until(lambda: stage.host.came)
-            monkeypatch.setattr(shard.reading, "CHUNK_BYTES", 16)
-            stage.reading.take_in()
-            stage.send(2, 3, 4)
-            await stage.idle()
-            stage.reading.take_in()
-            assert stage.host.came == [[1], [2], [3], [4]]
-            stage.gateway.send(b"\xff" * 64)
-            stage.send(5)
-            await stage.idle()
-            stage.reading.take_in()
-            await until(lambda: not stage.links.open)
-            stage.reading.take_in()
-            assert stage.host.came[-1] == [4]
-
-    run(body())
+@on_both_loops
+async def test_everything_is_read_as_it_comes_while_ticks_do_not_come_in_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.reading.take_in()
+    stage.send(2)
+    await stage.idle()
+    assert len(stage.host.came) == 1
+    for why in ("paused", "lanes"):
+        stage.reading.always(why)
+    await until(lambda: stage.host.came[-1] == [2])
+    stage.reading.in_time("paused")
+    stage.reading.take_in()
+    stage.send(3)
+    await until(lambda: stage.host.came[-1] == [3])
+    stage.reading.in_time("lanes")
+    stage.reading.take_in()
+    stage.send(4)
+    await stage.idle()
+    assert stage.host.came[-1] == [3]
 
 
-@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
-def test_who_sends_more_than_a_socket_holds_does_not_wait_for_the_next_tick(tmp_path: Path, run: Callable[..., None]) -> None:
-    async def body() -> None:
-        async with Stage(tmp_path) as stage:
-            stage.send(1)
-            await until(lambda: stage.host.came)
-            stage.reading.take_in()
-            for _ in range(20):  # five times what a Unix socket holds
-                stage.gateway.send(commands_of(0, np.zeros((2000, ROW_BYTES), np.uint8)))
-            await stage.idle()
-            stage.reading.take_in()
-            await until(lambda: sum(map(len, stage.host.came)) == 1 + 20 * 2000)
-            assert REST_TICKS > 3
-            for number in range(2, 5):
-                stage.reading.take_in()
-                stage.send(number)
-                await until(lambda number=number: stage.host.came[-1] == [number])  # as it comes
-
-    run(body())
+@on_both_loops
+async def test_the_end_of_a_link_that_nobody_reads_is_seen_with_the_next_tick(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.reading.take_in()
+    stage.send(2)
+    await stage.gateway.close()
+    await stage.idle()
+    stage.reading.take_in()
+    assert stage.host.came == [[1], [2]], "what it had sent counts"
+    stage.reading.take_in()  # of the end it is told then
+    await until(lambda: not stage.links.open)
+    stage.reading.take_in()
 
 
-@pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
-def test_what_handling_raises_ends_the_link_and_nothing_else(tmp_path: Path, run: Callable[..., None], monkeypatch: Any) -> None:
-    async def body() -> None:
-        async with Stage(tmp_path) as stage:
-            stage.send(1)
-            await until(lambda: stage.host.came)
-            stage.reading.take_in()
+@on_both_loops
+async def test_more_than_one_piece_is_read_whole_and_garbage_ends_the_link(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard.reading, "CHUNK_BYTES", 16)
+    stage.reading.take_in()
+    stage.send(2, 3, 4)
+    await stage.idle()
+    stage.reading.take_in()
+    assert stage.host.came == [[1], [2], [3], [4]]
+    stage.gateway.send(b"\xff" * 64)
+    stage.send(5)
+    await stage.idle()
+    stage.reading.take_in()
+    await until(lambda: not stage.links.open)
+    stage.reading.take_in()
+    assert stage.host.came[-1] == [4]
 
-            def fails(zones: Any, rows: Any) -> bool:
-                raise RuntimeError("a bug")
 
-            monkeypatch.setattr(stage.host, "commands_arrived", fails)
-            stage.send(2)
-            await stage.idle()
-            stage.reading.take_in()
-            await until(lambda: not stage.links.open)
+@on_both_loops
+async def test_who_sends_more_than_a_socket_holds_does_not_wait_for_the_next_tick(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.reading.take_in()
+    for _ in range(20):  # five times what a Unix socket holds
+        stage.gateway.send(commands_of(0, np.zeros((2000, ROW_BYTES), np.uint8)))
+    await stage.idle()
+    stage.reading.take_in()
+    await until(lambda: sum(map(len, stage.host.came)) == 1 + 20 * 2000)
+    assert REST_TICKS > 3
+    for number in range(2, 5):
+        stage.reading.take_in()
+        stage.send(number)
+        await until(lambda number=number: stage.host.came[-1] == [number])  # as it comes
 
-    run(body())
+
+@on_both_loops
+async def test_what_handling_raises_ends_the_link_and_not_the_tick(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.reading.take_in()
+
+    def fails(zones: Any, rows: Any) -> bool:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(stage.host, "commands_arrived", fails)
+    stage.send(2)
+    await stage.idle()
+    stage.reading.take_in()
+    await until(lambda: not stage.links.open)
