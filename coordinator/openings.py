@@ -6,6 +6,9 @@ what they run; a leader opens the world once they had the time, and says what no
 Who lives and runs a zone may come through even after that. Until it does, or is gone, the zone is given to nobody, whoever owns it by what
 the ledger has: it may have been another, before the zone was moved.
 
+What there was is known from earlier views, and from the shards themselves: while a commit is not answered, or is refused, its shard's
+heartbeats say how far the zone was committed (`info["committed"]`). So a coordinator knows that has just started, or whose views failed.
+
 Owns what earlier views said of zones. No I/O, no clock. Called by cluster_state.
 """
 
@@ -42,15 +45,21 @@ class Openings:
         first, another = self._run_id is None, self._run_id != view.run_id
         if another:
             self._run_id, self._since_ms = view.run_id, now_ms
+        told = _told_by(view.members.values())
         if view.opened:
+            newer = {zone: stand for zone, stand in told.items() if stand > _stand(view, zone)}
             if another or not self._was_open:
-                for zone, stand in self._seen.items():
-                    self._ahead[zone] = max(stand, self._ahead.get(zone, (NEVER, NEVER))[0]), _stand(view, zone)
+                newer = _newest(self._seen, newer)
+            for zone, stand in newer.items():
+                self._ahead[zone] = max(stand, self._ahead.get(zone, (NEVER, NEVER))[0]), _stand(view, zone)
             # Where the ledger's stand rises, the zone was put back, or goes on from what was left: either way there is nothing to wait for.
             run = _run_by(view.members.values())
             self._ahead = {zone: told for zone, told in self._ahead.items() if _stand(view, zone) == told[1] < told[0] and zone in run}
             self._seen = {zone: _stand(view, zone) for zone in view.zones} | {zone: was for zone, (was, _) in self._ahead.items()}
             self._generation = max(view.generation, *(stand[0] for stand in self._seen.values()), 0)
+        else:
+            self._seen = _newest(self._seen, told)
+            self._generation = max(self._generation, *(stand[0] for stand in told.values()), 0)
         self._was_open = view.opened
         return another and not (first and (view.opened or (self._new and not view.zones)))
 
@@ -76,6 +85,21 @@ class Openings:
     def _is_awaited(self, view: ClusterView) -> bool:
         """Does somebody live who runs a zone that this server knows less of than there was?"""
         return any(_stand(view, zone) < max(self._seen.get(zone, NEVER), (0, 0, 1)) for zone in _run_by(view.members.values()))
+
+
+def _newest(some: dict[int, Stand], others: dict[int, Stand]) -> dict[int, Stand]:
+    return some | {zone: max(stand, some.get(zone, NEVER)) for zone, stand in others.items()}
+
+
+def _told_by(members: Iterable[Member]) -> dict[int, Stand]:
+    """Return how far living shards say that zones are committed of which they do not know whether the ledger has it."""
+    told: dict[int, Stand] = {}
+    for member in members:
+        said = member.info.get("committed") if member.kind == "shard" else None
+        for name, stand in said.items() if isinstance(said, dict) else ():
+            if isinstance(name, str) and name.isdigit() and isinstance(stand, list | tuple) and [type(part) for part in stand] == [int] * 3:
+                told[int(name)] = max((stand[0], stand[1], stand[2]), told.get(int(name), NEVER))
+    return told
 
 
 def _run_by(members: Iterable[Member]) -> set[int]:

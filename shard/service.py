@@ -236,7 +236,7 @@ class ShardService:
         return {
             "state": "draining" if self._draining else self.state, "build": f"{self.program.build:016x}", "pid": os.getpid(),
             "host": socket.gethostname(), "load": {n: count + 1 for n, count in players.items()}, "players": players,
-            "failed": {str(n): why for n, why in self.failed.items()},
+            "failed": {str(n): why for n, why in self.failed.items()}, "committed": self.ticks.unconfirmed(),
             "stale": {str(n): epoch for n, epoch in self._stale.items()}, "paused": self.ticks.paused,
             "tick_ms": self.ticks.times.told(), "commit_ms": self.ticks.commit_times.told(),
             "zone_ms": {str(n): round(1000 * pace.cost_s, 2) for n, pace in self.ticks.paces.items()},

@@ -483,6 +483,11 @@ class TickLoop:
             log.warning("paused", why="the ledger does not answer; nothing is lost, clients are told")
             self._notify(Notice.PAUSED)
 
+    def unconfirmed(self) -> dict[str, tuple[int, int, int]]:
+        """Return how far (generation, epoch, tick) the zones are committed of which the ledger may know less: a commit waits, or was refused."""
+        waiting = [zone for zone in self.zones.values() if zone.phase in (Phase.COMMITTING, Phase.FROZEN, Phase.HELD)]
+        return {str(z.zone): (z.generation, z.epoch, z.tick if z.phase is Phase.HELD else z.tick - 1) for z in waiting}
+
     def _tell_stale(self, zone: int, stale: tuple[int, ...]) -> None:
         self._links.send_all(pack_stale(zone, stale))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
+
 from coordinator.cluster_state import ClusterSettings
 from coordinator.events import Assign, Intend, LostZone, OpenWorld
 from perdure.ledger.ledger import Reseed
@@ -221,6 +223,52 @@ def test_a_zone_that_moved_since_the_older_copy_is_left_to_who_runs_it_though_it
     cluster.suspect("s3")
     cluster.pass_ms(4000)
     assert {cluster.view().zones[other].owner for other in others} <= {"s1", "s2"}, "and who is gone is waited for no longer"
+
+
+@pytest.mark.parametrize("started_later", [False, True])
+def test_a_coordinator_that_has_not_seen_it_goes_by_what_the_shards_say(started_later: bool) -> None:
+    """Seed 10029 of the simulation: the leader's last views had failed, and it took the older copy for all that there was."""
+    cluster = running()
+    cluster.committing |= set(SHARDS)
+    owned = {name: sorted(zones) for name, zones in cluster.owners().items()}
+    for name in SHARDS:
+        cluster.say(name, load={str(zone): 1 for zone in owned[name]})
+    cluster.pass_ms(500)
+    kept = cluster.store.snapshot()
+    zone, *others = owned["s3"]
+    left = cluster.view().ticks[zone]
+    cluster.committing.clear()
+    replaced(cluster, kept)
+    if started_later:
+        cluster.elect(cluster.coordinator("c1"))
+    cluster.say("s3", committed={str(zone): (1, 1, left + 6), "x": [1, 1, 9], "3": [1, 2], "2": "much", str(others[0]): [1, 1, left]})
+    cluster.pass_ms(1300)
+    assert not cluster.view().opened, "s3 is waited for"
+    cluster.pass_ms(4000)
+    (opening,) = cluster.done(OpenWorld)
+    assert opening == OpenWorld(2, (LostZone(zone, left + 6, left, True),))
+    drive(cluster.ledger.set_draining("s3", True))
+    cluster.pass_ms(1000)
+    assert {intent.zone for intent in cluster.done(Intend)} == set(others)
+    put_back(cluster, "s3", zone)
+    cluster.say("s3", committed={})
+    cluster.pass_ms(500)
+    assert zone in {intent.zone for intent in cluster.done(Intend)}
+
+
+def test_what_a_shard_says_only_once_the_world_is_open_holds_too() -> None:
+    cluster = running()
+    cluster.committing |= set(SHARDS)
+    cluster.pass_ms(500)
+    cluster.committing.clear()
+    (zone, *others), left = sorted(cluster.owners()["s3"]), cluster.view().ticks[0]
+    cluster.say("s3", load={str(number): 1 for number in (zone, *others)}, committed={str(zone): [1, 1, left + 6]})
+    drive(cluster.ledger.set_draining("s3", True))
+    cluster.pass_ms(1000)
+    assert {intent.zone for intent in cluster.done(Intend)} == set(others)
+    cluster.say("s3", load={str(number): 1 for number in others})
+    cluster.pass_ms(500)
+    assert zone in {intent.zone for intent in cluster.done(Intend)}, "s3 does not run it any more"
 
 
 def test_once_the_owner_is_gone_its_zones_go_on_from_what_is_left() -> None:
