@@ -484,7 +484,10 @@ class TickLoop:
             self._notify(Notice.PAUSED)
 
     def unconfirmed(self) -> dict[str, tuple[int, int, int]]:
-        """Return how far (generation, epoch, tick) the zones are committed of which the ledger may know less: a commit waits, or was refused."""
+        """Return how far (generation, epoch, tick) zones are committed whose newest commit waits or was refused.
+
+        Of these the ledger may know less.
+        """
         waiting = [zone for zone in self.zones.values() if zone.phase in (Phase.COMMITTING, Phase.FROZEN, Phase.HELD)]
         return {str(z.zone): (z.generation, z.epoch, z.tick if z.phase is Phase.HELD else z.tick - 1) for z in waiting}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import perdure.ledger.memory_ledger
 import perdure.ledger.memory_reseed
+from coordinator.openings import Openings
 from gateway.admission import Admission
 from perdure.ledger.ledger import ClusterView, PlayerInZone, Reseed
 from perdure.ledger.memory_ledger import MemoryLedger
@@ -14,6 +15,7 @@ from perdure.ledger.memory_store import MemoryStore
 from perdure.wire.entries import Entry, EntryKind
 from shard.kernels.layout import META_INPUTS
 from shard.service import ShardService
+from shard.tick_loop import TickLoop
 from shard.zone import Zone
 from tests.simulation.clock import Patch
 from tests.simulation.mutants import mutant
@@ -83,6 +85,21 @@ def an_older_view_takes_zones_away() -> list[Patch]:
         real(self, view)
 
     return [(ShardService, "_follow", follow)]
+
+
+MOVES = ("late_owner", "ledger_older", "drain_shard", "scale", "kill_shard", "lost_replies")
+
+
+@mutant(*MOVES, seed=6)
+def what_may_still_be_put_back_is_given_away() -> list[Patch]:
+    """A zone of which a living shard knows more than the ledger goes to another, once the world is open."""
+    return [(Openings, "awaited", lambda self: frozenset())]
+
+
+@mutant(*MOVES, seed=6)
+def shards_do_not_say_how_far_they_are() -> list[Patch]:
+    """A coordinator knows only from views of its own what there was before the ledger went back."""
+    return [(TickLoop, "unconfirmed", lambda self: {})]
 
 
 @mutant("ledger_empty", seed=7)

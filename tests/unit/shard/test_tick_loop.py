@@ -106,6 +106,34 @@ async def test_nothing_leaves_before_its_commit_is_answered(tmp_path: Path) -> N
         assert ticks == list(range(ticks[0], ticks[0] + len(ticks))), "no tick is left out, none comes twice"
 
 
+async def unanswered(*args: Any) -> Any:
+    raise LedgerUnavailable("nobody answers")
+
+
+async def test_it_says_how_far_zones_are_committed_as_long_as_the_ledger_may_have_forgotten_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        gateway, _ = await playing(shard_1, 0, 1)
+        shard_1.ledger.away = True
+        await until(lambda: len(gateway.notices()) == 2)
+        head = await shard_1.ledger.zone_head(0)
+        assert shard_1.ticks.unconfirmed() == dict.fromkeys("01", (1, 1, head.tick))
+        shard_1.ledger.away = False
+        await until(lambda: not shard_1.ticks.unconfirmed())
+        kept = shard_1.ledger.store.snapshot()
+        ahead = shard_1.ticks.zones[0].tick + 3
+        await until(lambda: shard_1.ticks.zones[0].tick > ahead)
+        monkeypatch.setattr(shard_1.ledger, "reseed", unanswered)
+        shard_1.ledger.store.restore(kept)
+        await until(lambda: all(zone.phase is Phase.FROZEN for zone in shard_1.ticks.zones.values()))
+        shown = max(release.tick for release in gateway.releases() if release.zone == 0)
+        assert shown >= ahead
+        assert shard_1.ticks.unconfirmed()["0"] == (1, 1, shown)
+        monkeypatch.undo()
+        await until(lambda: not shard_1.ticks.unconfirmed())
+
+
 async def test_a_lost_answer_is_asked_for_again(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as shard_1:
         await playing(shard_1)
