@@ -9,13 +9,14 @@ it runs, or one number for all of them, which is spread evenly. No load at all m
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perdure.ledger.ledger import ClusterView, Member, ZoneRoute
 from perdure.placement.assignment import ZONE_BASE_COST, AllocationStrategy
 
 LOAD_SMOOTHING_MS = 10_000.0
+OBSERVE_EVERY_MS = 500.0
 MAX_ZONE_LOAD = 1e6
 """A larger reported load is cut to this, so that one wild figure cannot move a whole world."""
 
@@ -115,23 +116,44 @@ def placed(strategy: AllocationStrategy, wishes: Mapping[int, frozenset[str]], s
     return found
 
 
+class Owned:
+    """The zones of a view by owner, sorted anew only where the routes are others than those of the view before."""
+
+    def __init__(self) -> None:
+        self._routes: Mapping[int, ZoneRoute] | None = None
+        self._by_owner: dict[str, tuple[int, ...]] = {}
+
+    def of(self, view: ClusterView) -> Mapping[str, tuple[int, ...]]:
+        """Return owner -> zones; the very mapping of the call before where the view's routes are that one's."""
+        if view.zones is not self._routes:
+            self._routes = view.zones
+            found: dict[str, list[int]] = {}
+            for route in view.zones.values():
+                found.setdefault(route.owner, []).append(route.zone)
+            self._by_owner = {owner: tuple(zones) for owner, zones in found.items()}
+        return self._by_owner
+
+
 class ZoneCosts:
     """Cost of each zone in players, smoothed over `LOAD_SMOOTHING_MS`."""
 
     def __init__(self) -> None:
         self._loads: dict[int, float] = {}
         self._observed_ms: float | None = None
+        self._owned = Owned()
+        self._owned_then: Mapping[str, tuple[int, ...]] | None = None
 
     def observe(self, now_ms: float, view: ClusterView) -> None:
-        """Take the loads that the owners published."""
+        """Take the loads that the owners published: of the same routes as before, now and then."""
         elapsed_ms = 0.0 if self._observed_ms is None else max(0.0, now_ms - self._observed_ms)
+        owned = self._owned.of(view)
+        if owned is self._owned_then and elapsed_ms < OBSERVE_EVERY_MS:
+            return
+        self._owned_then = owned
         weight = 1.0 - math.exp(-elapsed_ms / LOAD_SMOOTHING_MS)
         self._observed_ms = now_ms
-        owned: dict[str, list[int]] = {}
-        for route in view.zones.values():
-            owned.setdefault(route.owner, []).append(route.zone)
         for member in view.members.values():
-            for zone, load in _zone_loads(member, owned.get(member.name, [])).items():
+            for zone, load in _zone_loads(member, owned.get(member.name, ())).items():
                 before = self._loads.get(zone)
                 self._loads[zone] = load if before is None else before + weight * (load - before)
 
@@ -144,7 +166,7 @@ class ZoneCosts:
         return {zone: ZONE_BASE_COST + load for zone, load in self._loads.items()}
 
 
-def _zone_loads(member: Member, zones: list[int]) -> dict[int, float]:
+def _zone_loads(member: Member, zones: Sequence[int]) -> dict[int, float]:
     load = member.info.get("load")
     if member.kind != "shard" or not zones or load is None:
         return {}

@@ -158,7 +158,7 @@ class Chronicle:
             self._note(EventKind.LEADER, f"{view.leader} leads in term {view.term}", view.leader)
         self._observe_members(now_ms, view, before)
         self._observe_zones(now_ms, view, before)
-        self._observe_ticks(now_ms, view)
+        self._observe_ticks(now_ms, view, before)
 
     # --- members ----------------------------------------------------------------------------------------------------
 
@@ -195,6 +195,8 @@ class Chronicle:
     # --- zones ------------------------------------------------------------------------------------------------------
 
     def _observe_zones(self, now_ms: float, view: ClusterView, before: ClusterView) -> None:
+        if view.zones is before.zones:
+            return
         moves = _Moves()
         for zone, route in view.zones.items():
             was = before.zones.get(zone)
@@ -259,8 +261,9 @@ class Chronicle:
 
     # --- ticks ------------------------------------------------------------------------------------------------------
 
-    def _observe_ticks(self, now_ms: float, view: ClusterView) -> None:
-        for zone, tick in view.ticks.items():
+    def _observe_ticks(self, now_ms: float, view: ClusterView, before: ClusterView) -> None:
+        ticked = [(zone, tick) for zone, tick in view.ticks.items() if before.ticks.get(zone) != tick]
+        for zone, tick in ticked:
             if zone not in view.zones:
                 continue
             stand = self._stands.get(zone)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from coordinator.allocation import Owned
 from perdure.ledger.ledger import ClusterView, Member, ZoneRoute
 
 LONGEST_WAIT_MS = 60_000.0
@@ -27,6 +28,9 @@ class Holders:
         self._given: dict[int, tuple[int, str, int]] = {}
         self._idle: dict[int, tuple[int, int, float]] = {}
         self._waits_ms: dict[int, float] = {}
+        self._owned = Owned()
+        self._at_work: dict[str, tuple[tuple[int, ...], frozenset[str], int]] = {}
+        """Owner -> its zones, all of which ran when each was looked at last; their names; the owner's number then."""
 
     def forget(self) -> None:
         """A new term: time-outs start anew."""
@@ -40,13 +44,29 @@ class Holders:
     def idle(self, now_ms: float, view: ClusterView) -> set[int]:
         """Return the zones whose owner is a member but does not run them."""
         found: set[int] = set()
-        for zone, route in view.zones.items():
-            member = view.members.get(route.owner)
+        for owner, zones in self._owned.of(view).items():
+            member = view.members.get(owner)
             if member is None:
-                self._idle.pop(zone, None)
-            elif self._is_stale(route, member) or self._is_overdue(now_ms, route, member, view.ticks.get(zone, 0)):
-                found.add(zone)
+                self._at_work.pop(owner, None)
+                for zone in zones:
+                    self._idle.pop(zone, None)
+            elif not self._are_at_work(zones, member):
+                idle = {zone for zone in zones if self._is_idle(now_ms, view.zones[zone], member, view.ticks.get(zone, 0))}
+                names = frozenset(map(str, zones))
+                if not idle and _runs_all(member, names):
+                    self._at_work[owner] = zones, names, member.number
+                else:
+                    self._at_work.pop(owner, None)
+                found |= idle
         return found
+
+    def _are_at_work(self, zones: tuple[int, ...], member: Member) -> bool:
+        """Does this owner run all its zones, as it did when they were last looked at one by one?"""
+        then, names, number = self._at_work.get(member.name, ((), frozenset[str](), -1))
+        return then is zones and number == member.number and _runs_all(member, names)
+
+    def _is_idle(self, now_ms: float, route: ZoneRoute, member: Member, tick: int) -> bool:
+        return self._is_stale(route, member) or self._is_overdue(now_ms, route, member, tick)
 
     def _is_stale(self, route: ZoneRoute, member: Member) -> bool:
         given = self._given.get(route.zone)
@@ -75,6 +95,12 @@ class Holders:
         self._waits_ms[route.zone] = min(wait_ms * 2, LONGEST_WAIT_MS)
         self._idle[route.zone] = (route.epoch, tick, now_ms)  # an assignment that fails is not asked for in every view
         return True
+
+
+def _runs_all(member: Member, names: frozenset[str]) -> bool:
+    """Does a member say that it runs all these zones, and nothing against it?"""
+    runs = member.info.get("load")
+    return isinstance(runs, dict) and runs.keys() >= names and not _zones(member, "stale")
 
 
 def _zones(member: Member, key: str) -> Mapping[str, object]:

@@ -53,7 +53,7 @@ class Openings:
             for zone, stand in newer.items():
                 self._ahead[zone] = max(stand, self._ahead.get(zone, (NEVER, NEVER))[0]), _stand(view, zone)
             # Where the ledger's stand rises, the zone was put back, or goes on from what was left: either way there is nothing to wait for.
-            run = _run_by(view.members.values())
+            run = _run_by(view.members.values()) if self._ahead else set[int]()
             self._ahead = {zone: told for zone, told in self._ahead.items() if _stand(view, zone) == told[1] < told[0] and zone in run}
             self._seen = {zone: _stand(view, zone) for zone in view.zones} | {zone: was for zone, (was, _) in self._ahead.items()}
             self._generation = max(view.generation, *(stand[0] for stand in self._seen.values()), 0)

@@ -49,7 +49,9 @@ class Departure:
 
 
 class Admission:
-    """`perform` carries out instructions that sessions left (dispatch). `joined` is set while the cluster counts on this gateway."""
+    """`perform` carries out instructions that sessions left (dispatch). `expected` tells the shard of a zone of a player who is about to
+    come there. `joined` is set while the cluster counts on this gateway.
+    """
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class Admission:
         fanout: Fanout,
         routing: RoutingTable,
         perform: Callable[[Session], None],
+        expected: Callable[[int, int], None],
         secret: str,
         number: int,
         own_name: str,
@@ -75,6 +78,7 @@ class Admission:
         self._fanout = fanout
         self._routing = routing
         self._perform = perform
+        self._expected = expected
         self._secret = secret
         self._own_name = own_name
         self._joined = joined
@@ -259,6 +263,7 @@ class Admission:
                 return
             session.entered(name=name, key=key, session=answer.session, slot=slot, zone=answer.place, resume=resume, gateway=self._own_name)
             self._fanout.add(session)
+            self._expected(answer.place, key)
             if session.driver is not None:
                 session.driver.entered()
             if gateway != self.number:  # taken for lost meanwhile: the zones send this session's frames to a number that nobody has

@@ -104,6 +104,7 @@ class GatewayService:
         host = settings.advertise or ("127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host)
         self.admission = Admission(
             ledger=self.ledger, fanout=self.fanout, routing=self.routing, perform=self.dispatch.perform, secret=settings.secret,
+            expected=lambda zone, player: self.links.expect(self.routing.owners.get(zone, ""), zone, player),
             number=0, own_name=self.name, joined=self._joined, zones=1, max_sessions=settings.max_sessions,
             timeout_s=settings.admission_timeout_ms / 1000, max_concurrent=settings.max_admissions,
             max_queued=settings.max_queued, max_players=settings.max_players,

@@ -165,6 +165,11 @@ class LinkConnection(asyncio.Protocol):
             self._mark(route)
         route.keyframes.append(player)
 
+    def expect(self, zone: int, player: int) -> None:
+        """Tell the shard at once that a player is on the way to a zone of its."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(pack_keyframes(zone, [player]))
+
     def _mark(self, route: Route) -> None:
         if not self._dirty:
             self._timer.add(self._flush)
@@ -368,6 +373,12 @@ class ShardLinks:
     def up(self) -> int:
         """How many links are accepted and alive."""
         return sum(1 for link in self._links.values() if link.connection is not None and link.connection.up)
+
+    def expect(self, shard: str, zone: int, player: int) -> None:
+        """Tell a shard that a player is on the way to a zone of its, which may sleep. Without a link it will see that by itself."""
+        link = self._links.get(shard)
+        if link is not None and link.connection is not None and link.connection.up:
+            link.connection.expect(zone, player)
 
     def changed(self) -> None:
         """Wake whoever waits in `wait_up`."""

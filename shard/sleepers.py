@@ -1,8 +1,9 @@
 """Which zones sleep, and what wakes them: a zone with nobody in it, and nobody near it, need not tick at the full rate.
 
 A zone sleeps while no player has a body in it, nothing waits in its page, and no player of another zone is so near that it could see
-into it. A sleeping zone ticks at the game's `idle_hz`, or not at all. It is woken by an entry in its inbox (the shard asks the ledger
-once a tick for all its sleepers: Ledger.waiting), by a player who comes near, and whenever the ledger may be another than it was.
+into it. A sleeping zone ticks at the game's `idle_hz`, or not at all. It is woken by a gateway that lets a player in, by an entry in its
+inbox (the shard asks the ledger ten times a second for all its sleepers: Ledger.waiting), by a player who comes near, and whenever the
+ledger may be another than it was.
 Waking too often costs a tick and nothing else.
 
 Owns who sleeps and who is near. Never ticks a zone and does no I/O. Called by shard.tick_loop and, for what other shards

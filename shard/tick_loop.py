@@ -45,6 +45,8 @@ log = structlog.get_logger("shard.tick")
 RESEND_PAUSE_S = 0.02
 COLLECT_EVERY_S = 10.0
 LOOK_AROUND_S = 0.5
+PEEK_EVERY_S = 0.09
+"""Of the inboxes of sleeping zones. Who logs in is not kept waiting: the gateway says so (keyframes_wanted)."""
 LANE_FROM, LANE_UNTIL = 0.5, 0.3
 """A zone gets a lane where its tick takes more than this part of an interval, and leaves it below that."""
 HANDING_OVER_S = 0.001
@@ -101,7 +103,7 @@ class TickLoop:
         self._lookups = Lookups(self.zones, self._busy)
         self._peeking: asyncio.Task[None] | None = None
         self._server = ""
-        self._weighed_s = self._looked_s = 0.0
+        self._weighed_s = self._looked_s = self._peeked_s = 0.0
         self._fresh: list[Zone] = []
         self._sleeper: asyncio.Future[None] | None = None
         self.stopping = False
@@ -122,8 +124,10 @@ class TickLoop:
         return self.arrivals.add_rows(zones, rows)
 
     def keyframes_wanted(self, zone: int, players: list[int]) -> None:
-        """Give these players full snapshots with the next tick."""
-        if zone in self.zones and zone not in self.sleepers:
+        """Give these players full snapshots with the next tick. One who is on the way to a zone that sleeps wakes it."""
+        if zone in self.sleepers:
+            self.wake([zone])
+        elif zone in self.zones:
             self.arrivals.want_keyframes(zone, players)
 
     def gateway_linked(self, gateway: int) -> None:
@@ -261,8 +265,9 @@ class TickLoop:
             self._sleeper = None
 
     def _look(self, now: float) -> None:
-        """What is looked at once a tick, or less often: who waits for sleeping zones, who is near them, what zones cost."""
-        if len(self.sleepers) and (self._peeking is None or self._peeking.done()):
+        """What is looked at now and then: who waits for sleeping zones, who is near them, what zones cost."""
+        if len(self.sleepers) and now - self._peeked_s >= PEEK_EVERY_S and (self._peeking is None or self._peeking.done()):
+            self._peeked_s = now
             self._peeking = asyncio.get_running_loop().create_task(self._peek())
         if now - self._looked_s >= LOOK_AROUND_S:
             self._looked_s = now

@@ -58,12 +58,16 @@ def run_id_of(answer: Sequence[Any]) -> str:
     return answer[10].decode() if len(answer) > 10 else ""
 
 
-Routes = dict[bytes, tuple[tuple[bytes, ...], ZoneRoute]]
-"""By name of a zone: what its route was made of, and the route."""
+class Routes:
+    """The routes of the view before: most are the same for hours. `made`: by name of a zone, what its route was made of, and the route."""
+
+    def __init__(self) -> None:
+        self.made: dict[bytes, tuple[tuple[bytes, ...], ZoneRoute]] = {}
+        self.zones: dict[int, ZoneRoute] = {}
 
 
 def view_of(answer: Sequence[Any], known: Routes) -> ClusterView:
-    """Return the view. Routes that are as in `known` are taken from there, new ones are put there: most are the same for hours."""
+    """Return the view. Routes that are as in `known` are taken from there, and all of `zones` is that very dict where none has changed."""
     version, term, generation, leader, owners, heads, successors, members, suspects, draining, run_id, opened = answer
     asked = pairs_of(successors)
     zones, ticks = {}, {}
@@ -74,22 +78,25 @@ def view_of(answer: Sequence[Any], known: Routes) -> ClusterView:
             name = zone_text.decode()
             successor, image = asked.get(name, successor), asked.get(f"{name}:image", image)
         made_of = owner, zone_generation, epoch, successor, image
-        before = known.get(zone_text)
+        before = known.made.get(zone_text)
         if before is not None and before[0] == made_of:
             route = before[1]
         else:
             route = ZoneRoute(
                 int(zone_text), owner.decode(), int(zone_generation), int(epoch), successor[2:].decode(), successor[:1] == b"1", int(image)
             )
-            known[zone_text] = made_of, route
+            known.made[zone_text] = made_of, route
+            known.zones = {}
         zones[route.zone] = route
         ticks[route.zone] = int(tick)
+    if zones.keys() != known.zones.keys():
+        known.zones = dict(sorted(zones.items()))
     return ClusterView(
         int(version),
         int(term),
         leader.decode(),
         int(generation),
-        dict(sorted(zones.items())),
+        known.zones,
         {name: member_of(name, packed) for name, packed in sorted(pairs_of(members).items())},
         {name: int(reports) for name, reports in pairs_of(suspects).items()},
         ticks,

@@ -97,7 +97,7 @@ class RedisLedger(Ledger):
         self._base = keys.base(world)
         self._call_deadline_s = call_deadline_s
         self._run_id = ""
-        self._routes: Routes = {}
+        self._routes = Routes()
         self._closed = False
         self._reload = asyncio.Lock()
         # What is the same in every commit is encoded once: FCALL, its function, the number of keys, the key.

@@ -29,7 +29,7 @@ class LinkType(IntEnum):
     HELLO = 2  # gateway -> shard: gateway number u32, 32 bytes HMAC-SHA256(secret, nonce + number), name
     ACCEPT = 3  # shard -> gateway: empty
     COMMANDS = 4  # gateway -> shard: how many u16, for each the zone u16 that it is for; then as many rows of the game's command dtype
-    KEYFRAMES = 5  # gateway -> shard: zone u16, then i64 player keys that need a full snapshot
+    KEYFRAMES = 5  # gateway -> shard: zone u16, then i64 player keys that need a full snapshot, or are about to come in
     RELEASE = 6  # shard -> gateway: RELEASE_STRUCT, RELEASE_ENTRY rows, then the blob that they cut
     ZONE_NOTICE = 7  # shard -> gateway: zone u16, notice u8
     BORDER = 8  # shard -> shard: one feed (shard.border), as words

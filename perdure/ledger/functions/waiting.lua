@@ -1,7 +1,7 @@
 -- perdure_v1_waiting: which of some zones have something in their inbox.
 -- KEYS[1] base; ARGV zones
 -- answer  {zone, ...}: those with entries that no commit has taken yet
--- Asked once a tick for all zones of a shard that sleep; with nothing there, which is nearly always, it is one command.
+-- Asked ten times a second for all zones of a shard that sleep; with nothing there, which is nearly always, it is one command.
 
 local function waiting(keys, args)
   local base, inboxes, found = keys[1], {}, {}

@@ -63,6 +63,12 @@ async def test_clients_are_told_who_runs_which_zone_and_when_that_changes() -> N
             await eventually(lambda client=client: client.protocol.map == WorldMap(2, 1, ("shard-a", "shard-b")), "the new map")
 
 
+async def test_who_comes_in_is_told_to_the_shard_since_the_zone_may_sleep() -> None:
+    async with cluster() as c, c.client("anna") as anna:
+        expected = [("shard-a", (anna.world.zone, [player_key("anna")]))]
+        await eventually(lambda: [(s.name, told) for s in c.shards.values() for told in s.keyframes] == expected, "the shard is told")
+
+
 async def test_suspicion_reaches_the_ledger_at_once() -> None:
     async with cluster() as c:
         loop = asyncio.get_running_loop()

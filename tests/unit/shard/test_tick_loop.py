@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import shard.tick_loop
-from perdure.ledger.ledger import CommitStatus, LedgerUnavailable
+from perdure.ledger.ledger import CommitStatus, LedgerUnavailable, Waiting
 from perdure.wire.identifiers import LOBBY
 from perdure.wire.link import (
     pack_keyframes,
@@ -275,7 +275,10 @@ async def asleep(shard_1: Shard, *zones: int) -> None:
     await until(lambda: all(zone in shard_1.ticks.sleepers for zone in zones), "the zones sleep")
 
 
-async def test_a_zone_with_nobody_in_it_stands_still_and_its_first_player_is_served_as_soon_as_ever(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("gateway_tells", "most_ticks"), [(True, 4), (False, 9)])
+async def test_a_zone_with_nobody_in_it_stands_still_and_its_first_player_is_served_soon(
+    tmp_path: Path, gateway_tells: bool, most_ticks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with shard_in(tmp_path, idle_hz=0) as shard_1:
         await shard_1.run(0, 1)
         gateway = await shard_1.gateway()
@@ -285,9 +288,17 @@ async def test_a_zone_with_nobody_in_it_stands_still_and_its_first_player_is_ser
         await until(lambda: shard_1.ticks.ticked > ticked + 10)
         assert [shard_1.ticks.zones[zone].tick for zone in (0, 1)] == [1, 1]
         ticked = shard_1.ticks.ticked
-        await shard_1.join("one")
+        if gateway_tells:
+
+            async def nothing_waits(zones: Any) -> Waiting:
+                return Waiting(frozenset(), shard_1.ticks._server)
+
+            monkeypatch.setattr(shard_1.ledger, "waiting", nothing_waits)
+        key = await shard_1.join("one")
+        if gateway_tells:
+            gateway.send(pack_keyframes(0, [key]))
         await until(gateway.releases)
-        assert shard_1.ticks.ticked - ticked <= 4, "asked for, ticked to take the entry, ticked to apply it"
+        assert shard_1.ticks.ticked - ticked <= most_ticks, "it is woken, ticks to take the entry, and ticks to apply it"
         await until(lambda: shard_1.ticks.zones[0].tick > 20)
 
 
