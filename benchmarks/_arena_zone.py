@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from benchmarks._playing import GAME
 from perdure.game.loading import load_game
-from perdure.ledger.ledger import CommitAnswer, CommitStatus
+from perdure.ledger.values import CommitAnswer, CommitStatus
 from perdure.wire.entries import Entry, EntryKind
 from perdure.wire.identifiers import WorldGrid
 from shard.kernels import layout

@@ -15,7 +15,8 @@ from benchmarks._chaos_row import row
 from benchmarks._proxy import puts_zones
 from benchmarks._stage import Setup, Stage
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import ClusterView, LedgerUnavailable
+from perdure.ledger.ledger import LedgerUnavailable
+from perdure.ledger.values import ClusterView
 
 EVERYBODY = ("shard-1", "shard-2", "shard-3", "shard-4", "gateway-1", "gateway-2", "coordinator-1", "coordinator-2")
 FORGOTTEN: frozenset[str] = frozenset()

@@ -9,7 +9,7 @@ import signal
 from benchmarks import _shim
 from benchmarks._chaos_row import row
 from benchmarks._stage import Setup, Stage
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.values import ClusterView
 
 EVERYBODY = ("shard-1", "shard-2", "shard-3", "shard-4", "gateway-1", "gateway-2", "coordinator-1", "coordinator-2")
 

@@ -27,7 +27,7 @@ from benchmarks._watched_swarm import WatchedSwarm
 from perdure.cli.local_cluster import LocalCluster
 from perdure.client.bots import BotReport, BotsReport, run_bots
 from perdure.game.loading import load_game
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.values import ClusterView
 from perdure.wire.identifiers import player_key
 from shard.audit import AuditReport
 from shard.audit import audit as audit_world

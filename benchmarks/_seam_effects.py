@@ -15,7 +15,8 @@ from perdure.client.connection import Client
 from perdure.game.contract import effect_dtype
 from perdure.game.loading import load_game
 from perdure.game.portable import unpack_rows
-from perdure.ledger.ledger import ClusterView, Ledger
+from perdure.ledger.ledger import Ledger
+from perdure.ledger.values import ClusterView
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.tokens import make_token
 from shard.program import Program, compile_program

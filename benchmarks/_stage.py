@@ -33,7 +33,8 @@ from perdure.cli.local_cluster import Launch, LocalCluster
 from perdure.client.bots import BotsReport
 from perdure.game.loading import load_game
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import ClusterView, LedgerError, ZoneRoute
+from perdure.ledger.ledger import LedgerError
+from perdure.ledger.values import ClusterView, ZoneRoute
 from shard.audit import audit as audit_world
 from shard.program import Program, compile_program
 

@@ -20,10 +20,10 @@ import redis.asyncio
 
 from perdure.ledger import keys
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import Commit, CommitStatus
 from perdure.ledger.record import chain_digest
 from perdure.ledger.redis_functions import LIBRARY_NAME
 from perdure.ledger.redis_ledger import RedisLedger
+from perdure.ledger.values import Commit, CommitStatus
 
 RECORD_BYTES = 600
 """A zone of about 60 players at 10 commands a second: 30 rows of 16 bytes, and the header."""

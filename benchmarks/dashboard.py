@@ -22,8 +22,9 @@ import orjson
 from benchmarks._playing import console
 from perdure.cli.children import die_with_parent
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import EnterRequest, LedgerError, Member, WorldSettings
+from perdure.ledger.ledger import LedgerError
 from perdure.ledger.redis_ledger import RedisLedger
+from perdure.ledger.values import EnterRequest, Member, WorldSettings
 from perdure.wire.identifiers import player_key
 
 BAR_RATIO = 2.0

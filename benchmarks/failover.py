@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from benchmarks._playing import console, histogram, longest_gap, nothing_lost, percentiles, playing
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.values import ClusterView
 
 BAR_P50_MS, BAR_P99_MS = 300, 700
 

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from benchmarks._playing import console, histogram, longest_gap, nothing_lost, percentiles, playing
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.values import ClusterView
 
 BAR_P99_MS = 100
 AROUND_S = 0.4

@@ -30,8 +30,9 @@ from coordinator.readable import logged_json, world_commands, world_json
 from coordinator.settings import CoordinatorSettings
 from coordinator.steering import Steering
 from coordinator.whereabouts import whereabouts
-from perdure.ledger.ledger import ClusterView, Ledger, Member, Presence, WorldSettings
+from perdure.ledger.ledger import Ledger
 from perdure.ledger.steering_checks import Objection, Refusal, drain_fault, migration_fault
+from perdure.ledger.values import ClusterView, Member, Presence, WorldSettings
 from perdure.placement.presence import PresenceChange
 from perdure.wire.identifiers import name_fault, player_key
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from perdure.ledger.ledger import ClusterView, Member, ZoneRoute
+from perdure.ledger.values import ClusterView, Member, ZoneRoute
 from perdure.placement.assignment import ZONE_BASE_COST, AllocationStrategy
 
 LOAD_SMOOTHING_MS = 10_000.0

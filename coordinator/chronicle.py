@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from perdure.ledger.ledger import ClusterView, Member, ZoneRoute
+from perdure.ledger.values import ClusterView, Member, ZoneRoute
 
 EVENTS_KEPT = 500
 SILENCE_MS = 600.0

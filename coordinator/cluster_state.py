@@ -35,7 +35,7 @@ from coordinator.holders import Holders
 from coordinator.migration import MigrationBook, MigrationSettings
 from coordinator.openings import Openings
 from coordinator.tails import Tails
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.values import ClusterView
 from perdure.placement.assignment import AllocationStrategy, BalancedRegions
 
 

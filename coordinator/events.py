@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.values import ClusterView
 
 # --- events -------------------------------------------------------------------------------------------------------
 

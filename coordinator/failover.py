@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from perdure.ledger.ledger import ClusterView, Member
+from perdure.ledger.values import ClusterView, Member
 from perdure.placement.lease import LeaseWatch
 
 Incarnation = tuple[str, int]

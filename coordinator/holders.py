@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coordinator.allocation import Owned
-from perdure.ledger.ledger import ClusterView, Member, ZoneRoute
+from perdure.ledger.values import ClusterView, Member, ZoneRoute
 
 LONGEST_WAIT_MS = 60_000.0
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from perdure.ledger.ledger import ClusterView, Member, WorldSettings, ZoneRoute
+from perdure.ledger.values import ClusterView, Member, WorldSettings, ZoneRoute
 
 Json = dict[str, Any]
 ZONE_FIELDS = ("owner", "epoch", "generation", "tick", "players", "successor", "pace", "tick_ms")

@@ -7,7 +7,7 @@ from collections import Counter as Count
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from coordinator.events import Assign, Cause
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.values import ClusterView
 
 MEMBER_KINDS = ("shard", "gateway", "coordinator")
 FAILOVER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

@@ -20,7 +20,7 @@ from enum import StrEnum
 
 from coordinator.allocation import Survey, placed
 from coordinator.events import Assign, Cause, Instruction, Intend
-from perdure.ledger.ledger import ZoneRoute
+from perdure.ledger.values import ZoneRoute
 from perdure.placement.assignment import AllocationStrategy, Move
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from coordinator.events import LostZone, OpenWorld
-from perdure.ledger.ledger import ClusterView, Member
+from perdure.ledger.values import ClusterView, Member
 
 Stand = tuple[int, int, int]
 """(generation, epoch, tick): of two stands of a zone the higher one is the newer."""

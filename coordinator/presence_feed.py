@@ -11,7 +11,8 @@ import asyncio
 import msgspec
 import structlog
 
-from perdure.ledger.ledger import PRESENCE_CHANNEL, Ledger, LedgerError, Presence
+from perdure.ledger.ledger import PRESENCE_CHANNEL, Ledger, LedgerError
+from perdure.ledger.values import Presence
 from perdure.placement.presence import PresenceBook
 
 RETRY_S = 1.0

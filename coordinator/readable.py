@@ -13,8 +13,8 @@ import numpy as np
 import orjson
 
 from perdure.game.schema import CommandSchema, Schema
-from perdure.ledger.ledger import LoggedRecord, WorldSettings
 from perdure.ledger.record import Record, unpack_record
+from perdure.ledger.values import LoggedRecord, WorldSettings
 from perdure.wire.entries import NO_ORIGIN, unpack_entry
 from perdure.wire.identifiers import key_hex
 from perdure.wire.link import COMMAND_HEADER

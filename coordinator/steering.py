@@ -35,8 +35,9 @@ from coordinator.events import (
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
 from coordinator.trends import Trends
-from perdure.ledger.ledger import ClusterView, Ledger, LedgerRefused, LedgerUnavailable, WorldSettings
+from perdure.ledger.ledger import Ledger, LedgerRefused, LedgerUnavailable
 from perdure.ledger.record import unpack_record
+from perdure.ledger.values import ClusterView, WorldSettings
 from perdure.placement.lease import LeaseWatch
 
 CONCURRENT_CALLS = 64

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from coordinator.allocation import Survey
 from coordinator.events import ReadTail, TailRead
-from perdure.ledger.ledger import ZoneRoute
+from perdure.ledger.values import ZoneRoute
 
 
 class Tails:

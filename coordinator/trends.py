@@ -9,7 +9,7 @@ from collections import deque
 from typing import Any
 
 from coordinator.live_picture import totals
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.values import ClusterView
 
 SAMPLES_KEPT = 180
 SAMPLE_EVERY_MS = 1000.0

@@ -11,7 +11,7 @@ import struct
 
 import structlog
 
-from perdure.ledger.ledger import Member
+from perdure.ledger.values import Member
 from perdure.wire.link import AT_STRUCT, LOOK_STRUCT, FrameReader, LinkType, look_proof, pack_frame
 
 DEADLINE_S = 1.0

@@ -20,7 +20,8 @@ from gateway.login_queue import LoginQueue
 from gateway.routing import RoutingTable
 from gateway.session import NO_HOP, Session
 from gateway.session_states import SessionState
-from perdure.ledger.ledger import EnterRequest, EnterStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Restated
+from perdure.ledger.ledger import Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.values import EnterRequest, EnterStatus, Restated
 from perdure.wire.client_messages import Hello, queued_frame
 from perdure.wire.identifiers import LOBBY, player_key
 from perdure.wire.opcodes import Close, SnapshotFlag

@@ -11,7 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from perdure.ledger.ledger import ClusterView, Member
+    from perdure.ledger.values import ClusterView, Member
 
 
 SLOWEST_PERCENT = 10

@@ -36,8 +36,9 @@ from gateway.websocket_server import BindError, WebsocketEndpoint
 from gateway.world_rules import SessionLimits, WorldRules
 from perdure.game.schema import Schema
 from perdure.ledger.chat import CHAT_CHANNEL
-from perdure.ledger.ledger import ROUTES_CHANNEL, Ledger, LedgerError, LedgerUnavailable, WorldSettings, gateway_channel
+from perdure.ledger.ledger import ROUTES_CHANNEL, Ledger, LedgerError, LedgerUnavailable, gateway_channel
 from perdure.ledger.membership import Membership
+from perdure.ledger.values import WorldSettings
 from perdure.runtime.health import HealthServer
 from perdure.runtime.rate import Rate
 from perdure.runtime.telemetry import configure_logging

@@ -20,7 +20,8 @@ import structlog
 
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink, Route
-from perdure.ledger.ledger import LedgerError, Member
+from perdure.ledger.ledger import LedgerError
+from perdure.ledger.values import Member
 from perdure.wire.link import ZONE_PACE_STRUCT, FrameReader, LinkType, link_proof, pack_commands, pack_frame, pack_keyframes, unpack_stale
 
 log = structlog.get_logger("gateway.links")

@@ -15,8 +15,9 @@ import numpy as np
 
 from perdure.game.contract import row_dtype
 from perdure.game.portable import unpack_rows
-from perdure.ledger.ledger import Ledger, LoggedRecord, ZoneHead
+from perdure.ledger.ledger import Ledger
 from perdure.ledger.record import blob_digest, chain_digest, unpack_record
+from perdure.ledger.values import LoggedRecord, ZoneHead
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import WorldGrid, key_hex
 from shard.passages import stamp_of

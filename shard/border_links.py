@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import structlog
 
-from perdure.ledger.ledger import ClusterView, Member
+from perdure.ledger.values import ClusterView, Member
 from perdure.wire.link import FrameReader, LinkType, pack_frame, pack_subscribe, peer_proof
 from shard.border import FeedError, Words
 from shard.reading import Tap

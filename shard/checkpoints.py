@@ -12,8 +12,9 @@ from typing import Any
 
 import structlog
 
-from perdure.ledger.ledger import CommitStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Reseed
+from perdure.ledger.ledger import Ledger, LedgerError, LedgerRefused, LedgerUnavailable
 from perdure.ledger.record import blob_digest
+from perdure.ledger.values import CommitStatus, Reseed
 from shard.metrics import ShardMetrics
 from shard.zone import Phase, Zone
 

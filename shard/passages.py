@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from perdure.ledger.ledger import Sent, Transfer
+from perdure.ledger.values import Sent, Transfer
 from perdure.wire.entries import Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY
 

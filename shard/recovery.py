@@ -13,8 +13,9 @@ from concurrent.futures import Executor
 
 import structlog
 
-from perdure.ledger.ledger import Ledger, LoggedRecord, ZoneHead
+from perdure.ledger.ledger import Ledger
 from perdure.ledger.record import blob_digest, chain_digest
+from perdure.ledger.values import LoggedRecord, ZoneHead
 from perdure.wire.identifiers import WorldGrid
 from shard.program import Program
 from shard.zone import Zone, ZoneError

@@ -18,9 +18,10 @@ import structlog
 
 from perdure.game.contract import GameError
 from perdure.game.loading import load_game
-from perdure.ledger.ledger import ROUTES_CHANNEL, ClusterView, Ledger, LedgerError, LedgerUnavailable, WorldSettings, ZoneRoute
+from perdure.ledger.ledger import ROUTES_CHANNEL, Ledger, LedgerError, LedgerUnavailable
 from perdure.ledger.membership import Membership
 from perdure.ledger.redis_ledger import RedisLedger
+from perdure.ledger.values import ClusterView, WorldSettings, ZoneRoute
 from perdure.runtime.health import HealthServer
 from perdure.runtime.rate import Rate
 from perdure.runtime.telemetry import configure_logging

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus
 from perdure.wire.link import pack_stale, pack_zone_notice, pack_zone_pace
 from perdure.wire.opcodes import Notice
 from shard.arrivals import Arrivals

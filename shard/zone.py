@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from perdure.game.contract import effect_dtype, row_dtype
 from perdure.game.portable import pack_rows, unpack_rows
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, PlayerInZone, Transfer
 from perdure.ledger.record import GENESIS_DIGEST, Record, RecordKind, chain_digest, unpack_record
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, PlayerInZone, Transfer
 from perdure.wire.entries import ENTRY_HEADER, ENTRY_STRUCT, Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY, WorldGrid
 from perdure.wire.link import RELEASE_STRUCT, LinkType, pack_frame

@@ -24,8 +24,8 @@ from typing import Any
 
 from perdure.cli.children import die_with_parent
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import ClusterView, Member
 from perdure.ledger.redis_ledger import RedisLedger
+from perdure.ledger.values import ClusterView, Member
 
 READY_DEADLINE_S = 180.0
 STOP_DEADLINE_S = 8.0

@@ -25,7 +25,8 @@ from coordinator.chronicle import Chronicle, ClusterEvent, EventKind
 from coordinator.live_picture import picture, told_players, told_sessions
 from coordinator.trends import Trends
 from perdure.cli.cluster_access import ClusterAddress, parser, with_ledger
-from perdure.ledger.ledger import Ledger, LedgerUnavailable, WorldSettings
+from perdure.ledger.ledger import Ledger, LedgerUnavailable
+from perdure.ledger.values import WorldSettings
 
 EVENT_LINES = 8
 MOST_ROWS = 24

@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from perdure.ledger.ledger import Ledger, LedgerError, LedgerUnavailable, Member
+from perdure.ledger.ledger import Ledger, LedgerError, LedgerUnavailable
+from perdure.ledger.values import Member
 
 log = structlog.get_logger("membership")
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from perdure.ledger.ledger import INBOX_PAGE_BYTES, INBOX_PAGE_ENTRIES, Commit, CommitAnswer, CommitStatus, LoggedRecord, Transfer
+from perdure.ledger.ledger import INBOX_PAGE_BYTES, INBOX_PAGE_ENTRIES
 from perdure.ledger.memory_store import MemoryStore, StoredHead, StoredPlayer, StoredZone
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, LoggedRecord, Transfer
 from perdure.wire.entries import ENTRY_HEADER, HOP_AT, Entry, EntryKind
 from perdure.wire.identifiers import LOBBY, key_hex
 

@@ -25,6 +25,16 @@ from perdure.ledger.ledger import (
     ORDERS_LIMIT,
     ROUTES_CHANNEL,
     SUSPECT_CHANNEL,
+    Ledger,
+    LedgerRefused,
+    LedgerUnavailable,
+    gateway_channel,
+)
+from perdure.ledger.memory_commit import commit_one
+from perdure.ledger.memory_reseed import deliver_again, restore_player, without_known
+from perdure.ledger.memory_store import MemoryStore, StoredCheckpoint, StoredHead, StoredPlayer, StoredZone, Subscription
+from perdure.ledger.record import blob_digest
+from perdure.ledger.values import (
     ClusterView,
     Commit,
     CommitAnswer,
@@ -34,9 +44,6 @@ from perdure.ledger.ledger import (
     EnterStatus,
     HeartbeatAnswer,
     Leadership,
-    Ledger,
-    LedgerRefused,
-    LedgerUnavailable,
     LobbyRecord,
     LoggedRecord,
     Member,
@@ -48,12 +55,7 @@ from perdure.ledger.ledger import (
     WorldSettings,
     ZoneHead,
     ZoneRoute,
-    gateway_channel,
 )
-from perdure.ledger.memory_commit import commit_one
-from perdure.ledger.memory_reseed import deliver_again, restore_player, without_known
-from perdure.ledger.memory_store import MemoryStore, StoredCheckpoint, StoredHead, StoredPlayer, StoredZone, Subscription
-from perdure.ledger.record import blob_digest
 from perdure.wire.entries import Entry, EntryKind
 from perdure.wire.identifiers import LOBBY, key_hex, player_key
 

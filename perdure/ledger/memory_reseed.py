@@ -6,9 +6,9 @@ Owns how a statement about a player is weighed against the player's record: the 
 
 from __future__ import annotations
 
-from perdure.ledger.ledger import PlayerInZone, Reseed, Transfer
 from perdure.ledger.memory_commit import CARRIERS, hop_of
 from perdure.ledger.memory_store import MemoryStore, StoredPlayer
+from perdure.ledger.values import PlayerInZone, Reseed, Transfer
 from perdure.wire.entries import ENTRY_HEADER, Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY
 

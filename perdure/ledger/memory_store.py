@@ -14,7 +14,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from perdure.ledger.chat import CHAT_KEPT, ChatLine
-from perdure.ledger.ledger import PRESENCE_CHANNEL, PRESENCE_LOG_LENGTH, LoggedRecord, Member, Order, WorldSettings
+from perdure.ledger.ledger import PRESENCE_CHANNEL, PRESENCE_LOG_LENGTH
+from perdure.ledger.values import LoggedRecord, Member, Order, WorldSettings
 from perdure.wire.identifiers import LOBBY, key_hex
 
 SUBSCRIPTION_LIMIT = 1024

@@ -13,7 +13,8 @@ from typing import Any
 import msgpack
 import orjson
 
-from perdure.ledger.ledger import ClusterView, LedgerRefused, Member, Presence, WorldSettings, ZoneHead, ZoneRoute
+from perdure.ledger.ledger import LedgerRefused
+from perdure.ledger.values import ClusterView, Member, Presence, WorldSettings, ZoneHead, ZoneRoute
 
 
 @contextlib.contextmanager

@@ -28,7 +28,13 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from perdure.ledger import keys
 from perdure.ledger.chat import CHAT_PAGE, ChatLine, ChatPage, SayStatus
 from perdure.ledger.generations import generation_above
-from perdure.ledger.ledger import (
+from perdure.ledger.ledger import Ledger, LedgerRefused, LedgerUnavailable
+from perdure.ledger.record import blob_digest
+from perdure.ledger.redis_answers import Routes, decoding, pairs_of, presence_of, run_id_of, view_of, world_of, zone_head_of
+from perdure.ledger.redis_commit import CommitConnection, pack
+from perdure.ledger.redis_errors import UNAVAILABLE, code_of, explain, unknown_function
+from perdure.ledger.redis_functions import LIBRARY_NAME, LibraryAwaited, ensure_library
+from perdure.ledger.values import (
     ClusterView,
     Commit,
     CommitAnswer,
@@ -38,9 +44,6 @@ from perdure.ledger.ledger import (
     EnterStatus,
     HeartbeatAnswer,
     Leadership,
-    Ledger,
-    LedgerRefused,
-    LedgerUnavailable,
     LobbyRecord,
     LoggedRecord,
     Member,
@@ -52,11 +55,6 @@ from perdure.ledger.ledger import (
     WorldSettings,
     ZoneHead,
 )
-from perdure.ledger.record import blob_digest
-from perdure.ledger.redis_answers import Routes, decoding, pairs_of, presence_of, run_id_of, view_of, world_of, zone_head_of
-from perdure.ledger.redis_commit import CommitConnection, pack
-from perdure.ledger.redis_errors import UNAVAILABLE, code_of, explain, unknown_function
-from perdure.ledger.redis_functions import LIBRARY_NAME, LibraryAwaited, ensure_library
 from perdure.wire.identifiers import key_hex, player_key
 
 log = structlog.get_logger("ledger")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.values import ClusterView
 
 MOST_MIGRATIONS = 8
 """Where the leading coordinator has not published its own `max_migrations`."""

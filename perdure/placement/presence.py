@@ -16,7 +16,7 @@ CHANGES_KEPT = 1000
 
 
 class Sighting(Protocol):
-    """One player of a reading, as `perdure.ledger.ledger.Presence` has it: `gateway` is below 0 without a socket."""
+    """One player of a reading, as `perdure.ledger.values.Presence` has it: `gateway` is below 0 without a socket."""
 
     @property
     def player(self) -> int: ...

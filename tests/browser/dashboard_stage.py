@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from coordinator.admin_server import AdminServer
 from coordinator.settings import DEVELOPMENT_ADMIN_TOKEN
-from perdure.ledger.ledger import EnterRequest, Member
+from perdure.ledger.values import EnterRequest, Member
 from perdure.wire.identifiers import player_key
 from tests.unit.coordinator.admin_bench import WORLD, AdminBench
 

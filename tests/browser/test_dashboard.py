@@ -14,7 +14,7 @@ from playwright.async_api import Page, Route, expect
 
 from perdure.cli.launcher import LAUNCHER_SOCKET, Launcher
 from perdure.cli.local_cluster import LocalCluster
-from perdure.ledger.ledger import Member
+from perdure.ledger.values import Member
 from tests.browser.conftest import PATIENCE_MS, Pages, is_within_width
 from tests.browser.dashboard_stage import TOKEN, DashboardStage, dashboard
 

@@ -24,7 +24,8 @@ from perdure.client.connection import Client
 from perdure.client.protocol import NoticeReceived, NotReady, Received
 from perdure.client.world_view import Snapshot
 from perdure.game.loading import load_game
-from perdure.ledger.ledger import ClusterView, LedgerError, ZoneRoute
+from perdure.ledger.ledger import LedgerError
+from perdure.ledger.values import ClusterView, ZoneRoute
 from perdure.wire.identifiers import WorldGrid, player_key
 from perdure.wire.opcodes import Notice
 from perdure.wire.tokens import make_token

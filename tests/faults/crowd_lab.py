@@ -10,7 +10,7 @@ from typing import Any
 from perdure.cli.local_cluster import LocalCluster
 from perdure.client.bots import Bot, BotsReport, run_bots
 from perdure.client.connection import Client
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.values import ClusterView
 from perdure.wire.tokens import make_token
 
 ALIVE_TICKS = 10

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import WorldSettings
 from perdure.ledger.redis_ledger import RedisLedger
+from perdure.ledger.values import WorldSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PACES = ROOT / "tests" / "data" / "paces.py"

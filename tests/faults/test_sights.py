@@ -8,7 +8,7 @@ import pytest
 
 from perdure.client.protocol import Received, Stale
 from perdure.client.world_view import EntityView, Snapshot
-from perdure.ledger.ledger import ClusterView
+from perdure.ledger.values import ClusterView
 from perdure.wire.identifiers import player_key
 from tests.faults.conftest import GRID, Lab, Player
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from perdure.game.contract import effect_dtype, row_dtype
 from perdure.game.portable import unpack_rows
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Reseed
 from perdure.ledger.record import chain_digest, unpack_record
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, Reseed
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY, WorldGrid, player_key
 from perdure.wire.link import command_dtype

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from perdure.ledger.ledger import CHECKPOINTS_KEPT, LoggedRecord
+from perdure.ledger.ledger import CHECKPOINTS_KEPT
 from perdure.ledger.memory_store import StoredData
 from perdure.ledger.record import blob_digest
+from perdure.ledger.values import LoggedRecord
 from tests.simulation.clock import Process
 from tests.simulation.cluster import Cluster, next_program, program
 from tests.simulation.late_owner import plan_late_owner

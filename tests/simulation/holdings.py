@@ -15,8 +15,8 @@ import numpy as np
 
 from perdure.game.contract import row_dtype
 from perdure.game.portable import unpack_rows
-from perdure.ledger.ledger import Transfer
 from perdure.ledger.memory_store import MemoryStore
+from perdure.ledger.values import Transfer
 from perdure.wire.entries import Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY
 from shard.kernels.layout import LEAVING_COPY

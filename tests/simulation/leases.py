@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from coordinator.failover import LivenessSettings
-from perdure.ledger.ledger import ClusterView, Member
+from perdure.ledger.values import ClusterView, Member
 from tests.simulation.clock import Process
 
 ROUNDING_S = 0.001

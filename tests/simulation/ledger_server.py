@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
-from perdure.ledger.ledger import Commit, CommitAnswer, Ledger, LedgerError, LedgerRefused, LedgerUnavailable, Reseed
+from perdure.ledger.ledger import Ledger, LedgerError, LedgerRefused, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
+from perdure.ledger.values import Commit, CommitAnswer, Reseed
 from tests.simulation.clock import Process
 from tests.simulation.network import Network
 from tests.unit.shard.zone_lab import now

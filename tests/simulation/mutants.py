@@ -29,19 +29,11 @@ from gateway.fanout import Fanout
 from gateway.routing import Route
 from gateway.session import Session
 from perdure.client.protocol import ClientProtocol
-from perdure.ledger.ledger import (
-    Commit,
-    CommitAnswer,
-    CommitStatus,
-    EnterAnswer,
-    EnterRequest,
-    LedgerRefused,
-    LedgerUnavailable,
-    LoggedRecord,
-)
+from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import chain_digest
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, EnterAnswer, EnterRequest, LoggedRecord
 from perdure.wire.identifiers import LOBBY
 from shard.tick_loop import TickLoop
 from shard.zone import Zone, ZoneError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import shard.zone
-from perdure.ledger.ledger import Transfer
+from perdure.ledger.values import Transfer
 from perdure.wire.entries import Entry, EntryKind, unpack_entry
 from shard.passages import Passages
 from shard.zone import Zone

@@ -9,9 +9,9 @@ import perdure.ledger.memory_ledger
 import perdure.ledger.memory_reseed
 from coordinator.openings import Openings
 from gateway.admission import Admission
-from perdure.ledger.ledger import ClusterView, PlayerInZone, Reseed
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
+from perdure.ledger.values import ClusterView, PlayerInZone, Reseed
 from perdure.wire.entries import Entry, EntryKind
 from shard.kernels.layout import META_INPUTS
 from shard.service import ShardService

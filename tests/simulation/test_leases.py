@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coordinator.failover import LivenessSettings
-from perdure.ledger.ledger import Member
+from perdure.ledger.values import Member
 from tests.simulation.leases import Leases
 
 LEASE_S = LivenessSettings().lease_ms / 1000

@@ -17,10 +17,8 @@ from perdure.ledger.ledger import (
     INBOX_PAGE_ENTRIES,
     ORDERS_LIMIT,
     PRESENCE_LOG_LENGTH,
-    Commit,
-    CommitAnswer,
-    CommitStatus,
 )
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY, player_key
 from shard.arrivals import MAX_INCOMING_BYTES

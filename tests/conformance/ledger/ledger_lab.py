@@ -15,11 +15,12 @@ from redis.backoff import NoBackoff
 
 from perdure.ledger import keys
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, EnterAnswer, EnterRequest, Ledger, Member, Reseed, Transfer
+from perdure.ledger.ledger import Ledger
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import blob_digest, chain_digest
 from perdure.ledger.redis_ledger import RedisLedger
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, EnterAnswer, EnterRequest, Member, Reseed, Transfer
 from perdure.wire.entries import Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import player_key
 

@@ -13,8 +13,9 @@ import redis.asyncio
 from ledger_lab import Lab, arrive, dump_keys, logout, member, request, seed
 
 from perdure.ledger import keys
-from perdure.ledger.ledger import CommitStatus, LedgerError, LedgerRefused, WorldSettings
+from perdure.ledger.ledger import LedgerError, LedgerRefused
 from perdure.ledger.record import blob_digest
+from perdure.ledger.values import CommitStatus, WorldSettings
 from perdure.wire.identifiers import key_hex, player_key
 
 pytestmark = pytest.mark.asyncio

@@ -15,7 +15,8 @@ import pytest
 from ledger_lab import Lab, Proxy, eventually, ledger_at, member, own_lab, raw_client, seed
 
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import ROUTES_CHANNEL, SUSPECT_CHANNEL, Commit, CommitStatus, LedgerError, LedgerUnavailable
+from perdure.ledger.ledger import ROUTES_CHANNEL, SUSPECT_CHANNEL, LedgerError, LedgerUnavailable
+from perdure.ledger.values import Commit, CommitStatus
 
 pytestmark = pytest.mark.asyncio
 

@@ -9,16 +9,9 @@ import pytest
 from ledger_lab import Lab, arrive, effect, logout
 
 from perdure.ledger import keys
-from perdure.ledger.ledger import (
-    INBOX_PAGE_BYTES,
-    INBOX_PAGE_ENTRIES,
-    CommitAnswer,
-    CommitStatus,
-    Transfer,
-    WorldSettings,
-    ZoneHead,
-)
+from perdure.ledger.ledger import INBOX_PAGE_BYTES, INBOX_PAGE_ENTRIES
 from perdure.ledger.record import blob_digest
+from perdure.ledger.values import CommitAnswer, CommitStatus, Transfer, WorldSettings, ZoneHead
 from perdure.wire.entries import Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import player_key
 

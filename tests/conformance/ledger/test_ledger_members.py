@@ -10,21 +10,9 @@ import pytest
 from ledger_lab import Lab, member
 
 from perdure.ledger import keys
-from perdure.ledger.ledger import (
-    EVICTED_REMEMBERED,
-    ORDERS_LIMIT,
-    ROUTES_CHANNEL,
-    SUSPECT_CHANNEL,
-    CommitStatus,
-    HeartbeatAnswer,
-    Leadership,
-    LedgerRefused,
-    Member,
-    ZoneHead,
-    ZoneRoute,
-    gateway_channel,
-)
+from perdure.ledger.ledger import EVICTED_REMEMBERED, ORDERS_LIMIT, ROUTES_CHANNEL, SUSPECT_CHANNEL, LedgerRefused, gateway_channel
 from perdure.ledger.record import blob_digest
+from perdure.ledger.values import CommitStatus, HeartbeatAnswer, Leadership, Member, ZoneHead, ZoneRoute
 
 pytestmark = pytest.mark.asyncio
 

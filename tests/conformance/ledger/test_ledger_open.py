@@ -7,15 +7,8 @@ from ledger_lab import Lab, logout, seed
 
 from perdure.ledger import keys
 from perdure.ledger.generations import MOST_GENERATIONS, MOVES_A_GENERATION
-from perdure.ledger.ledger import (
-    CommitStatus,
-    EnterStatus,
-    LedgerRefused,
-    LedgerUnavailable,
-    Member,
-    PlayerInZone,
-    Restated,
-)
+from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
+from perdure.ledger.values import CommitStatus, EnterStatus, Member, PlayerInZone, Restated
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import player_key
 

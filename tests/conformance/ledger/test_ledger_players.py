@@ -11,17 +11,8 @@ import pytest
 from ledger_lab import Lab, arrive, logout, request
 
 from perdure.ledger import keys
-from perdure.ledger.ledger import (
-    INBOX_LIMIT_ENTRIES,
-    PRESENCE_CHANNEL,
-    PRESENCE_LOG_LENGTH,
-    EnterAnswer,
-    EnterStatus,
-    LedgerRefused,
-    LobbyRecord,
-    Presence,
-    gateway_channel,
-)
+from perdure.ledger.ledger import INBOX_LIMIT_ENTRIES, PRESENCE_CHANNEL, PRESENCE_LOG_LENGTH, LedgerRefused, gateway_channel
+from perdure.ledger.values import EnterAnswer, EnterStatus, LobbyRecord, Presence
 from perdure.wire.entries import NO_ORIGIN, Entry, EntryKind
 from perdure.wire.identifiers import key_hex, player_key
 

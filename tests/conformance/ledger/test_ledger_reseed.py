@@ -9,16 +9,9 @@ from test_ledger_open import shut
 
 from perdure.ledger import keys
 from perdure.ledger.generations import MOVES_A_GENERATION, generation_above, moves_floor, sessions_floor
-from perdure.ledger.ledger import (
-    EPOCH_RESEED_STEP,
-    CommitStatus,
-    EnterStatus,
-    LedgerRefused,
-    PlayerInZone,
-    Sent,
-    ZoneHead,
-)
+from perdure.ledger.ledger import EPOCH_RESEED_STEP, LedgerRefused
 from perdure.ledger.record import blob_digest
+from perdure.ledger.values import CommitStatus, EnterStatus, PlayerInZone, Sent, ZoneHead
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import player_key
 

@@ -17,9 +17,10 @@ from ledger_lab import Lab, free_port, ledger_at, member, own_lab, raw_client
 
 from perdure.ledger import keys, redis_ledger
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import Commit, CommitStatus, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import LedgerError, LedgerRefused, LedgerUnavailable
 from perdure.ledger.redis_functions import LIBRARY_NAME, library_build, library_source
 from perdure.ledger.redis_ledger import RedisLedger
+from perdure.ledger.values import Commit, CommitStatus
 
 pytestmark = pytest.mark.asyncio
 

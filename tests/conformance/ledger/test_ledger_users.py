@@ -21,23 +21,10 @@ from perdure.cli.status import status
 from perdure.ledger import redis_ledger
 from perdure.ledger.chat import CHAT_CHANNEL, SayStatus
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import (
-    PRESENCE_CHANNEL,
-    ROUTES_CHANNEL,
-    SUSPECT_CHANNEL,
-    Commit,
-    CommitStatus,
-    Ledger,
-    LedgerError,
-    LedgerUnavailable,
-    Member,
-    PlayerInZone,
-    Restated,
-    WorldSettings,
-    gateway_channel,
-)
+from perdure.ledger.ledger import PRESENCE_CHANNEL, ROUTES_CHANNEL, SUSPECT_CHANNEL, Ledger, LedgerError, LedgerUnavailable, gateway_channel
 from perdure.ledger.record import blob_digest
 from perdure.ledger.redis_ledger import RedisLedger
+from perdure.ledger.values import Commit, CommitStatus, Member, PlayerInZone, Restated, WorldSettings
 from perdure.wire.identifiers import player_key
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"

@@ -17,11 +17,12 @@ from ledger_lab import Lab, member, raw_client, request, seed
 
 from perdure.ledger import keys
 from perdure.ledger.embedded import EmbeddedServer
-from perdure.ledger.ledger import Commit, Ledger, LedgerError, LedgerUnavailable, PlayerInZone, Restated, Sent, Transfer
+from perdure.ledger.ledger import Ledger, LedgerError, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import blob_digest, chain_digest
 from perdure.ledger.redis_ledger import RedisLedger
+from perdure.ledger.values import Commit, PlayerInZone, Restated, Sent, Transfer
 from perdure.wire.entries import Entry, EntryKind
 from perdure.wire.identifiers import player_key
 

@@ -9,8 +9,9 @@ from typing import cast
 import numpy as np
 
 from benchmarks._log_watch import LogWatch
-from perdure.ledger.ledger import Ledger, LoggedRecord, ZoneHead
+from perdure.ledger.ledger import Ledger
 from perdure.ledger.record import Record, RecordKind, chain_digest
+from perdure.ledger.values import LoggedRecord, ZoneHead
 from perdure.wire.entries import Entry, EntryKind
 from perdure.wire.link import command_dtype
 

@@ -11,10 +11,10 @@ from coordinator.presence_feed import PresenceFeed
 from coordinator.settings import DEVELOPMENT_ADMIN_TOKEN, CoordinatorSettings
 from coordinator.steering import Steering, Turn
 from perdure.game.schema import CommandSchema, EntitySchema, FieldSchema, Schema
-from perdure.ledger.ledger import Commit, CommitStatus, EnterRequest, Member, WorldSettings
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import Record, RecordKind, chain_digest
+from perdure.ledger.values import Commit, CommitStatus, EnterRequest, Member, WorldSettings
 from perdure.wire.identifiers import player_key
 
 SCHEMA = Schema(

@@ -29,10 +29,11 @@ from coordinator.events import (
     WorldRead,
 )
 from coordinator.steering import read_tail
-from perdure.ledger.ledger import ClusterView, Commit, CommitStatus, EnterRequest, LedgerRefused, Member
+from perdure.ledger.ledger import LedgerRefused
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import Record, RecordKind, blob_digest, chain_digest
+from perdure.ledger.values import ClusterView, Commit, CommitStatus, EnterRequest, Member
 from perdure.wire.identifiers import player_key
 
 Answer = TypeVar("Answer")

@@ -10,7 +10,8 @@ import pytest
 from httpx import Response
 from structlog.testing import capture_logs
 
-from perdure.ledger.ledger import LedgerUnavailable, Member
+from perdure.ledger.ledger import LedgerUnavailable
+from perdure.ledger.values import Member
 from perdure.wire.identifiers import key_hex, player_key
 from perdure.wire.link import COMMAND_HEADER
 from tests.unit.coordinator.admin_bench import SCHEMA, AdminBench

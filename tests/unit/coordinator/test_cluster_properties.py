@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from coordinator.cluster_state import ClusterSettings
 from coordinator.events import Assign, Evict, Instruction, Intend
 from coordinator.migration import MigrationSettings
-from perdure.ledger.ledger import ClusterView, LedgerRefused
+from perdure.ledger.ledger import LedgerRefused
+from perdure.ledger.values import ClusterView
 from tests.unit.coordinator.fake_cluster import FakeCluster, drive
 
 NAMES = ("s0", "s1", "s2", "s3", "s4")

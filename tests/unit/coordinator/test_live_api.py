@@ -12,7 +12,7 @@ import pytest
 from coordinator.live_feed import LiveFeed
 from coordinator.live_picture import ZONE_FIELDS, number, picture, told_players, told_sessions
 from coordinator.trends import SAMPLES_KEPT, TREND_FIELDS, Trends
-from perdure.ledger.ledger import Member
+from perdure.ledger.values import Member
 from tests.unit.coordinator.admin_bench import WORLD, AdminBench
 from tests.unit.coordinator.fake_cluster import running
 

@@ -8,8 +8,8 @@ import pytest
 
 from coordinator.cluster_state import ClusterSettings
 from coordinator.events import Assign, Intend, LostZone, OpenWorld
-from perdure.ledger.ledger import Reseed
 from perdure.ledger.record import blob_digest
+from perdure.ledger.values import Reseed
 from tests.unit.coordinator.fake_cluster import SHARDS, FakeCluster, drive, running
 
 

@@ -15,9 +15,10 @@ from structlog.testing import capture_logs
 from coordinator.service import CoordinatorService
 from coordinator.settings import DEVELOPMENT_ADMIN_TOKEN
 from coordinator.steering import Turn
-from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable, Member
+from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
+from perdure.ledger.values import Member
 from tests.unit.coordinator.admin_bench import WORLD, AdminBench, make_settings
 
 pytestmark = pytest.mark.asyncio

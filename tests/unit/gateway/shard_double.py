@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from perdure.game.schema import Schema
-from perdure.ledger.ledger import Commit, CommitStatus, Member, Transfer, WorldSettings
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.record import chain_digest
+from perdure.ledger.values import Commit, CommitStatus, Member, Transfer, WorldSettings
 from perdure.wire.entries import Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY
 from perdure.wire.link import (

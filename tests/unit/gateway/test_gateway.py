@@ -16,8 +16,9 @@ from websockets.asyncio.client import connect
 from gateway.service import EXIT_FAULT, GatewayService, serve_gateway
 from gateway.session_states import SessionState
 from perdure.client import ClientClosed, WorldMap, run_bots
-from perdure.ledger.ledger import EnterAnswer, EnterRequest, LedgerUnavailable
+from perdure.ledger.ledger import LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.values import EnterAnswer, EnterRequest
 from perdure.wire.client_messages import encode_hello
 from perdure.wire.identifiers import player_key
 from perdure.wire.opcodes import Close, Notice, SnapshotFlag

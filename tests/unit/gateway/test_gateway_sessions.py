@@ -9,7 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from perdure.client import ClientClosed
-from perdure.ledger.ledger import EnterRequest
+from perdure.ledger.values import EnterRequest
 from perdure.wire.client_messages import encode_hello
 from perdure.wire.identifiers import LOBBY, player_key
 from perdure.wire.opcodes import Close

@@ -12,8 +12,9 @@ from gateway.service import GatewayService
 from gateway.shard_links import ShardLinks
 from perdure.client import Client
 from perdure.ledger import membership
-from perdure.ledger.ledger import EnterAnswer, EnterRequest, HeartbeatAnswer, LedgerUnavailable, Member
+from perdure.ledger.ledger import LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.values import EnterAnswer, EnterRequest, HeartbeatAnswer, Member
 from perdure.wire.identifiers import player_key
 from perdure.wire.opcodes import Close
 from tests.unit.gateway.cluster_double import BOUND_S, cluster, eventually, settings_of

@@ -13,7 +13,7 @@ import pytest
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink
 from gateway.shard_links import FLUSH_PART, ShardLinks, _gone, _resolve
-from perdure.ledger.ledger import Member
+from perdure.ledger.values import Member
 from perdure.wire.link import LinkType, pack_frame
 from tests.unit.gateway.cluster_double import eventually
 

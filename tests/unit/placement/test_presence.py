@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.ledger.ledger import Presence
+from perdure.ledger.values import Presence
 from perdure.placement.presence import PresenceBook, PresenceKind
 from perdure.wire.identifiers import LOBBY
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, EnterRequest, LedgerUnavailable
+from perdure.ledger.ledger import LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, EnterRequest
 from perdure.wire.identifiers import WorldGrid, player_key
 from perdure.wire.link import (
     ZONE_PACE_STRUCT,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import shard.audit
-from perdure.ledger.ledger import EnterRequest, WorldSettings
+from perdure.ledger.values import EnterRequest, WorldSettings
 from perdure.wire.entries import Entry, EntryKind
 from perdure.wire.identifiers import player_key
 from shard.audit import AuditReport, audit

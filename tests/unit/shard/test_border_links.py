@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import shard.link_server
-from perdure.ledger.ledger import ClusterView, Member, ZoneRoute
+from perdure.ledger.values import ClusterView, Member, ZoneRoute
 from perdure.wire.link import FrameReader, LinkType, link_proof, pack_frame, pack_subscribe, peer_proof
 from shard.border import FeedError, Words
 from shard.border_links import BorderLinks

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from perdure.ledger.ledger import ClusterView, Member, ZoneRoute
 from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.ledger.values import ClusterView, Member, ZoneRoute
 from shard.border_links import BorderLinks
 from shard.border_metrics import BorderCollector
 from shard.service import ShardService

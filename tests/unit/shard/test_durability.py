@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, LoggedRecord, Reseed
 from perdure.ledger.record import blob_digest, unpack_record
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, LoggedRecord, Reseed
 from perdure.wire.identifiers import LOBBY
 from shard.program import Program
 from shard.recovery import Follower, take_over

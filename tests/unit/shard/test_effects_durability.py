@@ -8,8 +8,8 @@ from zlib import crc32
 import msgpack
 import pytest
 
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, Transfer, WorldSettings
 from perdure.ledger.record import unpack_record
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, Transfer, WorldSettings
 from perdure.wire.entries import Entry, EntryKind
 from perdure.wire.identifiers import LOBBY
 from shard.audit import audit

@@ -11,8 +11,9 @@ import pytest
 
 import shard.audit
 import shard.handover
-from perdure.ledger.ledger import Commit, CommitStatus, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
 from perdure.ledger.record import unpack_record
+from perdure.ledger.values import Commit, CommitStatus
 from shard.program import Program
 from shard.service import ShardService
 from shard.settings import ShardSettings
@@ -195,7 +196,7 @@ async def test_a_successor_that_cannot_says_so_until_it_is_asked_no_more(tmp_pat
 
 
 def _member(name: str, build: int) -> Any:
-    from perdure.ledger.ledger import Member
+    from perdure.ledger.values import Member
 
     return Member(name, "shard", 5, "unix:/x", 1, {"state": "ready", "build": f"{build:016x}"})
 

@@ -7,7 +7,7 @@ import pytest
 
 import perdure.ledger.memory_ledger
 from perdure.ledger.generations import MOVES_A_GENERATION
-from perdure.ledger.ledger import CommitAnswer, CommitStatus
+from perdure.ledger.values import CommitAnswer, CommitStatus
 from perdure.wire.entries import Entry, EntryKind
 from tests.unit.shard.test_durability import SMALL, refused, reseed
 from tests.unit.shard.zone_lab import KEYFRAME, World, now, program

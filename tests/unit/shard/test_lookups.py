@@ -9,7 +9,7 @@ import pytest
 
 import coordinator.whereabouts
 from coordinator.whereabouts import whereabouts
-from perdure.ledger.ledger import Member
+from perdure.ledger.values import Member
 from perdure.wire.identifiers import player_key
 from shard.lookups import MAX_WAITING, Lookups
 from shard.zone import Zone

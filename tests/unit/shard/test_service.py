@@ -13,9 +13,9 @@ import pytest
 
 import shard.service
 from perdure.game.contract import GameError
-from perdure.ledger.ledger import CommitAnswer, CommitStatus, Reseed, WorldSettings
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.record import blob_digest
+from perdure.ledger.values import CommitAnswer, CommitStatus, Reseed, WorldSettings
 from perdure.wire.identifiers import WorldGrid
 from shard.service import ShardService
 from shard.settings import ShardSettings

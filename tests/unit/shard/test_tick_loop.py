@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import shard.tick_loop
-from perdure.ledger.ledger import CommitStatus, LedgerUnavailable, Waiting
+from perdure.ledger.ledger import LedgerUnavailable
+from perdure.ledger.values import CommitStatus, Waiting
 from perdure.wire.identifiers import LOBBY
 from perdure.wire.link import (
     pack_keyframes,

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure.ledger.ledger import INBOX_PAGE_ENTRIES, CommitAnswer, CommitStatus
+from perdure.ledger.ledger import INBOX_PAGE_ENTRIES
+from perdure.ledger.values import CommitAnswer, CommitStatus
 from perdure.wire.entries import Entry, EntryKind
 from perdure.wire.identifiers import LOBBY, WorldGrid, player_key
 from shard.program import INPUT_CAPACITY, OUT_CAPACITY

@@ -18,10 +18,10 @@ from perdure.client.world_view import Snapshot
 from perdure.game.contract import row_dtype
 from perdure.game.loading import load_game
 from perdure.game.portable import unpack_rows
-from perdure.ledger.ledger import Commit, CommitAnswer, CommitStatus, EnterRequest
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import blob_digest
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, EnterRequest
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import WorldGrid, player_key
 from perdure.wire.link import FrameReader, LinkType, unpack_release
