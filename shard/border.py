@@ -26,7 +26,7 @@ LINGER_TICKS = 5
 """How long it is told of on, once it was seen elsewhere: third zones may hear of that later."""
 SILENT_INTERVALS = 6
 """After so many tick intervals without a feed, a zone's ghosts are stale."""
-QUIET_S = 0.4
+QUIET_S = 2.0
 """A zone that has nothing to tell another says so, and then again only this often."""
 FEEDS_WAITING = 8
 """Feeds of one zone that may wait for a tick; only their events are still wanted, and those of older ones are dropped."""

@@ -18,7 +18,8 @@ from collections.abc import Callable
 import structlog
 
 BUSY_TICKS = 3
-"""A link that has brought nothing for so many ticks is the event loop's again."""
+"""A link that brings something in two of so many ticks is read as ticks begin; one that has brought nothing for as many is the event
+loop's again: to take it and give it back for each of a few words would cost more than to wake up for them."""
 CHUNK_BYTES = 1 << 18
 MANY_BYTES, REST_TICKS = 1 << 16, 40
 """A link that brings so much in one tick is left to the event loop for so many: a Unix socket holds some 200 KB, and whoever sends more
@@ -30,14 +31,14 @@ log = structlog.get_logger("shard.reading")
 class Tap:
     """One link of a source. A transport without a socket (a simulated one) is always the event loop's."""
 
-    __slots__ = ("_busy", "_file", "_mine", "_rest")
+    __slots__ = ("_busy", "_came", "_file", "_mine", "_rest")
 
     def __init__(self) -> None:
-        self._mine, self._busy, self._rest, self._file = False, 0, 0, -1
+        self._mine, self._came, self._busy, self._rest, self._file = False, False, 0, 0, -1
 
     def brought(self) -> None:
         """Something has come."""
-        self._busy = BUSY_TICKS
+        self._came = True
 
     def turn(self, transport: asyncio.Transport | None, receive: Callable[[bytes], None], in_time: bool) -> None:
         """A tick begins: read what has come, and hand it to `receive`. Not `in_time`: let the event loop read, from now on.
@@ -47,7 +48,7 @@ class Tap:
         if transport is None or transport.is_closing():
             return
         if self._mine and in_time:
-            self._busy -= 1
+            self._came = False
             try:
                 read = self._read(transport, receive)
             except Exception as error:
@@ -56,23 +57,29 @@ class Tap:
                 return
             if read > MANY_BYTES:
                 self._rest = REST_TICKS
-            if self._mine and (self._busy <= 0 or read > MANY_BYTES):
-                self._leave(transport)
+            if self._mine:  # its end was not reached
+                self._busy = BUSY_TICKS if self._came else self._busy - 1
+                if self._busy <= 0 or read > MANY_BYTES:
+                    self._leave(transport)
         elif self._mine:
             self._leave(transport)
         elif self._rest:
             self._rest -= 1
-        elif in_time and self._busy:
+        elif self._came and self._busy and in_time:
             self._take(transport)
+        elif self._came:
+            self._busy, self._came = BUSY_TICKS, False
+        elif self._busy:
+            self._busy -= 1
 
     def _take(self, transport: asyncio.Transport) -> None:
         opened = transport.get_extra_info("socket")
         if opened is not None:
             transport.pause_reading()
-            self._mine, self._file = True, opened.fileno()
+            self._mine, self._busy, self._file = True, BUSY_TICKS, opened.fileno()
 
     def _leave(self, transport: asyncio.Transport) -> None:
-        self._mine, self._busy = False, 0
+        self._mine, self._came, self._busy = False, False, 0
         if not transport.is_closing():
             transport.resume_reading()
 

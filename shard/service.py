@@ -42,6 +42,9 @@ log = structlog.get_logger("shard")
 
 FOLLOW_EVERY_S = 0.05
 VIEW_POLL_S = 0.5
+"""The cluster's view is read so often without any hint; where no zone sleeps, that somebody far away may wake, half as often."""
+VIEW_LEEWAY_S = 0.1
+"""So much later at the most: it goes along with a commit, if there is one."""
 """So often a view is read though nothing is said to have changed: what members tell of themselves has no version."""
 RETRY_S = 5.0
 """How long after a zone could not be started it is tried again: a damaged log may have been mended meanwhile."""
@@ -112,6 +115,7 @@ class ShardService:
         self._followers: dict[int, tuple[Follower, asyncio.Task[None]]] = {}
         self._borders_seen: tuple[object, ...] = ()
         self._wake = asyncio.Event()
+        self._view_due_s = float("inf")
         self._draining = False
         self._stop = asyncio.Event()
         self._fatal: Exception | None = None
@@ -135,6 +139,7 @@ class ShardService:
         )  # fmt: skip
         await self._register(membership)
         membership.start()
+        self.ticks.committing = self._along
         try:
             await loop.run_in_executor(self.ticks.executor, warm, self.program)
         except BaseException:
@@ -274,13 +279,24 @@ class ShardService:
         if version != self._version:
             self._wake.set()
 
+    def _along(self) -> None:
+        """A commit goes to the ledger: what is nearly due goes along, which spares this process and the ledger's a waking."""
+        assert self._membership is not None
+        self._membership.along()
+        if time.monotonic() >= self._view_due_s:
+            self._wake.set()
+
     async def _routes(self) -> None:
-        """Follow the assignment: at every hint, every change that a heartbeat shows, and every VIEW_POLL_S besides."""
+        """Follow the assignment: at every hint, every change that a heartbeat shows, and now and then besides (VIEW_POLL_S)."""
         while not self._stop.is_set():
+            poll_s = VIEW_POLL_S if len(self.ticks.sleepers) else 2 * VIEW_POLL_S
+            self._view_due_s = time.monotonic() + poll_s
             try:
-                await asyncio.wait_for(self._wake.wait(), VIEW_POLL_S)
+                async with asyncio.timeout(poll_s + VIEW_LEEWAY_S):
+                    await self._wake.wait()
             except TimeoutError:
                 log.debug("routes_polled")
+            self._view_due_s = float("inf")
             self._wake.clear()
             try:
                 view = await self.ledger.view()

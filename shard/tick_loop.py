@@ -108,6 +108,8 @@ class TickLoop:
         self._fresh: list[Zone] = []
         self._sleeper: asyncio.Future[None] | None = None
         self.stopping = False
+        self.committing: Callable[[], None] = lambda: None
+        """Called as a commit goes to the ledger: what has to go there anyway may go along."""
         self._stuck = 0
         self.ticked = 0
 
@@ -366,6 +368,7 @@ class TickLoop:
         zones = [zone for zone, ((commit, fault), _) in zip(zones, stepped, strict=True) if self._sound(zone, commit, fault)]
         after_step = time.monotonic()
         answering = asyncio.ensure_future(self._commit(commits))
+        self.committing()
         await asyncio.sleep(0)  # the ledger is at work on it while frames are made, in whatever thread
         made = await self._in_threads(self._encode, zones, executor, Pace.of_encode_s)
         after_encode = time.monotonic()

@@ -178,3 +178,50 @@ async def test_an_order_whose_answer_is_lost_comes_again_and_is_obeyed_once() ->
     await one.beat()
     await one.beat()
     assert drained == [1] and ledger.store.data.orders == {}
+
+
+class Counting(MemoryLedger):
+    """Counts heartbeats."""
+
+    beats = 0
+
+    async def heartbeat(self, member: Member, known: bool = False, taken: Sequence[int] = ()) -> HeartbeatAnswer:
+        self.beats += 1
+        return await super().heartbeat(member, known, taken)
+
+
+@pytest.mark.parametrize("leeway", [0.15, 1.0])
+async def test_a_heartbeat_that_is_nearly_due_goes_along_with_what_goes_to_the_ledger_anyway(
+    monkeypatch: pytest.MonkeyPatch, leeway: float
+) -> None:
+    monkeypatch.setattr(membership, "LEEWAY", leeway)
+    ledger = Counting()
+    one = membership.Membership(
+        ledger, kind="shard", name="s", address="unix:/s", heartbeat_s=60.0, development=True, info=dict, routes_changed=lambda _: None,
+        evicted=nobody_knows, drain=lambda: None,
+    )  # fmt: skip
+    one.start()
+    try:
+        for expected in range(1, 4):
+            await asyncio.sleep(0)
+            one.along()
+            await asyncio.sleep(0)
+            assert ledger.beats == (expected if leeway == 1.0 else 0), "in the very next pass of the loop, or not before it is due"
+    finally:
+        await one.stop()
+
+
+async def test_a_heartbeat_comes_in_time_where_nothing_else_goes_to_the_ledger_any_more() -> None:
+    ledger = Counting()
+    one = membership.Membership(
+        ledger, kind="shard", name="s", address="unix:/s", heartbeat_s=0.02, development=True, info=dict, routes_changed=lambda _: None,
+        evicted=nobody_knows, drain=lambda: None,
+    )  # fmt: skip
+    one.along()
+    one.start()
+    try:
+        async with asyncio.timeout(BOUND_S):
+            while ledger.beats < 5:
+                await asyncio.sleep(0.005)
+    finally:
+        await one.stop()

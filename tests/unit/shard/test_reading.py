@@ -41,7 +41,7 @@ class Host:
 
 
 class Stage:
-    """A shard's end and a gateway's end of a link that has brought its first command, as it came: the next tick takes it."""
+    """A shard's end and a gateway's end of a link that has brought commands in two ticks, as they came: the next tick takes it."""
 
     def __init__(self, path: Path) -> None:
         self.host, self.reading = Host(), Reading()
@@ -56,6 +56,10 @@ class Stage:
         await self.gateway.challenged()
         self.gateway.hello()
         await until(lambda: self.links.links)
+        self.send(0)
+        await until(lambda: self.host.came == [[0]])
+        self.reading.take_in()
+        self.host.came.clear()
         self.send(1)
         await until(lambda: self.host.came == [[1]])
         return self
@@ -112,6 +116,26 @@ async def test_a_quiet_link_is_read_as_it_comes(stage: Stage, monkeypatch: pytes
         stage.reading.take_in()
     stage.send(2)
     await until(lambda: len(stage.host.came) == 2)
+
+
+@on_both_loops
+async def test_a_link_that_brings_something_now_and_then_is_not_taken(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(BUSY_TICKS + 1):
+        stage.reading.take_in()
+    for number in range(2, 6):
+        stage.send(number)
+        await until(lambda number=number: stage.host.came[-1] == [number])
+        for _ in range(BUSY_TICKS + 1):
+            stage.reading.take_in()
+    stage.send(6)
+    await until(lambda: stage.host.came[-1] == [6])
+    stage.reading.take_in()
+    stage.send(7)
+    await until(lambda: stage.host.came[-1] == [7])
+    stage.reading.take_in()
+    stage.send(8)
+    await stage.idle()
+    assert stage.host.came[-1] == [7], "but one that does so tick by tick is"
 
 
 @on_both_loops
