@@ -42,10 +42,10 @@ log = structlog.get_logger("shard")
 
 FOLLOW_EVERY_S = 0.05
 VIEW_POLL_S = 0.5
-"""The cluster's view is read so often without any hint; where no zone sleeps, that somebody far away may wake, half as often."""
+"""So often a view is read though nothing is said to have changed: what members tell of themselves has no version. Half as often where no
+zone sleeps: it is what others' players see into that may wake one."""
 VIEW_LEEWAY_S = 0.1
-"""So much later at the most: it goes along with a commit, if there is one."""
-"""So often a view is read though nothing is said to have changed: what members tell of themselves has no version."""
+"""A view may come so much later, to go along with a commit."""
 RETRY_S = 5.0
 """How long after a zone could not be started it is tried again: a damaged log may have been mended meanwhile."""
 LAST_TICK_S = 3.0
