@@ -251,8 +251,9 @@ class Ledger(ABC):
     async def assign(self, term: int, zone: int, shard: str, expected_epoch: int, at_checkpoint: bool = False) -> int:
         """Give the zone to `shard` ("" for nobody) at epoch + 1, clear its intent, raise routes_version, tell subscribers.
 
-        Returns the new epoch. LedgerRefused where the term is old, or the zone's epoch is not `expected_epoch`; with
-        `at_checkpoint` also where the log has records behind the newest checkpoint.
+        Returns the new epoch. LedgerRefused where the term is old, the world not open (it was decided by what another server, or this
+        one before it went back, had said), or the zone's epoch not `expected_epoch`; with `at_checkpoint` also where the log has
+        records behind the newest checkpoint.
         """
 
     @abstractmethod

@@ -380,6 +380,8 @@ class MemoryLedger(Ledger):
     async def assign(self, term: int, zone: int, shard: str, expected_epoch: int, at_checkpoint: bool = False) -> int:
         data = self.store.data
         self._check_term(term)
+        if data.opened_for != self.store.run_id:
+            raise LedgerRefused("the world is not open: whoever runs zones has first to say how far they are")
         found = data.zones.get(zone)
         head = found.head if found else None
         epoch = head.epoch if head else 0

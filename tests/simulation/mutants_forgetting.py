@@ -96,6 +96,21 @@ def what_may_still_be_put_back_is_given_away() -> list[Patch]:
     return [(Openings, "awaited", lambda self: frozenset())]
 
 
+@mutant("ledger_older", "drain_shard", seed=200)
+def a_closed_world_is_given_away() -> list[Patch]:
+    """The ledger takes an assignment that was decided before it went back."""
+    real = MemoryLedger.assign
+
+    async def assign(self: MemoryLedger, *args: Any) -> int:
+        opened, self.store.data.opened_for = self.store.data.opened_for, self.store.run_id
+        try:
+            return await real(self, *args)
+        finally:
+            self.store.data.opened_for = opened
+
+    return [(MemoryLedger, "assign", assign)]
+
+
 @mutant(*MOVES, seed=6)
 def shards_do_not_say_how_far_they_are() -> list[Patch]:
     """A coordinator knows only from views of its own what there was before the ledger went back."""

@@ -1,11 +1,14 @@
 -- perdure_v1_assign: give a zone to a shard at epoch + 1, under the world's generation at least; this fences the old owner at once.
 -- KEYS[1] base; ARGV term, zone, shard ('' for nobody), expected epoch, '1' where the newest checkpoint must be of the last tick
 -- answer  new epoch
--- errors  PERDURE ... where the term is over, the epoch another, or the log goes on behind the checkpoint; WRONGTYPE
+-- errors  PERDURE ... where the term is over, the world not open, the epoch another, or the log goes on behind the checkpoint; WRONGTYPE
 
 local function assign(keys, args)
   local base, zone, shard, expected = keys[1], args[2], args[3], args[4]
   check_term(base, args[1])
+  if redis.call('HGET', base .. KEY.CONTROL, 'opened_for') ~= run_of() then
+    refuse('the world is not open: whoever runs zones has first to say how far they are')
+  end
   local generation, epoch, tick, digest, known = head_of(base, zone)
   if epoch ~= expected then refuse('zone ' .. zone .. ' is at epoch ' .. epoch .. ', not ' .. expected .. ': read the view anew') end
   if args[5] == '1' and known then

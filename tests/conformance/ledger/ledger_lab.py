@@ -95,6 +95,7 @@ class Lab:
         """Assign zones for the first time."""
         if not self.term:
             await self.lead()
+        await self.ledger.open_world(self.term)
         for zone in zones:
             epoch = await self.ledger.assign(self.term, zone, owner, 0)
             self.heads[zone] = (1, epoch, 0, "")

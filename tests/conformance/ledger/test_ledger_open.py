@@ -44,6 +44,18 @@ async def test_nobody_comes_or_goes_before_the_world_is_open(lab: Lab) -> None:
     assert (await lab.enter("bob")).status is EnterStatus.OK
 
 
+async def test_nobody_is_given_a_zone_before_the_world_is_open(lab: Lab) -> None:
+    """Seed 691 of the simulation: a move decided before the ledger went back came after it, and what the zone had since was lost."""
+    await lab.zones(0)
+    await shut(lab)
+    for zone, epoch in ((0, 1), (5, 0)):
+        refused = await lab.unchanged(lab.ledger.assign(lab.term, zone, "shard-b", epoch))
+        assert isinstance(refused, LedgerRefused) and "the world is not open" in str(refused)
+    assert (await lab.commit(0)).status is CommitStatus.OK
+    await lab.ledger.open_world(lab.term)
+    assert await lab.ledger.assign(lab.term, 0, "shard-b", 1) == 2
+
+
 async def test_a_world_is_opened_once_for_a_server(lab: Lab) -> None:
     await lab.lead()
     before = await lab.ledger.routes_version()

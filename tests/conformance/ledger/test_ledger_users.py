@@ -144,7 +144,6 @@ async def belong(own: Ledger, rest: Lab, kind: str) -> Member:
 async def gateway_works(own: RedisLedger, rest: Lab) -> None:
     await rest.ledger.init_world(WORLD)
     await rest.zones(0, 1)
-    await rest.ledger.open_world(rest.term)
     await rest.ledger.heartbeat(member("shard-a"))
     async with hearing(own, gateway_channel(7), ROUTES_CHANNEL, CHAT_CHANNEL) as heard:
         me = await belong(own, rest, "gateway")
@@ -173,7 +172,6 @@ async def gateway_works(own: RedisLedger, rest: Lab) -> None:
 async def shard_works(own: RedisLedger, rest: Lab) -> None:
     assert await own.init_world(WORLD) == await own.init_world(WORLD) == WORLD
     await rest.zones(0, 1, owner="shard-1")
-    await rest.ledger.open_world(rest.term)
     lab = Lab("users", "main", own, raw=rest.raw, heads=dict(rest.heads))
     async with hearing(own, ROUTES_CHANNEL) as heard:
         me = await belong(own, rest, "shard")
@@ -246,7 +244,6 @@ async def coordinator_works(own: RedisLedger, rest: Lab) -> None:
 async def operator_works(own: RedisLedger, rest: Lab) -> None:
     await rest.ledger.init_world(WORLD)
     await rest.zones(0, 1)
-    await rest.ledger.open_world(rest.term)
     await rest.ledger.heartbeat(member("shard-a"))
     await rest.enter("ann")
     await rest.commit(0)
@@ -411,7 +408,6 @@ async def test_a_call_that_is_not_the_roles_is_refused_in_one_line_and_changes_n
     async with users.ledger("admin") as rest, users.ledger(role) as own:
         lab = Lab("users", "main", rest, raw=raw)
         await lab.zones(0, 1)
-        await rest.open_world(lab.term)
         await rest.heartbeat(member("shard-a"))
         await lab.enter("ann")
         await rest.intend(lab.term, 1, "shard-b")
