@@ -17,6 +17,7 @@ from tests.simulation.clock import Process
 from tests.simulation.cluster import Cluster, next_program, program
 from tests.simulation.late_owner import plan_late_owner
 from tests.simulation.ledger_server import HOST
+from tests.simulation.older_in_migration import plan_older_in_migration
 from tests.simulation.players import Player
 
 
@@ -38,6 +39,8 @@ QUIET = frozenset(["gateway_change", "reconnect_storm", "second_device"])
 """Faults in which no member is silent: nobody may be put out for them."""
 BY_NAME = frozenset(["late_owner"])
 """Faults that take half a run: few have them beside others, where they are not asked for."""
+ASKED_FOR = frozenset(["older_in_migration"])
+"""Faults that no run has which does not ask for them: they bring about a meeting of events that is rare with the others."""
 FEW = 0.06
 CALM_S, MENDED_S = 7.0, 4.0
 """How long before and after the ledger forgets no other fault begins: owners must live to tell it."""
@@ -64,7 +67,7 @@ class Faults:
             name.removeprefix("_do_"): getattr(self, name) for name in sorted(dir(type(self))) if name.startswith("_do_")
         }
         self.spare_until_s = 0.0
-        names = list(kinds or sorted(every.keys() - BY_NAME))
+        names = list(kinds or sorted(every.keys() - BY_NAME - ASKED_FOR))
         if not kinds:  # a run has a few kinds of faults, many times each, so that unusual combinations come up
             names = self.random.sample(names, self.random.randint(2, 6))
             apart = random.Random(seed ^ 0x1A7E)  # so that what other runs choose does not hang on it
@@ -436,6 +439,9 @@ class Faults:
 
     def _do_ledger_empty(self) -> None:
         self._forget("ledger empty", lambda age_s: StoredData())
+
+    def _do_older_in_migration(self) -> None:
+        plan_older_in_migration(self, self._do_drain_shard)
 
     def _do_late_owner(self) -> None:
         plan_late_owner(self)

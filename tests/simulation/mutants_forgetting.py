@@ -96,7 +96,7 @@ def what_may_still_be_put_back_is_given_away() -> list[Patch]:
     return [(Openings, "awaited", lambda self: frozenset())]
 
 
-@mutant("ledger_older", "drain_shard", seed=200)
+@mutant("older_in_migration")
 def a_closed_world_is_given_away() -> list[Patch]:
     """The ledger takes an assignment that was decided before it went back."""
     real = MemoryLedger.assign
