@@ -105,15 +105,15 @@ async def _look(world: Crowded, ticks: list[dict[str, float]], commits: list[dic
 
 
 async def _flush(flushes: list[float]) -> None:
-    """Write a little to the disk on which the ledger is, again and again, and note how long that takes, in seconds.
+    """Add a little to a file on the disk on which the ledger is, again and again, and note how long that takes, in seconds.
 
-    A tick waits for the ledger's flush. Where this one takes as long, it was the machine that stood still.
+    A tick waits for the ledger's flush of a file that has grown, too. Where this one takes as long, it was the disk that stood still.
     """
     with tempfile.TemporaryFile() as file:
 
         def flush() -> float:
             began = time.monotonic()
-            os.pwrite(file.fileno(), b"x" * 4096, 0)
+            os.write(file.fileno(), b"x" * 4096)
             os.fdatasync(file.fileno())
             return time.monotonic() - began
 
