@@ -108,6 +108,7 @@ async def _measure(zones: int, ticks: int, rounds: int, tick_hz: int, folder: Pa
     results: dict[str, Any] = {}
     try:
         term = (await ledger.elect("bench")).term
+        await ledger.open_world(term)
         next_zone = 0
         for name, commit in (("ours", ours), ("redis_py_pipeline", redis_py)):
             series = []

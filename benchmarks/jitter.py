@@ -84,8 +84,8 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
 
 async def _held_up(server: redis.asyncio.Redis) -> tuple[dict[str, int], int]:
     """Return what held the ledger's server up for SLOW_MS or more, with its longest time in ms; and how often it wrote its file anew."""
-    told: list[tuple[bytes, int, int, int]] = await server.execute_command("LATENCY LATEST")  # type: ignore[no-untyped-call]
-    return {name.decode(): most_ms for name, _, _, most_ms in told}, int((await server.info("stats"))["total_forks"])
+    told: list[list[Any]] = await server.execute_command("LATENCY LATEST")  # type: ignore[no-untyped-call]
+    return {event[0].decode(): int(event[3]) for event in told}, int((await server.info("stats"))["total_forks"])
 
 
 async def _look(world: Crowded, ticks: list[dict[str, float]], commits: list[dict[str, float]]) -> None:

@@ -66,6 +66,7 @@ async def _round(url: str, world: str, client: Any, seconds: float, writers: int
     """Return commits a second, and the part of its core that the server used meanwhile."""
     ledger = await RedisLedger.connect(url, world)
     term = (await ledger.elect("bench")).term
+    await ledger.open_world(term)
     await ledger.close()
     started: list[asyncio.subprocess.Process] = []
     try:

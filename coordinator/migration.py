@@ -138,7 +138,7 @@ class MigrationBook:
 
     def start(self, now_ms: float, version: int, seen: Survey, strategy: AllocationStrategy, costs: Mapping[int, float]) -> list[Intend]:
         """Return the moves that begin now: zones of leaving shards first; else what levels the load."""
-        if not seen.eligible or seen.orphans:
+        if not seen.eligible or any(route.zone not in seen.awaited for route in seen.orphans):
             return []
         running = [route for route in seen.routes if route.successor]
         free = self._settings.most - len(running)

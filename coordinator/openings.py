@@ -38,6 +38,8 @@ class Openings:
         self._was_open = False
         self._ahead: dict[int, tuple[Stand, Stand]] = {}
         """Of zones that a living shard may still put back: as they were, and as the ledger had them when it was opened."""
+        self._told: frozenset[int] = frozenset()
+        """Zones of an open world that a living shard says to be further on than the ledger has them."""
         self._generation = 0
 
     def observe(self, now_ms: float, view: ClusterView) -> bool:
@@ -47,11 +49,10 @@ class Openings:
             self._run_id, self._since_ms = view.run_id, now_ms
         told = _told_by(view.members.values())
         if view.opened:
-            newer = {zone: stand for zone, stand in told.items() if stand > _stand(view, zone)}
+            self._told = frozenset(zone for zone, stand in told.items() if stand > _stand(view, zone))
             if another or not self._was_open:
-                newer = _newest(self._seen, newer)
-            for zone, stand in newer.items():
-                self._ahead[zone] = max(stand, self._ahead.get(zone, (NEVER, NEVER))[0]), _stand(view, zone)
+                for zone, stand in self._seen.items():
+                    self._ahead[zone] = max(stand, self._ahead.get(zone, (NEVER, NEVER))[0]), _stand(view, zone)
             # Where the ledger's stand rises, the zone was put back, or goes on from what was left: either way there is nothing to wait for.
             run = _run_by(view.members.values()) if self._ahead else set[int]()
             self._ahead = {zone: told for zone, told in self._ahead.items() if _stand(view, zone) == told[1] < told[0] and zone in run}
@@ -80,7 +81,7 @@ class Openings:
 
     def awaited(self) -> frozenset[int]:
         """Return zones of an open world of which a living shard knows more than the ledger: given to others now, that would be lost."""
-        return frozenset(self._ahead)
+        return self._told.union(self._ahead)
 
     def _is_awaited(self, view: ClusterView) -> bool:
         """Does somebody live who runs a zone that this server knows less of than there was?"""
@@ -96,8 +97,11 @@ def _told_by(members: Iterable[Member]) -> dict[int, Stand]:
     told: dict[int, Stand] = {}
     for member in members:
         said = member.info.get("committed") if member.kind == "shard" else None
+        runs = _run_by([member]) if said else set[int]()
         for name, stand in said.items() if isinstance(said, dict) else ():
-            if isinstance(name, str) and name.isdigit() and isinstance(stand, list | tuple) and [type(part) for part in stand] == [int] * 3:
+            if not (isinstance(name, str) and name.isdigit() and int(name) in runs):
+                continue
+            if isinstance(stand, list | tuple) and [type(part) for part in stand] == [int] * 3:
                 told[int(name)] = max((stand[0], stand[1], stand[2]), told.get(int(name), NEVER))
     return told
 

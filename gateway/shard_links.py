@@ -94,6 +94,7 @@ class LinkConnection(asyncio.Protocol):
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
         self._dirty: list[Route] = []
+        self._expected: dict[int, list[int]] = {}
         self._timer = timer
 
     # --- asyncio.Protocol -------------------------------------------------------------------------------------------
@@ -167,30 +168,33 @@ class LinkConnection(asyncio.Protocol):
         route.keyframes.append(player)
 
     def expect(self, zone: int, player: int) -> None:
-        """Tell the shard at once that a player is on the way to a zone of its."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(pack_keyframes(zone, [player]))
+        """Tell the shard, with the next write, that a player is on the way to a zone of its."""
+        if not self._dirty and not self._expected:
+            self._timer.add(self._flush)
+        self._expected.setdefault(zone, []).append(player)
 
     def _mark(self, route: Route) -> None:
-        if not self._dirty:
+        if not self._dirty and not self._expected:
             self._timer.add(self._flush)
         self._dirty.append(route)
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
-        frames: list[bytes] = []
+        keyframes, self._expected = self._expected, {}
         zones: list[int] = []
         rows: list[bytes] = []
         for route in dirty:
-            keyframes = route.keyframes
             zones += [route.zone] * len(route.rows)
             rows += route.rows
-            frames.extend(
-                pack_keyframes(route.zone, keyframes[at : at + MAX_KEYFRAMES_A_FRAME])
-                for at in range(0, len(keyframes), MAX_KEYFRAMES_A_FRAME)
-            )
+            if route.keyframes:
+                keyframes[route.zone] = keyframes.get(route.zone, []) + route.keyframes
             route.rows = []
             route.keyframes = []
+        frames = [
+            pack_keyframes(zone, players[at : at + MAX_KEYFRAMES_A_FRAME])
+            for zone, players in keyframes.items()
+            for at in range(0, len(players), MAX_KEYFRAMES_A_FRAME)
+        ]
         frames.extend(
             pack_commands(zones[at : at + MAX_ROWS_A_FRAME], rows[at : at + MAX_ROWS_A_FRAME])
             for at in range(0, len(rows), MAX_ROWS_A_FRAME)

@@ -1,9 +1,9 @@
 """When a shard reads what gateways and other shards send it: all of it at once, as a tick begins.
 
 What comes between two ticks is wanted by the next one only. To wake up for each write of each gateway would cost a shard more than what it
-does with the commands; so a link that brings something is taken from the event loop, what comes lies where the machine keeps it, and the
-tick that wants it reads it in one piece. Nothing comes later than it did. Links that bring nothing are left to the event loop, and all are
-where ticks do not come in time (zones in lanes, a commit without an answer).
+does with the commands; so a link that brings something tick by tick is taken from the event loop, what comes lies where the machine keeps
+it, and the tick that wants it reads it in one piece. Nothing comes later than it did. Links that bring little are left to the event loop,
+and all are where ticks do not come in time (zones in lanes, a commit without an answer).
 
 Owns which links those are, and the reasons why none is. Never looks at what is read. Called by shard.tick_loop; the sources are
 shard.link_server and shard.border_links.
@@ -18,8 +18,8 @@ from collections.abc import Callable
 import structlog
 
 BUSY_TICKS = 3
-"""A link that brings something in two of so many ticks is read as ticks begin; one that has brought nothing for as many is the event
-loop's again: to take it and give it back for each of a few words would cost more than to wake up for them."""
+"""A link that brings something in two of so many ticks in a row is read as ticks begin; one that has brought nothing for as many is the
+event loop's again: to take it and give it back for each of a few words would cost more than to wake up for them."""
 CHUNK_BYTES = 1 << 18
 MANY_BYTES, REST_TICKS = 1 << 16, 40
 """A link that brings so much in one tick is left to the event loop for so many: a Unix socket holds some 200 KB, and whoever sends more
@@ -65,7 +65,7 @@ class Tap:
             self._leave(transport)
         elif self._rest:
             self._rest -= 1
-        elif self._came and self._busy and in_time:
+        elif self._came and self._busy > 1 and in_time:
             self._take(transport)
         elif self._came:
             self._busy, self._came = BUSY_TICKS, False

@@ -42,8 +42,7 @@ log = structlog.get_logger("shard")
 
 FOLLOW_EVERY_S = 0.05
 VIEW_POLL_S = 0.5
-"""So often a view is read though nothing is said to have changed: what members tell of themselves has no version. Half as often where no
-zone sleeps: it is what others' players see into that may wake one."""
+"""So often a view is read though nothing is said to have changed: what members tell of themselves has no version."""
 VIEW_LEEWAY_S = 0.1
 """A view may come so much later, to go along with a commit."""
 RETRY_S = 5.0
@@ -289,10 +288,9 @@ class ShardService:
     async def _routes(self) -> None:
         """Follow the assignment: at every hint, every change that a heartbeat shows, and now and then besides (VIEW_POLL_S)."""
         while not self._stop.is_set():
-            poll_s = VIEW_POLL_S if len(self.ticks.sleepers) else 2 * VIEW_POLL_S
-            self._view_due_s = time.monotonic() + poll_s
+            self._view_due_s = time.monotonic() + VIEW_POLL_S
             try:
-                async with asyncio.timeout(poll_s + VIEW_LEEWAY_S):
+                async with asyncio.timeout(VIEW_POLL_S + VIEW_LEEWAY_S):
                     await self._wake.wait()
             except TimeoutError:
                 log.debug("routes_polled")
@@ -457,6 +455,7 @@ class ShardService:
             return
         others = [m for m in view.members.values() if m.kind == "shard" and m.name != self.name and m.info.get("state") == "ready"
                   and m.name not in view.draining]  # fmt: skip
-        owned = [route for route in view.zones.values() if route.owner == self.name]
-        if not owned or not others:
+        owned = any(route.owner == self.name for route in view.zones.values())
+        # What still runs here though the ledger gives it to somebody else is ahead of a ledger that went back: it is put back first.
+        if not others or (view.opened and not owned and not self.ticks.zones):
             self._stop.set()

@@ -46,6 +46,8 @@ log = structlog.get_logger("shard.tick")
 RESEND_PAUSE_S = 0.02
 COLLECT_EVERY_S = 10.0
 LOOK_AROUND_S = 0.5
+UNCONFIRMED_S = 0.1
+"""A commit that waits for longer is told of (`unconfirmed`). Well below the time that a coordinator waits before it opens a world."""
 PEEK_EVERY_S = 0.09
 """Of the inboxes of sleeping zones. Who logs in is not kept waiting: the gateway says so (keyframes_wanted)."""
 LANE_FROM, LANE_UNTIL = 0.5, 0.3
@@ -111,6 +113,8 @@ class TickLoop:
         self.committing: Callable[[], None] = lambda: None
         """Called as a commit goes to the ledger: what has to go there anyway may go along."""
         self._stuck = 0
+        self._commits: dict[_Pause, tuple[float, list[Commit]]] = {}
+        """Those without an answer, and since when."""
         self.ticked = 0
 
     # --- what arrives between ticks (link_server.LinkHost) --------------------------------------------------------
@@ -463,6 +467,7 @@ class TickLoop:
     async def _commit(self, commits: list[Commit]) -> list[CommitAnswer]:
         """Commit, and send identical commits again until there is an answer; nothing is released before."""
         pause = _Pause()
+        self._commits[pause] = time.monotonic(), commits
         waiting = asyncio.get_running_loop().call_later(self._paused_after_s, self._pause, pause)
         tries = 0
         try:
@@ -478,6 +483,7 @@ class TickLoop:
                     await asyncio.sleep(min(RESEND_PAUSE_S * tries, 0.25))
         finally:
             waiting.cancel()
+            del self._commits[pause]
             self._stuck -= pause.told
             if pause.told and not self._stuck:
                 log.info("resumed", tries=tries)
@@ -493,12 +499,14 @@ class TickLoop:
             self._notify(Notice.PAUSED)
 
     def unconfirmed(self) -> dict[str, tuple[int, int, int]]:
-        """Return how far (generation, epoch, tick) zones are committed whose newest commit waits or was refused.
+        """Return how far (generation, epoch, tick) zones are committed whose newest commit waits for long or was refused.
 
         Of these the ledger may know less.
         """
-        waiting = [zone for zone in self.zones.values() if zone.phase in (Phase.COMMITTING, Phase.FROZEN, Phase.HELD)]
-        return {str(z.zone): (z.generation, z.epoch, z.tick if z.phase is Phase.HELD else z.tick - 1) for z in waiting}
+        long_ago_s = time.monotonic() - UNCONFIRMED_S
+        waiting = {commit.zone for began_s, commits in self._commits.values() if began_s <= long_ago_s for commit in commits}
+        told = [z for n, z in self.zones.items() if z.phase in (Phase.FROZEN, Phase.HELD) or (n in waiting and z.phase is Phase.COMMITTING)]
+        return {str(z.zone): (z.generation, z.epoch, z.tick if z.phase is Phase.HELD else z.tick - 1) for z in told}
 
     def _tell_stale(self, zone: int, stale: tuple[int, ...]) -> None:
         self._links.send_all(pack_stale(zone, stale))

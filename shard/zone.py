@@ -207,6 +207,8 @@ class Zone:
     def force_keyframe(self, players: Sequence[int]) -> None:
         """Send these players (by key) a full snapshot next."""
         wanted = np.isin(self.players["key"], np.array(players, np.int64))
+        if not wanted.any():
+            return  # they are on their way, or gone
         self._encoder().sights["force"][: len(wanted)][wanted] = 1
 
     def force_keyframes_of(self, gateway: int) -> None:

@@ -23,10 +23,10 @@ from perdure.ledger.values import Member
 log = structlog.get_logger("membership")
 
 ANSWER_DEADLINE_S = 1.5
-LEEWAY = 0.15
-"""A heartbeat may come so much of an interval earlier or later, to go along with something else."""
 """How long a heartbeat is waited for, half a gateway's lease. Over a connection that was cut, what is sent again comes after 0.2, 0.6,
 1.4 and only then 3 s: after a cut of 1.5 s a new connection is heard at once, the old one when the lease is over."""
+LEEWAY = 0.15
+"""A heartbeat may come so much of an interval earlier or later, to go along with something else."""
 
 
 def new_number() -> int:

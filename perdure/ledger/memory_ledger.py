@@ -66,6 +66,7 @@ class MemoryLedger(Ledger):
     def __init__(self, store: MemoryStore | None = None) -> None:
         self.store = store if store is not None else MemoryStore()
         self._subscriptions: list[Subscription] = []
+        self._routes: dict[int, ZoneRoute] = {}
 
     # --- world ----------------------------------------------------------------------------------------------------
 
@@ -269,7 +270,7 @@ class MemoryLedger(Ledger):
 
     async def gateway_lost(self, term: int, gateway: int) -> None:
         data = self.store.data
-        self._check_term(term)
+        self._check_decided(term)
         for zone in data.zones.values():
             if zone.owner is not None:
                 zone.inbox.append(Entry(EntryKind.GATEWAY_LOST, gateway=gateway).pack())
@@ -341,17 +342,20 @@ class MemoryLedger(Ledger):
 
     async def view(self) -> ClusterView:
         data = self.store.data
-        zones, ticks = {}, {}
+        zones: dict[int, ZoneRoute] = {}
+        ticks: dict[int, int] = {}
         for number, zone in sorted(data.zones.items()):
             if zone.owner is not None and zone.head is not None:
                 zones[number] = ZoneRoute(number, zone.owner, zone.head.generation, zone.head.epoch, zone.successor, zone.ready, zone.image)
                 ticks[number] = zone.head.tick
+        if zones != self._routes:
+            self._routes = zones
         return ClusterView(
             data.version,
             data.term,
             data.leader,
             data.generation,
-            zones,
+            self._routes,
             dict(sorted(data.members.items())),
             dict(data.suspects),
             ticks,
@@ -379,9 +383,7 @@ class MemoryLedger(Ledger):
 
     async def assign(self, term: int, zone: int, shard: str, expected_epoch: int, at_checkpoint: bool = False) -> int:
         data = self.store.data
-        self._check_term(term)
-        if data.opened_for != self.store.run_id:
-            raise LedgerRefused("the world is not open: whoever runs zones has first to say how far they are")
+        self._check_decided(term)
         found = data.zones.get(zone)
         head = found.head if found else None
         epoch = head.epoch if head else 0
@@ -422,7 +424,7 @@ class MemoryLedger(Ledger):
             self.store.publish(SUSPECT_CHANNEL, f"{member} {number} {reporter}")
 
     async def evict(self, term: int, member: str, number: int) -> None:
-        self._check_term(term)
+        self._check_decided(term)
         self._remove(member, number)
 
     async def depart(self, member: str, number: int) -> None:
@@ -490,6 +492,11 @@ class MemoryLedger(Ledger):
     def _check_term(self, term: int) -> None:
         if term != self.store.data.term:
             raise LedgerRefused(f"term {term} is over, it is {self.store.data.term} now: stand for election anew")
+
+    def _check_decided(self, term: int) -> None:
+        self._check_term(term)
+        if self.store.data.opened_for != self.store.run_id:
+            raise LedgerRefused("the world is not open: whoever runs zones has first to say how far they are")
 
     def _raise_version(self) -> None:
         self.store.data.version += 1

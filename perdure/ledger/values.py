@@ -257,9 +257,10 @@ class ZoneRoute:
 class ClusterView:
     """All that coordinator, shards and gateways steer by, read in one atomic call.
 
-    `suspects`: member name -> how many reports since it registered. `ticks`: zone -> last committed tick, so that an
-    observer can tell slow from dead. `run_id` changes when the ledger's server is another process or data set; `opened`: a
-    coordinator has opened the world since (`Ledger.open_world`).
+    `zones` is the very object of the view before where no route has changed, and nobody writes to it. `suspects`: member name -> how
+    many reports since it registered. `ticks`: zone -> last committed tick, so that an observer can tell slow from dead. `run_id`
+    changes when the ledger's server is another process or data set; `opened`: a coordinator has opened the world since
+    (`Ledger.open_world`).
     """
 
     version: int

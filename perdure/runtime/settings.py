@@ -66,8 +66,8 @@ class CommonSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _together(self) -> CommonSettings:
-        if self.lease_ms <= 3 * self.heartbeat_ms:
-            raise ValueError(f"lease_ms ({self.lease_ms}) must be more than three heartbeats ({3 * self.heartbeat_ms} ms)")
+        if self.lease_ms <= 3.5 * self.heartbeat_ms:  # each of which may come a little later, to go along with a commit
+            raise ValueError(f"lease_ms ({self.lease_ms}) must be more than three heartbeats and a half ({3.5 * self.heartbeat_ms:g} ms)")
         if self.advertise == OWN_ADDRESS:
             self.advertise = own_address(self.redis_url)
         if self.secret_file:

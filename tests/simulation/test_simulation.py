@@ -55,6 +55,7 @@ def test_every_kind_of_fault_happens_and_does_no_harm(kind: str) -> None:
     outcome = simulate(21, 60.0 if long else 30.0, kinds=(kind,))
     assert outcome.violations == [], "\n".join(outcome.trace[-40:])
     assert outcome.faults.total() > 0
+    assert kind != "older_in_migration" or outcome.faults["older in migration"] > 0
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -56,6 +56,15 @@ local function check_term(base, term)
   control(base, 'version', 0)
 end
 
+-- The same, of what is decided by who lives and runs what. While the world is closed it was decided by another server's view, or by this
+-- one's before it went back.
+local function check_decided(base, term)
+  check_term(base, term)
+  if redis.call('HGET', base .. KEY.CONTROL, 'opened_for') ~= run_of() then
+    refuse('the world is not open: whoever runs zones has first to say how far they are')
+  end
+end
+
 -- Raise the routes version and tell the subscribers. Its key was checked by `check_term` or `control`.
 local function raise_version(base)
   local version = redis.call('HINCRBY', base .. KEY.CONTROL, 'version', 1)

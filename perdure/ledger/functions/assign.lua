@@ -5,10 +5,7 @@
 
 local function assign(keys, args)
   local base, zone, shard, expected = keys[1], args[2], args[3], args[4]
-  check_term(base, args[1])
-  if redis.call('HGET', base .. KEY.CONTROL, 'opened_for') ~= run_of() then
-    refuse('the world is not open: whoever runs zones has first to say how far they are')
-  end
+  check_decided(base, args[1])
   local generation, epoch, tick, digest, known = head_of(base, zone)
   if epoch ~= expected then refuse('zone ' .. zone .. ' is at epoch ' .. epoch .. ', not ' .. expected .. ': read the view anew') end
   if args[5] == '1' and known then

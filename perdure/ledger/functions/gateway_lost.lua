@@ -1,11 +1,11 @@
 -- perdure_v1_gateway_lost: tell every zone, and mark the gateway's players as unattached, a bounded number a call.
 -- KEYS[1] base; ARGV term, gateway, '1' to tell the zones (first call of a series), most players to mark
 -- answer  how many players are still to be marked
--- errors  PERDURE ... where the term is over; WRONGTYPE
+-- errors  PERDURE ... where the term is over, or the world not open; WRONGTYPE
 
 local function gateway_lost(keys, args)
   local base, gateway = keys[1], args[2]
-  check_term(base, args[1])
+  check_decided(base, args[1])
   local zones = args[3] == '1' and redis.call('HKEYS', base .. KEY.OWNERS) or {}
   for _, zone in ipairs(zones) do want('list', base .. KEY.INBOX .. zone) end
   local set_key = base .. KEY.GATEWAY_PLAYERS .. gateway

@@ -346,6 +346,30 @@ async def test_a_view_of_many_zones_is_whole(lab: Lab) -> None:
     assert all(view.zones[zone] == ZoneRoute(zone, f"shard-{zone % 7}", 1, 1) for zone in zones)
 
 
+async def test_views_share_their_routes_as_long_as_none_has_changed(lab: Lab) -> None:
+    await lab.zones(0, 1, 2)
+    views = [await lab.ledger.view()]
+
+    async def look(same: bool) -> None:
+        views.append(await lab.ledger.view())
+        assert (views[-1].zones is views[-2].zones) == same
+
+    await lab.commit(0)
+    await look(same=True)
+    assert (views[0].ticks[0], views[1].ticks[0]) == (0, 1)
+    await lab.ledger.assign(lab.term, 1, "shard-b", 1)
+    await look(same=False)
+    assert (views[-2].zones[1].owner, views[-1].zones[1].owner) == ("shard-a", "shard-b"), "who has the older view keeps it"
+    for successor in ("shard-b", ""):
+        await lab.ledger.intend(lab.term, 2, successor)
+        await look(same=False)
+        assert views[-1].zones[2].successor == successor
+    await lab.ledger.assign(lab.term, 3, "shard-a", 0)
+    await look(same=False)
+    await look(same=True)
+    assert list(views[-1].zones) == [0, 1, 2, 3]
+
+
 async def test_clients_of_one_world_see_the_same_and_other_worlds_nothing(lab: Lab) -> None:
     other = await lab.client()
     await lab.zones(0, 1)

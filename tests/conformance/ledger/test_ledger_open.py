@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ledger_lab import Lab, logout, seed
+from ledger_lab import Lab, logout, member, seed
 
 from perdure.ledger import keys
 from perdure.ledger.generations import MOST_GENERATIONS, MOVES_A_GENERATION
@@ -54,6 +54,17 @@ async def test_nobody_is_given_a_zone_before_the_world_is_open(lab: Lab) -> None
     assert (await lab.commit(0)).status is CommitStatus.OK
     await lab.ledger.open_world(lab.term)
     assert await lab.ledger.assign(lab.term, 0, "shard-b", 1) == 2
+
+
+async def test_nobody_is_put_out_before_the_world_is_open(lab: Lab) -> None:
+    await lab.zones(0)
+    await lab.ledger.heartbeat(member("shard-a", 11))
+    await lab.enter("ada")
+    await shut(lab)
+    for call in (lab.ledger.evict(lab.term, "shard-a", 11), lab.ledger.gateway_lost(lab.term, 7)):
+        refused = await lab.unchanged(call)
+        assert isinstance(refused, LedgerRefused) and "the world is not open" in str(refused)
+    await lab.ledger.depart("shard-a", 11)
 
 
 async def test_a_world_is_opened_once_for_a_server(lab: Lab) -> None:

@@ -271,6 +271,39 @@ def test_what_a_shard_says_only_once_the_world_is_open_holds_too() -> None:
     assert zone in {intent.zone for intent in cluster.done(Intend)}, "s3 does not run it any more"
 
 
+def test_once_nobody_says_so_any_more_a_zone_that_another_runs_is_awaited_no_longer() -> None:
+    """S3 had the zone before the ledger went back, s0 has it by the older data, and both say that they run it."""
+    cluster = running()
+    cluster.committing |= set(SHARDS)
+    cluster.pass_ms(500)
+    cluster.committing.clear()
+    zone, left = min(cluster.owners()["s0"]), cluster.view().ticks[0]
+    for name in ("s0", "s3"):
+        cluster.say(name, load={str(number): 1 for number in {*cluster.owners()[name], zone}})
+    cluster.say("s3", committed={str(zone): [1, 2, left + 6]})
+    drive(cluster.ledger.set_draining("s0", True))
+    cluster.pass_ms(1000)
+    cluster._commit(zone)  # s0 goes on with it, and falls asleep
+    cluster.pass_ms(1000)
+    assert zone not in {intent.zone for intent in cluster.done(Intend)}
+    cluster.depart("s3")
+    cluster.pass_ms(1000)
+    assert zone in {intent.zone for intent in cluster.done(Intend)}
+
+
+def test_a_zone_that_is_awaited_and_has_no_owner_holds_up_no_drain_of_others() -> None:
+    cluster = running()
+    zones = _late(cluster)
+    cluster.say("s2", load={str(number): 1 for number in {*cluster.owners()["s2"], *zones}}, committed={str(n): [1, 9, 99] for n in zones})
+    cluster.kill("s3")
+    cluster.suspect("s3")
+    cluster.pass_ms(1000)
+    drive(cluster.ledger.set_draining("s1", True))
+    cluster.pass_ms(1000)
+    assert {cluster.view().zones[zone].owner for zone in zones} == {"s3"}, "s2 may put them back yet"
+    assert {cluster.view().zones[intent.zone].owner for intent in cluster.done(Intend)} == {"s1"}
+
+
 def test_once_the_owner_is_gone_its_zones_go_on_from_what_is_left() -> None:
     cluster = running()
     zones = _late(cluster)

@@ -75,7 +75,7 @@ def test_a_file_that_is_named_must_be_there_and_be_toml(monkeypatch: pytest.Monk
 
 
 def test_a_lease_is_longer_than_three_heartbeats() -> None:
-    with pytest.raises(ValidationError, match="three heartbeats"):
+    with pytest.raises(ValidationError, match="three heartbeats and a half"):
         make(development=True, heartbeat_ms=200, lease_ms=600)
 
 

@@ -125,7 +125,7 @@ async def test_a_link_that_brings_something_now_and_then_is_not_taken(stage: Sta
     for number in range(2, 6):
         stage.send(number)
         await until(lambda number=number: stage.host.came[-1] == [number])
-        for _ in range(BUSY_TICKS + 1):
+        for _ in range(BUSY_TICKS):
             stage.reading.take_in()
     stage.send(6)
     await until(lambda: stage.host.came[-1] == [6])

@@ -119,7 +119,7 @@ async def test_it_says_how_far_zones_are_committed_as_long_as_the_ledger_may_hav
         shard_1.ledger.away = True
         await until(lambda: len(gateway.notices()) == 2)
         head = await shard_1.ledger.zone_head(0)
-        assert shard_1.ticks.unconfirmed() == dict.fromkeys("01", (1, 1, head.tick))
+        await until(lambda: shard_1.ticks.unconfirmed() == dict.fromkeys("01", (1, 1, head.tick)))
         shard_1.ledger.away = False
         await until(lambda: not shard_1.ticks.unconfirmed())
         kept = shard_1.ledger.store.snapshot()
