@@ -39,7 +39,7 @@ QUIET = frozenset(["gateway_change", "reconnect_storm", "second_device"])
 """Faults in which no member is silent: nobody may be put out for them."""
 BY_NAME = frozenset(["late_owner"])
 """Faults that take half a run: few have them beside others, where they are not asked for."""
-ASKED_FOR = frozenset(["older_in_migration"])
+ASKED_FOR = frozenset(["late_owner_unseen", "older_in_migration"])
 """Faults that no run has which does not ask for them: they bring about a meeting of events that is rare with the others."""
 FEW = 0.06
 CALM_S, MENDED_S = 7.0, 4.0
@@ -445,6 +445,9 @@ class Faults:
 
     def _do_late_owner(self) -> None:
         plan_late_owner(self)
+
+    def _do_late_owner_unseen(self) -> None:
+        plan_late_owner(self, unseen=True)
 
     def _do_ledger_hangs(self) -> None:
         server, for_s = self.cluster.server, self._for(4.0)

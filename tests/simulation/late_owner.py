@@ -19,10 +19,14 @@ STEP_OUT_S = 2.0
 OPENED_S, LATE_S = 6.0, 3.0
 """How long the opening may take (coordinator.settings: five leases), and how much later the owner may come."""
 LOST = frozenset(("commit", "reseed"))
+UNSEEN = frozenset(("view",))
 
 
-def plan_late_owner(faults: Faults) -> None:
-    """Plan it from now on; nothing where there is no time for all of it."""
+def plan_late_owner(faults: Faults, unseen: bool = False) -> None:
+    """Plan it from now on; nothing where there is no time for all of it.
+
+    `unseen`: coordinators have no view of what is forgotten, and the late owner is told to leave as soon as the world is open.
+    """
     machines, server, chance = faults.cluster.machines, faults.cluster.server, faults.random
     age_s, away_s, late_s = chance.uniform(1.5, 5.0), chance.choice((0.0, chance.uniform(0.0, 1.0))), chance.uniform(0.0, LATE_S)
     back_s = chance.uniform(0.02, 0.4)
@@ -43,8 +47,11 @@ def plan_late_owner(faults: Faults) -> None:
 
     def keep() -> None:
         machines.later(age_s, strike, server.store.snapshot())
+        if unseen:
+            server.deaf_to |= dict.fromkeys(faults.cluster.alive("coordinator"), UNSEEN)
 
     def strike(kept: StoredData) -> None:
+        server.deaf_to.clear()
         for player in walkers:
             player.heading = None
         if not server.up or not faults.cluster.zones_run():
@@ -67,6 +74,8 @@ def plan_late_owner(faults: Faults) -> None:
             server.on_call.remove(heard)
             for late in list(server.deaf_to):
                 machines.later(late_s, through, late)
+                if unseen:
+                    machines.processes[late].signal(15)
 
     def through(late: str) -> None:
         server.deaf_to.pop(late, None)

@@ -389,7 +389,7 @@ def lease_by_wall_clock() -> list[Patch]:
 # --- the gateway and the client -----------------------------------------------------------------------------------
 
 
-@mutant("slow_host", "drain_shard", seed=26)
+@mutant("slow_host", "drain_shard", seed=27)
 def stale_frames_accepted() -> list[Patch]:
     """Frames of an owner of before are shown."""
     real = Session.reroute
