@@ -86,7 +86,7 @@ def no_epoch_check() -> list[Patch]:
     return [(model, "_follows", follows)]
 
 
-@mutant()
+@mutant(seed=2)
 def page_not_logged() -> list[Patch]:
     """The inbox page is answered, but the log does not hold it."""
     real = model.commit_one
@@ -113,7 +113,7 @@ def resend_not_recognised() -> list[Patch]:
     return [(model, "_not_next", not_next)]
 
 
-@mutant("reconnect_storm", seed=11)
+@mutant("reconnect_storm", seed=22)
 def entries_do_not_follow_movers() -> list[Patch]:
     """What waits in an inbox for a player who crosses a border stays in that inbox."""
     return [(model, "_follow_movers", lambda inbox, movers: inbox)]
@@ -246,7 +246,7 @@ def resend_recomputed() -> list[Patch]:
     return [(TickLoop, "_commit", commit)]
 
 
-@mutant("drain_shard", "scale")
+@mutant("drain_shard", "scale", seed=7)
 def fenced_ignored() -> list[Patch]:
     """An owner that is told of a newer one shows its players the tick all the same."""
     real = TickLoop._answered
@@ -380,7 +380,7 @@ def acknowledged_before_applied() -> list[Patch]:
     return [(Zone, "encode", encode)]
 
 
-@mutant("clock_jump")
+@mutant("clock_jump", seed=2)
 def lease_by_wall_clock() -> list[Patch]:
     """The coordinator counts the silence of members by a clock that people set."""
     return [(Steering, "now_ms", lambda self: time.time() * 1000.0)]

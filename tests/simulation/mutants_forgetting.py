@@ -117,7 +117,7 @@ def shards_do_not_say_how_far_they_are() -> list[Patch]:
     return [(TickLoop, "unconfirmed", lambda self: {})]
 
 
-@mutant("ledger_empty", seed=7)
+@mutant("ledger_empty", seed=11)
 def gateways_say_nothing_again() -> list[Patch]:
     """A gateway does not tell a ledger that forgot which sessions it has."""
 

@@ -47,7 +47,7 @@ def dear() -> list[Patch]:
     return [(Sights, "on_time", False), (shard.tick_loop, "_each", each)]
 
 
-@mutant("reconnect_storm")
+@mutant("reconnect_storm", seed=2)
 def sleeping_zone_misses_its_wake_up() -> list[Patch]:
     """Nobody asks for what waits in the inboxes of sleeping zones."""
 
