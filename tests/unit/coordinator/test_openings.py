@@ -81,13 +81,19 @@ def test_another_server_gets_hands_off_until_owners_had_time() -> None:
     assert len(cluster.done(OpenWorld)) == 1
 
 
-def test_an_owner_who_lives_and_is_not_through_is_waited_for() -> None:
+def at_work() -> tuple[FakeCluster, dict[str, list[int]]]:
+    """Return a cluster whose shards commit and say what they run, and who owns which zones."""
     cluster = running()
     cluster.committing |= set(SHARDS)
     owned = {name: sorted(zones) for name, zones in cluster.owners().items()}
     for name in SHARDS:
         cluster.say(name, load={str(zone): 1 for zone in owned[name]})
     cluster.pass_ms(500)
+    return cluster, owned
+
+
+def test_an_owner_who_lives_and_is_not_through_is_waited_for() -> None:
+    cluster, owned = at_work()
     cluster.committing.clear()
     replaced(cluster, FakeCluster().store.snapshot())
     cluster.pass_ms(3000)
@@ -228,12 +234,7 @@ def test_a_zone_that_moved_since_the_older_copy_is_left_to_who_runs_it_though_it
 @pytest.mark.parametrize("started_later", [False, True])
 def test_a_coordinator_that_has_not_seen_it_goes_by_what_the_shards_say(started_later: bool) -> None:
     """Seed 10029 of the simulation: the leader's last views had failed, and it took the older copy for all that there was."""
-    cluster = running()
-    cluster.committing |= set(SHARDS)
-    owned = {name: sorted(zones) for name, zones in cluster.owners().items()}
-    for name in SHARDS:
-        cluster.say(name, load={str(zone): 1 for zone in owned[name]})
-    cluster.pass_ms(500)
+    cluster, owned = at_work()
     kept = cluster.store.snapshot()
     zone, *others = owned["s3"]
     left = cluster.view().ticks[zone]

@@ -190,16 +190,20 @@ class Counting(MemoryLedger):
         return await super().heartbeat(member, known, taken)
 
 
+def member_of(ledger: MemoryLedger, heartbeat_s: float) -> membership.Membership:
+    return membership.Membership(
+        ledger, kind="shard", name="s", address="unix:/s", heartbeat_s=heartbeat_s, development=True, info=dict,
+        routes_changed=lambda _: None, evicted=nobody_knows, drain=lambda: None,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("leeway", [0.15, 1.0])
 async def test_a_heartbeat_that_is_nearly_due_goes_along_with_what_goes_to_the_ledger_anyway(
     monkeypatch: pytest.MonkeyPatch, leeway: float
 ) -> None:
     monkeypatch.setattr(membership, "LEEWAY", leeway)
     ledger = Counting()
-    one = membership.Membership(
-        ledger, kind="shard", name="s", address="unix:/s", heartbeat_s=60.0, development=True, info=dict, routes_changed=lambda _: None,
-        evicted=nobody_knows, drain=lambda: None,
-    )  # fmt: skip
+    one = member_of(ledger, heartbeat_s=60.0)
     one.start()
     try:
         for expected in range(1, 4):
@@ -213,10 +217,7 @@ async def test_a_heartbeat_that_is_nearly_due_goes_along_with_what_goes_to_the_l
 
 async def test_a_heartbeat_comes_in_time_where_nothing_else_goes_to_the_ledger_any_more() -> None:
     ledger = Counting()
-    one = membership.Membership(
-        ledger, kind="shard", name="s", address="unix:/s", heartbeat_s=0.02, development=True, info=dict, routes_changed=lambda _: None,
-        evicted=nobody_knows, drain=lambda: None,
-    )  # fmt: skip
+    one = member_of(ledger, heartbeat_s=0.02)
     one.along()
     one.start()
     try:

@@ -13,7 +13,7 @@ import shard.audit
 import shard.handover
 from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
 from perdure.ledger.record import unpack_record
-from perdure.ledger.values import Commit, CommitStatus
+from perdure.ledger.values import Commit, CommitStatus, Member
 from shard.program import Program
 from shard.service import ShardService
 from shard.settings import ShardSettings
@@ -257,3 +257,23 @@ def test_the_fixture_is_what_it_says(upgraded: World) -> None:
     builds = [unpack_record(logged.record).build for logged in now(upgraded.ledger.read_log(0, 0))]
     assert set(builds) == {upgraded.program.build, upgraded.program.build ^ 1}
     assert isinstance(upgraded.commits[0], Commit) and upgraded.answers[0].status is CommitStatus.OK
+
+
+async def test_who_is_to_leave_first_puts_back_what_a_ledger_that_went_back_gives_to_others(tmp_path: Path) -> None:
+    world = world_of()
+    service = shard_service(tmp_path, warm_program(SMALL), world.ledger)
+    view = dataclasses.replace(
+        await world.ledger.view(), members={"other": Member("other", "shard", 9, "unix:/o", info={"state": "ready"})}
+    )
+    assert "heir" not in {route.owner for route in view.zones.values()}
+    service._draining = True
+    service.ticks.zones[0] = world.zones[0]
+    for opened in (False, True):
+        service._check_drained(dataclasses.replace(view, opened=opened))
+        assert not service._stop.is_set(), "it runs a zone that is another's by what the ledger has"
+    service.ticks.zones.clear()
+    service._check_drained(dataclasses.replace(view, opened=False))
+    assert not service._stop.is_set(), "what a closed ledger says of owners may be old"
+    service._check_drained(view)
+    assert service._stop.is_set()
+    await service.ticks.close()
