@@ -44,7 +44,10 @@ class Holders:
     def idle(self, now_ms: float, view: ClusterView) -> set[int]:
         """Return the zones whose owner is a member but does not run them."""
         found: set[int] = set()
-        for owner, zones in self._owned.of(view).items():
+        owned = self._owned.of(view)
+        for owner in self._at_work.keys() - owned.keys():
+            del self._at_work[owner]
+        for owner, zones in owned.items():
             member = view.members.get(owner)
             if member is None:
                 self._at_work.pop(owner, None)
