@@ -8,7 +8,6 @@ reach the ledger sooner or later. Never touches a socket. Called by dispatch (in
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +32,10 @@ RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 1.0
 OUTBOX_BATCH = 64
 TELL_QUEUED_S, QUEUE_LOOK_S = 1.0, 0.02
+LOGINS_AT_ONCE, LOGIN_EVERY_S = 20, 0.5
+LOGINS_REMEMBERED = 16_384
+"""Players whose last logins are remembered, before those are forgotten that may log in again anyway."""
+BUSY = "too many log in at this gateway, and the ledger is slow to answer; try again"
 NO_MEMBER = "this gateway is joining the cluster; try again, here or at another one"
 
 
@@ -96,6 +99,7 @@ class Admission:
         self._may_enter = asyncio.Event()
         self._may_enter.set()
         self._overtaken: set[int] = set()
+        self._login_due_s: dict[int, float] = {}
         self._outbox: dict[Departure, None] = {}
         self._outbox_bound = 2 * max_sessions + 1000
         self._outbox_filled = asyncio.Event()
@@ -116,19 +120,56 @@ class Admission:
         except TokenInvalid as error:
             self._close(session, Close.BAD_RESUME if hello.token is None else Close.BAD_TOKEN, str(error))
             return
-        resumes = hello.resume is not None
-        if (self.queue.first(resumes) is not None or not self._has_room(resumes)) and not await self._wait_for_room(session, resumes):
+        presented = "" if hello.resume is None else hash_resume(hello.resume)
+        resumes = presented != ""
+        if not self._in_measure(player_key(name)):
+            self._close(session, Close.UNAVAILABLE, f"{name} comes in too often; wait a moment")
             return
+        if not resumes:
+            self._count_login(player_key(name))
+        if (self.queue.first(resumes) is not None or not self._has_room(resumes)) and not await self._wait_for_room(
+            session, name, presented
+        ):
+            return
+        deadline_s = time.monotonic() + self._timeout_s
         self._entering += 1
         try:
-            await self._until_joined()
-            async with self._gate:
+            if not await self._at_gate(deadline_s):
+                self._close(session, Close.UNAVAILABLE, BUSY if self._joined.is_set() else NO_MEMBER)
+                return
+            try:
                 if not self._joined.is_set():
                     self._close(session, Close.UNAVAILABLE, NO_MEMBER)
                 elif session.state is SessionState.ENTERING:
-                    await self._enter(session, name, "" if hello.resume is None else hash_resume(hello.resume))
+                    await self._enter(session, name, presented, deadline_s)
+            finally:
+                self._gate.release()
         finally:
             self._entering -= 1
+
+    async def _at_gate(self, deadline_s: float) -> bool:
+        """Wait until this gateway is a member (who is none gets no frames) and until one of so many places at the ledger is free."""
+        try:
+            async with asyncio.timeout(deadline_s - time.monotonic()):
+                await self._joined.wait()
+                await self._gate.acquire()
+        except TimeoutError:
+            return False
+        return True
+
+    def _in_measure(self, player: int) -> bool:
+        """Return whether a player may come in once more: LOGINS_AT_ONCE times, and then once in LOGIN_EVERY_S.
+
+        Each time is a write of the ledger, and one token is enough for many. Who presents a resume token may not be that player, so
+        resumes are counted when the ledger has taken them.
+        """
+        return self._login_due_s.get(player, 0.0) - time.monotonic() <= LOGINS_AT_ONCE * LOGIN_EVERY_S
+
+    def _count_login(self, player: int) -> None:
+        now_s = time.monotonic()
+        if len(self._login_due_s) >= LOGINS_REMEMBERED:
+            self._login_due_s = {key: at_s for key, at_s in self._login_due_s.items() if at_s > now_s}
+        self._login_due_s[player] = max(self._login_due_s.get(player, 0.0), now_s) + LOGIN_EVERY_S
 
     # --- waiting for room -------------------------------------------------------------------------------------------
 
@@ -139,8 +180,11 @@ class Admission:
         world = self._routing.players + self._entering
         return resumes or not (self._routing.strained or (self._max_players and world >= self._max_players))
 
-    async def _wait_for_room(self, session: Session, resumes: bool) -> bool:
-        """Wait for this session's turn; False where it was closed meanwhile, or the queue was full."""
+    async def _wait_for_room(self, session: Session, name: str, presented: str) -> bool:
+        """Wait for this session's turn; False where it was closed: by its client, for a token that does not count, for a full queue."""
+        resumes = presented != ""
+        if resumes and not await self._may_resume(session, name, presented):
+            return False
         if not self.queue.join(session, resumes):
             self._close(session, Close.FULL, f"there is no room, and {self.queue.bound} wait for it already")
             return False
@@ -155,6 +199,19 @@ class Admission:
         finally:
             self.queue.forget(session)
             self._turns.pop(session, None)
+        return session.state is SessionState.ENTERING
+
+    async def _may_resume(self, session: Session, name: str, presented: str) -> bool:
+        """Ask the ledger whether a resume token counts, before its bearer goes ahead of all who log in: its form says nothing."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                record = await self._ledger.player(player_key(name))
+        except (LedgerError, TimeoutError):
+            self._close(session, Close.UNAVAILABLE, "the ledger does not answer")
+            return False
+        if record is None or record.resume != presented:
+            self._close(session, Close.BAD_RESUME, "log in by token")
+            return False
         return session.state is SessionState.ENTERING
 
     async def _serve_queue(self) -> None:
@@ -183,14 +240,8 @@ class Admission:
         if turn is not None and not turn.done():
             turn.set_result(None)
 
-    async def _until_joined(self) -> None:
-        """Wait for the ledger to accept this gateway as a member, for as long as a login may take: who is none gets no frames."""
-        with contextlib.suppress(TimeoutError):  # then it is none yet
-            async with asyncio.timeout(self._timeout_s):
-                await self._joined.wait()
-
-    async def _enter(self, session: Session, name: str, presented: str) -> None:
-        """Ask the ledger until there is an answer, within the time limit.
+    async def _enter(self, session: Session, name: str, presented: str, deadline_s: float) -> None:
+        """Ask the ledger until there is an answer, or the time is over (`deadline_s`, of the monotonic clock).
 
         A call without an answer may have taken effect, which rotates the resume token: a resume is then tried with the
         token that the lost call issued, and with the presented one. Every try has a slot of its own, so that the takeover
@@ -199,14 +250,13 @@ class Admission:
         key = player_key(name)
         self._entering_players[key] = self._entering_players.get(key, 0) + 1
         try:
-            await self._enter_as(session, name, key, presented)
+            await self._enter_as(session, name, key, presented, deadline_s)
         finally:
             self._entering_players[key] -= 1
             if not self._entering_players[key]:
                 del self._entering_players[key]
 
-    async def _enter_as(self, session: Session, name: str, key: int, presented: str) -> None:
-        deadline_s = time.monotonic() + self._timeout_s
+    async def _enter_as(self, session: Session, name: str, key: int, presented: str, deadline_s: float) -> None:
         candidates = [presented]
         slots: list[tuple[int, int]] = []
         delay_s = RETRY_FIRST_S
@@ -236,6 +286,8 @@ class Admission:
                 continue
             except LedgerRefused as error:
                 log.error("enter_refused", player=name, error=str(error))
+                if slots:  # a try before it may have taken effect
+                    self._depart(Departure(key, 0, slots=tuple(slots)))
                 self._close(session, Close.UNAVAILABLE, "the ledger refused the login")
                 return
             finally:
@@ -264,6 +316,8 @@ class Admission:
                 return
             session.entered(name=name, key=key, session=answer.session, slot=slot, zone=answer.place, resume=resume, gateway=self._own_name)
             self._fanout.add(session)
+            if presented:
+                self._count_login(key)
             self._expected(answer.place, key)
             if session.driver is not None:
                 session.driver.entered()
@@ -386,7 +440,9 @@ class Admission:
         Raises LedgerError where it does not answer, or is not open yet.
         """
         sessions = [s for s in self._fanout.sessions() if s.attached and s.state is not SessionState.CLOSED]
-        said = [Restated(s.key, s.session, s.slot, s.name, hash_resume(s.resume)) for s in sessions]
+        said = [
+            Restated(s.key, s.session, s.slot, s.name, "" if s.state is SessionState.LEAVING else hash_resume(s.resume)) for s in sessions
+        ]
         self._may_enter.clear()  # whoever enters from here on could be taken for one that is not here
         try:
             answer = await self._ledger.restate(self.number, said, list(self._entering_players), int(time.time() * 1000))

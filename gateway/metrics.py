@@ -30,6 +30,7 @@ class GatewayCounters:
         "keyframes_asked",
         "link_losses",
         "logins",
+        "put_away",
         "refused",
         "releases",
         "releases_stale",
@@ -58,6 +59,7 @@ class GatewayCounters:
         self.keyframes_asked: int
         self.link_losses: int
         self.logins: int
+        self.put_away: int
         self.releases: int
         self.releases_stale: int
         self.resends: int
@@ -81,6 +83,7 @@ DESCRIPTIONS = {
     "keyframes_asked": "full snapshots asked of shards",
     "link_losses": "links to shards that broke",
     "logins": "sessions that entered the world",
+    "put_away": "sockets that asked for nothing, ended to keep room for others",
     "releases": "batches of snapshots received",
     "releases_stale": "batches dropped whole because a newer one of the zone was seen",
     "resends": "times that a session's unacknowledged commands were sent again to a new owner",

@@ -88,6 +88,7 @@ class GatewayService:
         self.endpoint = WebsocketEndpoint(
             settings, self.fanout, self.dispatch, self.counters,
             rules=lambda: self.rules, pages=Pages(settings, self._readiness, self._is_playing), doubt=self._doubt,
+            begin=self._begin,
         )  # fmt: skip
         self.health: HealthServer | None = None
         if settings.health_port >= 0:

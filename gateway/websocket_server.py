@@ -13,7 +13,7 @@ import http
 import logging
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
 import structlog
@@ -47,6 +47,8 @@ log = structlog.get_logger("gateway.sockets")
 SLICE_BYTES = 4096
 """How much the library is given at a time: between slices a flood is noticed and ended."""
 MAX_FRAGMENTS = 64
+MAX_HEAD_BYTES = 16 * 1024
+"""Of an HTTP request, with all its headers; the library alone would keep a megabyte."""
 SWEEP_HELLO_S = 0.1
 SWEEP_ALL_EVERY = 10
 SILENT_SWEEPS = 5
@@ -75,6 +77,7 @@ class GameConnection(ServerConnection):
         self.congested_since_s = 0.0
         self.partial_since_s = 0.0
         self.leaving_since_s = 0.0
+        self.head_bytes = 0
         self.silent_sweeps = 0
         self.authenticated = False
         self.ended: asyncio.Future[None] = self.loop.create_future()
@@ -113,6 +116,11 @@ class GameConnection(ServerConnection):
 
     def _library_path(self, data: bytes) -> None:
         self.heard = True
+        if self.request is None:
+            self.head_bytes += len(data)
+            if self.head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
+                return
         for at in range(0, len(data), SLICE_BYTES):
             super().data_received(data[at : at + SLICE_BYTES])
         self._boundary = self._at_boundary()
@@ -140,7 +148,8 @@ class GameConnection(ServerConnection):
         assert isinstance(event, Frame)
         if event.opcode is Opcode.CLOSE or self.session.state is SessionState.CLOSED:
             return
-        self.partial_since_s = 0.0
+        if self.protocol.current_size is None:  # no message is under way (a control frame may stand between its fragments)
+            self.partial_since_s = 0.0
         if event.opcode is Opcode.BINARY and event.fin:
             self._deliver(bytes(event.data))
         elif event.opcode in (Opcode.PING, Opcode.PONG):
@@ -180,6 +189,17 @@ class GameConnection(ServerConnection):
     def _close(self, code: Close, detail: str) -> None:
         self.session.close(code, detail)
         self.endpoint.dispatch.perform(self.session)
+
+    def eof_received(self) -> None:
+        """The client sends nothing more. Without a close frame nothing is owed to it, and what waits to be sent might wait for ever."""
+        unannounced = self.protocol.state is OPEN
+        super().eof_received()
+        if unannounced:
+            self._boundary = False
+            self.descriptor = -1
+            self.endpoint.fanout.sends.disarm(self.session)
+            self._socket_lost()
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         # The transport closes the socket when this returns: until then its number is nobody else's.
@@ -223,7 +243,12 @@ class GameConnection(ServerConnection):
 
     def write(self, data: bytes) -> None:
         """Write to the transport. What it holds back must be out before anything else is sent on the socket."""
-        self.transport.write(data)
+        try:
+            self.transport.write(data)
+        except RuntimeError as error:  # uvloop's, of a socket that is at its end: nobody else's snapshots may suffer from it
+            log.warning("socket_not_written", address=self.address, error=str(error))
+            self.transport.abort()
+            return
         if self.transport.get_write_buffer_size():
             self.endpoint.fanout.sends.disarm(self.session)
 
@@ -258,7 +283,9 @@ class GameConnection(ServerConnection):
 
 
 class WebsocketEndpoint:
-    """Listens, counts, times out. `rules` is read for every new socket; `pages` answers what is no websocket."""
+    """Listens, counts, times out. `rules` is read for every new socket; `pages` answers what is no websocket; `begin` starts a task whose
+    fault ends the gateway.
+    """
 
     def __init__(
         self,
@@ -270,6 +297,7 @@ class WebsocketEndpoint:
         rules: Callable[[], WorldRules | None],
         pages: Pages,
         doubt: Callable[[list[Session]], None],
+        begin: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
     ) -> None:
         self.settings = settings
         self.fanout = fanout
@@ -280,6 +308,7 @@ class WebsocketEndpoint:
         self._rules = rules
         self._pages = pages
         self._doubt = doubt
+        self._begin = begin
         self._connections: dict[GameConnection, None] = {}
         self._waiting: dict[GameConnection, None] = {}
         self._waiting_by_address: Counter[str] = Counter()
@@ -317,7 +346,7 @@ class WebsocketEndpoint:
         except (OSError, OverflowError) as error:
             raise BindError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
         self.port = next(iter(self._server.sockets)).getsockname()[1]
-        self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), name="sweep")
+        self._sweeper = self._begin(self._sweep(), "sweep")
 
     async def stop(self, timeout_s: float) -> None:
         """Stop accepting, close every session with GOING_AWAY, and wait for the sockets to end."""
@@ -365,6 +394,22 @@ class WebsocketEndpoint:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.settings.send_buffer_bytes)
         if raw is not None and transport.get_extra_info("sslcontext") is None:
             connection.descriptor = raw.fileno()
+        self._keep_room(connection)
+
+    def _keep_room(self, newest: GameConnection) -> None:
+        """Sockets that ask for nothing must not take the places of those that will (and hear a polite 503 over the caps)."""
+        settings, address = self.settings, newest.address
+        if self._waiting_by_address[address] > 2 * settings.max_unauthenticated_per_address and address not in settings.trusted_proxies:
+            self._put_away(newest)
+        elif len(self._waiting) > settings.max_unauthenticated:
+            silent = next((one for one in self._waiting if one.request is None and one is not newest), None)  # the oldest
+            if silent is not None:
+                self._put_away(silent)
+
+    def _put_away(self, connection: GameConnection) -> None:
+        self.counters.put_away += 1
+        self._not_waiting(connection)
+        connection.transport.abort()
 
     def _not_waiting(self, connection: GameConnection) -> None:
         if connection in self._waiting:

@@ -34,8 +34,11 @@ def main(arguments: list[str]) -> int:
     try:
         from tests.simulation import campaign
         from tests.simulation.faults import kinds_of
-    except ImportError:
-        print("perdure sim: there is no tests/simulation here; run it in a checkout of the source", file=sys.stderr)
+    except ImportError as error:
+        if error.name is not None and error.name.split(".")[0] == "tests":
+            print("perdure sim: there is no tests/simulation here; run it in a checkout of the source", file=sys.stderr)
+        else:
+            print(f"perdure sim: a package is missing ({error}); `make setup` installs all", file=sys.stderr)
         return 2
     campaign.fixed_hashes()
     try:

@@ -21,6 +21,7 @@ from perdure.ledger.ledger import (
     ORDERS_LIMIT,
     PRESENCE_CHANNEL,
     PRESENCE_LOG_LENGTH,
+    RESUME_MS,
     ROUTES_CHANNEL,
     SUSPECT_CHANNEL,
 )
@@ -86,6 +87,7 @@ def lua_constants() -> str:
         "MOST_GENERATIONS": MOST_GENERATIONS,
         "PRESENCE_LOG": PRESENCE_LOG_LENGTH,
         "CHAT": CHAT_KEPT,
+        "RESUME_MS": RESUME_MS,
         "ORDERS": ORDERS_LIMIT,
         "EVICTED": EVICTED_REMEMBERED,
         "ENTRY_HEADER": ENTRY_HEADER,

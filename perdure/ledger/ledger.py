@@ -40,6 +40,8 @@ EPOCH_RESEED_STEP = 1 << 20
 PRESENCE_LOG_LENGTH = 1000
 INBOX_LIMIT_ENTRIES = 1 << 16
 """Entries waiting for one zone past which nobody may enter there any more (LedgerRefused)."""
+RESUME_MS = 12 * 3600 * 1000
+"""How long after a player came in its resume token brings it back from the lobby; in the world, and in its grace time, it counts anyway."""
 ORDERS_LIMIT = 16
 EVICTED_REMEMBERED = 4096
 """Incarnations that were evicted or left and are still known as such; the oldest are forgotten first."""
@@ -159,7 +161,14 @@ class Ledger(ABC):
 
     # players
     @abstractmethod
-    async def enter(self, request: EnterRequest) -> EnterAnswer: ...
+    async def enter(self, request: EnterRequest) -> EnterAnswer:
+        """Log in, or resume: post JOIN or ATTACH to the player's place, under a session number of its own.
+
+        A resume needs the very token of the record. There is none for who was put out or logged out, nor for who was put back by a reseed
+        until a gateway says it again; and one that is older than RESUME_MS brings nobody in from the lobby. LedgerUnavailable while
+        the world is not open; LedgerRefused where the zone's inbox is full.
+        """
+        ...
 
     @abstractmethod
     async def restate(self, gateway: int, sessions: Sequence[Restated], keep: Sequence[int] = (), now_ms: int = 0) -> list[bool]:
@@ -179,7 +188,10 @@ class Ledger(ABC):
 
     @abstractmethod
     async def leave(self, player: int, session: int, kick: bool = False) -> bool:
-        """Log out: post LEAVE (or KICK) to the player's place if `session` is its newest (a kick may pass -1 for any)."""
+        """Log out: post LEAVE (or KICK) to the player's place if `session` is its newest (a kick may pass -1 for any).
+
+        The resume token counts no more, at once.
+        """
 
     @abstractmethod
     async def gateway_lost(self, term: int, gateway: int) -> None:

@@ -23,6 +23,7 @@ from perdure.ledger.ledger import (
     EVICTED_REMEMBERED,
     INBOX_LIMIT_ENTRIES,
     ORDERS_LIMIT,
+    RESUME_MS,
     ROUTES_CHANNEL,
     SUSPECT_CHANNEL,
     Ledger,
@@ -195,16 +196,18 @@ class MemoryLedger(Ledger):
         player = data.players.get(request.player)
         if player is not None and player.name not in ("", request.name):
             return EnterAnswer(EnterStatus.NAME_CLASH, detail=f"{player.name} has the same key as {request.name}")
-        if request.resume_presented and (player is None or player.resume not in ("", request.resume_presented)):
-            return EnterAnswer(EnterStatus.BAD_RESUME, detail="the resume token was used before, or never given")
+        if request.resume_presented:
+            if player is None or player.resume != request.resume_presented:
+                return EnterAnswer(EnterStatus.BAD_RESUME, detail="the resume token was used before, or never given")
+            if player.place == LOBBY and request.now_ms - player.since_ms > RESUME_MS:
+                return EnterAnswer(EnterStatus.BAD_RESUME, detail="the resume token is too old")
         known = player or StoredPlayer(request.name)
-        known.name = request.name
         joins = known.place == LOBBY
         place = (known.home if known.home >= 0 else request.spawn_zone) if joins else known.place
         waiting = len(data.zones[place].inbox) if place in data.zones else 0
         if waiting >= INBOX_LIMIT_ENTRIES:
             raise LedgerRefused(f"the inbox of zone {place} is full ({INBOX_LIMIT_ENTRIES} entries): nobody runs the zone")
-        old_gateway, old_slot = known.gateway, known.slot
+        old_gateway, old_slot, known.name = known.gateway, known.slot, request.name
         data.players[request.player] = known
         known.session = max(known.session, sessions_floor(data.generation)) + 1
         known.place, known.gateway, known.slot, known.resume = place, request.gateway, request.slot, request.resume_issued
@@ -265,6 +268,7 @@ class MemoryLedger(Ledger):
         if known is None or known.place == LOBBY or (known.session != session and not (kick and session == -1)):
             return False
         kind = EntryKind.KICK if kick else EntryKind.LEAVE
+        known.resume = "-"  # no hash; and unlike "", no gateway says it again
         self.store.data.zone(known.place).inbox.append(Entry(kind, player, known.session).pack())
         return True
 
@@ -281,7 +285,7 @@ class MemoryLedger(Ledger):
 
     async def player(self, player: int) -> LobbyRecord | None:
         known = self.store.data.players.get(player)
-        return None if known is None else LobbyRecord(_presence(player, known), known.saved, known.home, known.moves)
+        return None if known is None else LobbyRecord(_presence(player, known), known.saved, known.home, known.moves, known.resume)
 
     async def online(self, zone: int | None = None) -> list[Presence]:
         players = self.store.data.players.items()

@@ -71,7 +71,7 @@ def deliver_again(store: MemoryStore, zone: int, transfer: Transfer) -> None:
             data.zone(zone).inbox.append(again.pack())
             store.announce("restore", transfer.player, record)
             return
-        record.session = max(record.session, entry.session)
+        record.session, record.resume = max(record.session, entry.session), ""
         record.place, record.gateway, record.slot = LOBBY, -1, -1
         store.announce("leave", transfer.player, record)
         return

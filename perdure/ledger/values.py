@@ -156,13 +156,14 @@ class Presence:
 class LobbyRecord:
     """The whole of what the ledger keeps of a player: presence, and what was saved when it last left (schema hash, row).
 
-    `moves`: how often it went from one place to another, lobby included.
+    `moves`: how often it went from one place to another, lobby included. `resume`: the hash of the one resume token that counts, or "".
     """
 
     presence: Presence
     saved: bytes
     home_zone: int
     moves: int = 0
+    resume: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,12 @@ local function enter(keys, args)
   local hex = hex_of(raw)
   local player = player_of(base, hex)
   if player and player.name ~= '' and player.name ~= name then return { 'NAME_CLASH', player.name .. ' has the same key as ' .. name } end
-  if args[8] ~= '' and (not player or (player.resume ~= '' and player.resume ~= args[8])) then
-    return { 'BAD_RESUME', 'the resume token was used before, or never given' }
+  if args[8] ~= '' then
+    -- A record without a token (put back by a reseed, put out, logged out) is nobody's to resume: only a login names its player.
+    if not player or player.resume ~= args[8] then return { 'BAD_RESUME', 'the resume token was used before, or never given' } end
+    if player.place == '-1' and tonumber(args[6]) - tonumber(player.since) > LIMIT.RESUME_MS then
+      return { 'BAD_RESUME', 'the resume token is too old' }
+    end
   end
   player = player or { hex = hex, name = name, session = '0', place = '-1', gateway = '-1', slot = '-1', since = '0', home = '-1', moves = '0' }
   local old_place, old_gateway, old_slot = player.place, player.gateway, player.slot

@@ -97,7 +97,7 @@ local function restore(base, zone, one)
         entry_of(KIND.JOIN, one.raw, tonumber(player.session), tonumber(player.gateway), tonumber(player.slot), saved, hop))
     else
       player.session = digits(math.max(tonumber(player.session), session))
-      player.gateway, player.slot = '-1', '-1'
+      player.gateway, player.slot, player.resume = '-1', '-1', ''
     end
   elseif tonumber(player.session) < session then
     player.session, player.resume = digits(session), ''

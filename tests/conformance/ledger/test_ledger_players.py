@@ -11,7 +11,14 @@ import pytest
 from ledger_lab import Lab, arrive, logout, request
 
 from perdure.ledger import keys
-from perdure.ledger.ledger import INBOX_LIMIT_ENTRIES, PRESENCE_CHANNEL, PRESENCE_LOG_LENGTH, LedgerRefused, gateway_channel
+from perdure.ledger.ledger import (
+    INBOX_LIMIT_ENTRIES,
+    PRESENCE_CHANNEL,
+    PRESENCE_LOG_LENGTH,
+    RESUME_MS,
+    LedgerRefused,
+    gateway_channel,
+)
 from perdure.ledger.values import EnterAnswer, EnterStatus, LobbyRecord, Presence
 from perdure.wire.entries import NO_ORIGIN, Entry, EntryKind
 from perdure.wire.identifiers import key_hex, player_key
@@ -27,7 +34,7 @@ async def test_a_newcomer_joins_the_spawn_zone(lab: Lab) -> None:
     assert await lab.enter("ada", gateway=7, slot=3, spawn=4) == EnterAnswer(EnterStatus.OK, 1, 4, -1, -1)
     assert await lab.inbox(4) == [Entry(EntryKind.JOIN, ADA, 1, 7, 3, hop=1)]
     presence = Presence(ADA, "ada", 4, 7, 3, 1, WHEN)
-    assert await lab.ledger.player(ADA) == LobbyRecord(presence, b"", -1, 1)
+    assert await lab.ledger.player(ADA) == LobbyRecord(presence, b"", -1, 1, "aa" * 32)
     assert await lab.ledger.online() == await lab.ledger.online(4) == [presence]
     assert await lab.ledger.player(ADA + 1) is None
 
@@ -86,6 +93,33 @@ async def test_a_resume_token_works_once_and_is_rotated(lab: Lab) -> None:
     assert (await lab.unchanged(lab.enter("ada", resume_presented="33" * 32))).status is EnterStatus.BAD_RESUME
     answer = await lab.unchanged(lab.enter("bob", resume_presented="44" * 32))
     assert answer.status is EnterStatus.BAD_RESUME
+
+
+@pytest.mark.parametrize("kick", [False, True])
+async def test_who_logs_out_or_is_put_out_has_no_resume_token_any_more(lab: Lab, kick: bool) -> None:
+    """Not even before the zone has done it: else who is put out would be in again before it is out."""
+    await lab.zones(0)
+    await lab.enter("ada", resume_issued="11" * 32)
+    await lab.commit(0)
+    assert await lab.ledger.leave(ADA, 1, kick=kick)
+    assert (await lab.unchanged(lab.enter("ada", resume_presented="11" * 32))).status is EnterStatus.BAD_RESUME
+    await lab.commit(0, logout("ada"))
+    assert (await lab.unchanged(lab.enter("ada", resume_presented="11" * 32))).status is EnterStatus.BAD_RESUME
+    assert (await lab.enter("ada")).status is EnterStatus.OK, "a login brings her back"
+
+
+async def test_an_old_resume_token_brings_nobody_in_from_the_lobby(lab: Lab) -> None:
+    await lab.zones(0)
+    await lab.enter("ada", resume_issued="11" * 32)
+    await lab.commit(0)
+    late = WHEN + RESUME_MS + 1
+    assert (await lab.enter("ada", now_ms=late, resume_presented="11" * 32, resume_issued="22" * 32)).status is EnterStatus.OK, (
+        "in the world"
+    )
+    await lab.commit(0)
+    await lab.commit(0, logout("ada", session=2))  # her grace time is over
+    assert (await lab.unchanged(lab.enter("ada", now_ms=late, resume_presented="22" * 32))).status is EnterStatus.BAD_RESUME
+    assert (await lab.enter("ada", now_ms=late - 1, resume_presented="22" * 32)).status is EnterStatus.OK
 
 
 async def test_another_name_with_the_same_key_is_refused(lab: Lab) -> None:

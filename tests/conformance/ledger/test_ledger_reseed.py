@@ -137,7 +137,9 @@ async def test_a_reseed_mends_where_players_are(lab: Lab) -> None:
     assert {player: record.moves for player, record in records.items() if record} == {ada: 2, bob: 6, cid: 2, dan: 4, eve: 9}
     waiting = [(entry.kind, entry.player, entry.session, entry.gateway, entry.slot) for entry in await lab.inbox(1)]
     assert waiting == [(EntryKind.ARRIVE, cid, 1, 7, 3), (EntryKind.ATTACH, dan, 2, 9, 8)]
-    back = await lab.enter("eve", resume_presented="bb" * 32)
+    stranger = await lab.unchanged(lab.enter("eve", resume_presented="bb" * 32))
+    assert stranger.status is EnterStatus.BAD_RESUME, "nobody knows her token now: whoever presents one may be anybody"
+    back = await lab.enter("eve")
     assert (back.status, back.session, back.place) == (EnterStatus.OK, sessions_floor(2) + 1, 1), "above all of the generation before"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -14,6 +15,7 @@ from gateway.service import GatewayService
 from gateway.settings import GatewaySettings
 from perdure.client import Client
 from perdure.ledger.memory_ledger import MemoryLedger
+from perdure.wire.client_messages import encode_hello
 from perdure.wire.identifiers import player_key
 from perdure.wire.tokens import make_token
 from tests.unit.gateway.shard_double import SECRET, PlayerTruth, ShardDouble, ZoneTruth, world_of
@@ -121,3 +123,24 @@ async def cluster(columns: int = 2, hz: float = 50.0, **settings: Any) -> AsyncI
             yield made
         finally:
             await made.stop()
+
+
+async def slow_socket(c: Cluster, name: str) -> tuple[socket.socket, bytes]:
+    """A raw socket with a tiny receive buffer that has said hello and then reads nothing."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(raw, ("127.0.0.1", c.gateway.endpoint.port))
+    await loop.sock_sendall(
+        raw,
+        b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    )
+    got = b""
+    while b"\r\n\r\n" not in got:
+        got += await loop.sock_recv(raw, 4096)
+    hello = encode_hello(token=c.token(name))
+    assert 126 <= len(hello) < 65536
+    await loop.sock_sendall(raw, b"\x82\xfe" + len(hello).to_bytes(2, "big") + b"\0\0\0\0" + hello)
+    return raw, got

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket as sockets
 import struct
 import urllib.error
 import urllib.request
@@ -13,7 +14,7 @@ from typing import Any
 import msgpack
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from gateway.websocket_server import BindError
@@ -21,7 +22,7 @@ from perdure.client import Client
 from perdure.wire.client_messages import encode_command, encode_hello, encode_ping
 from perdure.wire.opcodes import CLOSE_REASONS, Close
 from perdure.wire.tokens import make_token
-from tests.unit.gateway.cluster_double import Cluster, cluster, eventually
+from tests.unit.gateway.cluster_double import Cluster, cluster, eventually, slow_socket
 from tests.unit.gateway.shard_double import SECRET
 from tests.unit.wire.naive_snapshot import packed
 
@@ -193,6 +194,17 @@ async def test_a_message_that_is_never_completed_is_closed() -> None:
         await expect(socket, Close.BAD_MESSAGE)
 
 
+async def test_pings_between_fragments_do_not_give_a_message_more_time() -> None:
+    async with with_witness(message_timeout_ms=600) as (c, _):
+        socket = await enter(c)
+        socket.transport.write(Frame(Opcode.BINARY, b"\x91", fin=False).serialize(mask=True))
+        ended = asyncio.ensure_future(expect(socket, Close.BAD_MESSAGE))
+        while not ended.done():
+            socket.transport.write(Frame(Opcode.PING, b"").serialize(mask=True))
+            await asyncio.sleep(0.2)
+        assert "not completed in time" in await ended
+
+
 async def test_a_flood_of_pings_is_closed() -> None:
     async with with_witness() as (c, _):
         socket = await enter(c)
@@ -252,6 +264,35 @@ async def test_silence_is_pinged_and_then_closed() -> None:
         assert witness.connected
 
 
+async def test_a_socket_that_is_half_closed_with_snapshots_waiting_harms_nobody() -> None:
+    """It reads nothing and says that it sends nothing more: its snapshots can never be written, and uvloop says so at each try."""
+    settings = {"slow_reader_bytes": 1 << 20, "slow_reader_resume_bytes": 1024, "send_buffer_bytes": 4096}
+    async with with_witness(hz=100, **settings) as (c, witness):
+        c.shards["shard-a"].filler = 2000
+        raw, _ = await slow_socket(c, "slow")
+        await eventually(lambda: any(one.session.name == "slow" for one in c.gateway.endpoint._connections), "its login")
+        (endpoint,) = [one for one in c.gateway.endpoint._connections if one.session.name == "slow"]
+        await eventually(lambda: endpoint.transport.get_write_buffer_size() > 4096, "snapshots that wait")
+        raw.shutdown(sockets.SHUT_WR)
+        await eventually(lambda: c.player("slow").gateway == -1, "the detach")
+        await eventually(lambda: endpoint not in c.gateway.endpoint._connections, "the socket's end")
+        before = witness.stats.snapshots
+        await eventually(lambda: witness.stats.snapshots > before + 50, "snapshots for the witness")
+        assert c.gateway.counters.link_losses == 0 and not c.gateway.failed
+        raw.close()
+
+
+async def test_a_write_that_fails_ends_that_socket_alone() -> None:
+    async with with_witness() as (c, _):
+        await enter(c)
+        (endpoint,) = [one for one in c.gateway.endpoint._connections if one.session.name == "mallory"]
+        endpoint.transport.write_eof()
+        with pytest.raises(RuntimeError):
+            endpoint.transport.write(b"x")
+        await eventually(lambda: endpoint not in c.gateway.endpoint._connections, "the socket's end")
+        assert c.gateway.counters.link_losses == 0 and not c.gateway.failed
+
+
 # --- before the session -------------------------------------------------------------------------------------------
 
 
@@ -303,6 +344,42 @@ async def test_health_and_metrics_have_a_port_of_their_own() -> None:
 async def test_without_a_health_port_nothing_more_listens() -> None:
     async with with_witness() as (c, _):
         assert c.gateway.health is None
+
+
+async def test_sockets_that_ask_for_nothing_keep_nobody_out() -> None:
+    async with with_witness(max_unauthenticated=20, max_unauthenticated_per_address=1000) as (c, _):
+        loop = asyncio.get_running_loop()
+        silent = []
+        for _ in range(60):
+            raw = sockets.socket()
+            raw.setblocking(False)
+            await loop.sock_connect(raw, ("127.0.0.1", c.gateway.endpoint.port))
+            silent.append(raw)
+        await (await enter(c)).close()
+        assert c.gateway.counters.put_away >= 39 and c.gateway.endpoint.waiting <= 21
+        for raw in silent:
+            raw.close()
+
+
+async def test_an_address_has_no_more_sockets_than_twice_its_cap() -> None:
+    async with with_witness(max_unauthenticated_per_address=5, trusted_proxies=[]) as (c, _):
+        silent = [await asyncio.open_connection("127.0.0.1", c.gateway.endpoint.port) for _ in range(30)]
+        await eventually(lambda: c.gateway.counters.put_away == 20, "the end of those that are over it")
+        assert c.gateway.endpoint.waiting == 10
+        with pytest.raises(InvalidMessage):
+            await open_socket(c)
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_a_request_with_a_head_of_many_kilobytes_is_ended() -> None:
+    async with with_witness() as (c, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", c.gateway.endpoint.port)
+        writer.write(b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (k, b"x" * 4000) for k in range(8)))
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(2):
+                assert await reader.read() == b""
+        writer.close()
 
 
 async def refused(awaitable: Awaitable[Any]) -> int:

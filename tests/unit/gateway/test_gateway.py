@@ -22,7 +22,7 @@ from perdure.ledger.values import EnterAnswer, EnterRequest
 from perdure.wire.client_messages import encode_hello
 from perdure.wire.identifiers import player_key
 from perdure.wire.opcodes import Close, Notice, SnapshotFlag
-from tests.unit.gateway.cluster_double import cluster, eventually, settings_of
+from tests.unit.gateway.cluster_double import cluster, eventually, settings_of, slow_socket
 from tests.unit.gateway.shard_double import SECRET, PlayerTruth
 
 pytestmark = pytest.mark.asyncio
@@ -285,27 +285,6 @@ async def test_an_entry_whose_reply_never_came_is_detached_later() -> None:
 
 
 # --- slow readers -----------------------------------------------------------------------------------------------------
-
-
-async def slow_socket(c: Any, name: str) -> tuple[sockets.socket, bytes]:
-    """A raw socket with a tiny receive buffer that has said hello and then reads nothing."""
-    raw = sockets.socket()
-    raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
-    raw.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.sock_connect(raw, ("127.0.0.1", c.gateway.endpoint.port))
-    await loop.sock_sendall(
-        raw,
-        b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-    )
-    got = b""
-    while b"\r\n\r\n" not in got:
-        got += await loop.sock_recv(raw, 4096)
-    hello = encode_hello(token=c.token(name))
-    assert 126 <= len(hello) < 65536
-    await loop.sock_sendall(raw, b"\x82\xfe" + len(hello).to_bytes(2, "big") + b"\0\0\0\0" + hello)
-    return raw, got
 
 
 SLOW = {"slow_reader_bytes": 8192, "slow_reader_resume_bytes": 1024, "send_buffer_bytes": 4096}

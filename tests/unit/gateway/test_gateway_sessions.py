@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
+from gateway.admission import LOGINS_AT_ONCE
 from perdure.client import ClientClosed
-from perdure.ledger.values import EnterRequest
+from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
+from perdure.ledger.values import EnterAnswer, EnterRequest
 from perdure.wire.client_messages import encode_hello
 from perdure.wire.identifiers import LOBBY, player_key
 from perdure.wire.opcodes import Close
@@ -194,3 +196,74 @@ async def test_a_full_world_lets_nobody_new_in_but_those_who_are_in_it() -> None
         await asyncio.gather(waiting, return_exceptions=True)
         await otto.close()
         await anna.close()
+
+
+async def test_a_resume_token_that_does_not_count_goes_before_nobody() -> None:
+    """Its form says nothing: a gateway that is full asks the ledger before it lets anybody stand in front of the others."""
+    async with cluster(max_sessions=1, max_queued=2) as c, c.client("anna") as anna:
+        for _ in range(5):
+            socket = await connect(c.url, compression=None, proxy=None)
+            await socket.send(encode_hello(resume="anna." + "a" * 43))
+            await socket.wait_closed()
+            assert socket.close_code == Close.BAD_RESUME
+        assert len(c.gateway.admission.queue) == 0 and c.gateway.endpoint.waiting == 0
+        assert anna.stats.closes == []
+
+
+async def test_one_token_brings_nobody_in_too_often() -> None:
+    async with cluster() as c:
+        for _ in range(LOGINS_AT_ONCE + 1):
+            socket = await connect(c.url, compression=None, proxy=None)
+            await socket.send(encode_hello(token=c.token("anna")))
+            await socket.recv()
+            await socket.close()
+        logins = c.gateway.counters.logins
+        socket = await connect(c.url, compression=None, proxy=None)
+        await socket.send(encode_hello(token=c.token("anna")))
+        await socket.wait_closed()
+        assert socket.close_code == Close.UNAVAILABLE and socket.close_reason is not None and "too often" in socket.close_reason
+        assert c.gateway.counters.logins == logins
+        async with c.client("otto") as otto:
+            assert otto.connected
+
+
+async def test_the_time_limit_of_a_login_holds_at_the_gate_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger hangs, and more log in at once than are let to it at a time: the last hears of it as soon as the first."""
+    async with cluster(admission_timeout_ms=500, max_admissions=1) as c:
+
+        async def hangs(request: object) -> EnterAnswer:
+            await asyncio.sleep(60)
+            raise AssertionError
+
+        monkeypatch.setattr(c.ledger, "enter", hangs)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        ends = []
+        for name in ("anna", "otto", "emil", "lola", "ida", "tom"):
+            socket = await connect(c.url, compression=None, proxy=None)
+            await socket.send(encode_hello(token=c.token(name)))
+            ends.append(socket)
+        for socket in ends:
+            await socket.wait_closed()
+            assert socket.close_code == Close.UNAVAILABLE
+        assert loop.time() - began_s < 1.5
+
+
+async def test_a_login_whose_answer_was_lost_is_undone_when_the_next_try_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with cluster() as c:
+        enter, tries = c.ledger.enter, 0
+
+        async def loses_then_refuses(request: EnterRequest) -> EnterAnswer:
+            nonlocal tries
+            tries += 1
+            if tries > 1:
+                raise LedgerRefused("the inbox of zone 0 is full")
+            await enter(request)
+            raise LedgerUnavailable("the reply is lost")
+
+        monkeypatch.setattr(c.ledger, "enter", loses_then_refuses)
+        socket = await connect(c.url, compression=None, proxy=None)
+        await socket.send(encode_hello(token=c.token("anna")))
+        await socket.wait_closed()
+        assert socket.close_code == Close.UNAVAILABLE
+        await eventually(lambda: c.player("anna").gateway == -1, "the detach of the player whom nobody plays")
