@@ -21,6 +21,8 @@ from shard.zone import Phase, Zone
 log = structlog.get_logger("shard.checkpoints")
 
 RESEED_PAUSE_S = 0.02
+LAST_TRIES = 50
+"""Of putting a zone back at the very end."""
 RESEND_SENT_S = 10.0
 """How far back a zone that is restored in the ledger says what it has sent away: longer than anything is in transit."""
 
@@ -44,7 +46,15 @@ class Checkpoints:
     def _start(self, zone: Zone, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[zone.zone] = task
-        task.add_done_callback(lambda done: self._tasks.pop(zone.zone, None) if self._tasks.get(zone.zone) is done else None)
+        task.add_done_callback(lambda done: self._done(zone, done))
+
+    def _done(self, zone: Zone, task: asyncio.Task[Any]) -> None:
+        if self._tasks.get(zone.zone) is task:
+            del self._tasks[zone.zone]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("checkpoint_task_failed", zone=zone.zone, exc_info=task.exception())
+            if zone.phase is Phase.FROZEN and self._zones.get(zone.zone) is zone:
+                self._remove(zone.zone)  # else it would stand still here, and nobody else would be given it
 
     def in_time(self, zone: Zone) -> None:
         """A tick is committed: make a checkpoint, where one is due."""
@@ -54,31 +64,63 @@ class Checkpoints:
             zone.image_build = zone.program.build
             self._start(zone, self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint()))
 
-    async def _checkpoint(self, zone: Zone, tick: int, generation: int, epoch: int, blob: bytes) -> bool:
+    async def restored(self, within_s: float) -> None:
+        """Wait, for so long at most, until no zone here lacks in the ledger what it has committed."""
+        restoring = [task for number, task in self._tasks.items() if number in self._zones and self._zones[number].phase is Phase.FROZEN]
+        if restoring:
+            await asyncio.wait(restoring, timeout=within_s)
+
+    async def _checkpoint(self, zone: Zone, tick: int, generation: int, epoch: int, blob: bytes) -> CommitStatus | None:
+        """Return the ledger's word on it; None where there was none."""
         try:
             await self._ledger.put_checkpoint(zone.zone, tick, epoch, blob)
             status = await self._ledger.flip_checkpoint(zone.zone, generation, epoch, tick, blob_digest(blob))
         except LedgerError as error:
             log.warning("checkpoint_failed", zone=zone.zone, tick=tick, why=str(error))
-            return False
+            return None
         if status is CommitStatus.OK:
             self._metrics.checkpoints.inc()
         else:
             log.info("checkpoint_refused", zone=zone.zone, tick=tick, status=str(status))
-        return status is CommitStatus.OK
+        return status
 
     async def last(self, zone: Zone) -> bool:
         """Checkpoint a zone that is held, once an earlier checkpoint of it is through."""
         earlier = self._tasks.get(zone.zone)
         if earlier is not None:
             await asyncio.wait([earlier])
-        return await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
+        status = await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
+        return status is CommitStatus.OK
 
     async def all(self) -> None:
-        """Checkpoint every zone now (a clean stop of the last shard)."""
+        """Checkpoint every zone now (a clean stop of the last shard), or put it back where the ledger turns out to have forgotten it."""
         for zone in list(self._zones.values()):
             if zone.phase in (Phase.READY, Phase.HELD):
-                await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
+                status = await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
+                if status is CommitStatus.GAP:
+                    await self._put_back(zone)
+
+    async def _put_back(self, zone: Zone) -> None:
+        seed = self._seed(zone)
+        for _ in range(LAST_TRIES):
+            try:
+                await self._ledger.reseed(seed)
+            except LedgerUnavailable:
+                await asyncio.sleep(RESEED_PAUSE_S)
+            except LedgerRefused as error:
+                log.error("reseed_refused", zone=zone.zone, why=str(error))
+                return
+            else:
+                log.warning("reseeded", zone=zone.zone, tick=zone.tick)
+                return
+        log.error("not_put_back", zone=zone.zone, tick=zone.tick, why="the ledger does not answer")
+
+    def _seed(self, zone: Zone) -> Reseed:
+        blob = zone.checkpoint()
+        return Reseed(
+            zone.zone, self._owner, zone.generation, zone.epoch, zone.tick, zone.digest, blob, blob_digest(blob), zone.in_zone(),
+            zone.passages.since(zone.tick - self._sent_ticks), zone.highest_move(),
+        )  # fmt: skip
 
     def restore(self, zone: Zone) -> None:
         """The ledger went back in time: give it this zone anew, out of memory."""
@@ -86,11 +128,7 @@ class Checkpoints:
 
     async def reseed(self, zone: Zone) -> None:
         """The ledger knows less than this owner: give it the zone anew, under a new generation."""
-        blob = zone.checkpoint()
-        seed = Reseed(
-            zone.zone, self._owner, zone.generation, zone.epoch, zone.tick, zone.digest, blob, blob_digest(blob), zone.in_zone(),
-            zone.passages.since(zone.tick - self._sent_ticks), zone.highest_move(),
-        )  # fmt: skip
+        seed = self._seed(zone)
         while self._zones.get(zone.zone) is zone and zone.phase is Phase.FROZEN:
             try:
                 head = await self._ledger.reseed(seed)

@@ -22,7 +22,7 @@ from perdure.ledger.ledger import Ledger, LedgerError
 from perdure.wire.identifiers import key_hex
 from shard.recovery import Follower, take_over
 from shard.suspects import Suspects, culprits
-from shard.zone import Phase, Zone, ZoneError
+from shard.zone import Phase, Zone
 
 log = structlog.get_logger("shard.mending")
 
@@ -31,9 +31,6 @@ SEARCH_S = 0.6
 """How long a zone stands still for the search, once somebody is proven; the others' commands then wait for the next tick's search."""
 QUIET_S = 2.0
 """How long a zone that was mended proposes nothing over its borders: else rules that fail on an effect would fail in every tick."""
-RULES_RAISE = (ArithmeticError, ValueError, IndexError, ZoneError)
-"""What compiled rules can raise."""
-
 Rows = npt.NDArray[np.uint8]
 
 
@@ -99,8 +96,8 @@ class Mending:
                 return
             # Not in the zones' own threads: the shard's other zones go on meanwhile.
             finding = await asyncio.get_running_loop().run_in_executor(None, self._search, fresh, rows)
-        except (ZoneError, ValueError) as error:
-            log.error("zone_not_mended", zone=zone.zone, why=str(error))
+        except Exception as error:  # noqa: BLE001 - a zone that stays as it is here is given to nobody else, and never ticks again
+            log.error("zone_not_mended", zone=zone.zone, why=str(error) or type(error).__name__)
             self._give_up(zone)
             return
         if finding is None:
@@ -182,7 +179,9 @@ class Trials:
         zone = self._zone
         try:
             zone.try_tick(self._rows[np.isin(self._keys, list(players))])
-        except RULES_RAISE:
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever the rules raise
             return True
         finally:
             for part, saved in zip(zone.arrays, self._saved, strict=True):

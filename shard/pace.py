@@ -120,6 +120,10 @@ class Pace:
             encode_s *= FAR_COSTS
         return (self._step_s + encode_s / rung.snapshot_every) * rung.clock_percent / 100
 
+    def calm(self) -> None:
+        """Come down at once: nobody is there any more who could notice."""
+        self._at, self._calm_since_s = 0, None
+
     def weigh(self, now_s: float, share_s: float) -> bool:
         """Compare with the zone's share of an interval, once in EVALUATE_S; return whether it went up or down a rung."""
         if self._cost(self._at) > share_s:

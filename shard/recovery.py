@@ -33,6 +33,8 @@ class Follower:
         self.number = zone
         self.zone: Zone | None = None
         self.follows = True
+        self.said_ready_s: float | None = None
+        """When the ledger was told that this shard is ready to take the zone over (the service's to keep)."""
         self.replayed = 0
 
     async def load(self) -> Zone:

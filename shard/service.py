@@ -48,6 +48,8 @@ VIEW_LEEWAY_S = 0.1
 RETRY_S = 5.0
 """How long after a zone could not be started it is tried again: a damaged log may have been mended meanwhile."""
 LAST_TICK_S = 3.0
+LAST_RESEED_S = 5.0
+"""How long a shard that leaves waits for a ledger that has forgotten: as long as a world waits to be opened."""
 """How long a shard that leaves waits for the commit of its last tick, where the ledger does not answer."""
 EXIT_OK, EXIT_FAULT = 0, 2
 
@@ -116,6 +118,7 @@ class ShardService:
         self._wake = asyncio.Event()
         self._view_due_s = float("inf")
         self._draining = False
+        self._closed_since_s = 0.0
         self._stop = asyncio.Event()
         self._fatal: Exception | None = None
 
@@ -173,6 +176,8 @@ class ShardService:
         self.ticks.stopping = True
         ticks, *others = tasks
         await asyncio.wait([ticks], timeout=LAST_TICK_S)  # let the tick under way end, so that the last checkpoints hold it
+        if self._fatal is None:
+            await self.ticks.checkpoints.restored(LAST_RESEED_S)
         for task in (ticks, *others):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -421,25 +426,35 @@ class ShardService:
 
     def _follower(self, zone: int) -> Follower:
         assert self._grid is not None
-        return Follower(self.ledger, self.program, zone, self._grid, self._seed, self.ticks.executor)
+        return Follower(self.ledger, self.program, zone, self._grid, self._seed, self.ticks.recovery_executor)
 
     def _prefetch(self, route: ZoneRoute, *, follow: bool) -> None:
-        if route.zone in self._followers:
+        known = self._followers.get(route.zone)
+        if known is not None:
+            follower, task = known
+            said_s = follower.said_ready_s
+            if route.ready or said_s is None or time.monotonic() - said_s < VIEW_POLL_S:
+                return
+            # It was withdrawn and asked for again between two views: it is said again.
+            follower.said_ready_s = None
+            if task.done():
+                self._followers[route.zone] = follower, self._keeping_up(follower, route.epoch)
             return
         follower = self._follower(route.zone)
         follower.follows = follow
-        task = asyncio.get_running_loop().create_task(self._keep_up(follower, route.epoch))
-        self._followers[route.zone] = (follower, task)
+        self._followers[route.zone] = follower, self._keeping_up(follower, route.epoch)
+
+    def _keeping_up(self, follower: Follower, epoch: int) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(self._keep_up(follower, epoch))
 
     async def _keep_up(self, follower: Follower, epoch: int) -> None:
         """Follow a zone's log until it is ours or the intent is withdrawn; of another build's zone, see that its checkpoint can be read."""
-        told = False
-        while follower.follows or not told:
+        while follower.follows or follower.said_ready_s is None:
             try:
                 await (follower.catch_up() if follower.follows else follower.load())
-                if not told:
+                if follower.said_ready_s is None:
                     await self.ledger.successor_ready(follower.number, self.name)
-                    told = True
+                    follower.said_ready_s = time.monotonic()
             except LedgerError as error:
                 log.warning("prefetch_waits", zone=follower.number, why=str(error))
             except (ZoneError, ValueError) as error:
@@ -457,5 +472,12 @@ class ShardService:
                   and m.name not in view.draining]  # fmt: skip
         owned = any(route.owner == self.name for route in view.zones.values())
         # What still runs here though the ledger gives it to somebody else is ahead of a ledger that went back: it is put back first.
-        if not others or (view.opened and not owned and not self.ticks.zones):
+        alone = not others
+        if alone and not view.opened:
+            # A server that has forgotten may have forgotten the other shards too, until they beat again; zones are put back meanwhile.
+            self._closed_since_s = self._closed_since_s or time.monotonic()
+            alone = time.monotonic() - self._closed_since_s > LAST_RESEED_S
+        else:
+            self._closed_since_s = 0.0
+        if alone or (view.opened and not owned and not self.ticks.zones):
             self._stop.set()

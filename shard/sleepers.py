@@ -51,7 +51,9 @@ class Sleepers:
             return
         if zone.page or not self.may_sleep(zone):
             self._due_s.pop(number, None)
-        elif number not in self._due_s:
+            return
+        self._seen_from.pop(number, None)  # nobody is in it who could see anything, nor is it looked at while it sleeps
+        if number not in self._due_s:
             # the first of its idle ticks comes at a time of its own, so that not all zones of a shard tick in one moment
             self._due_s[number] = now_s + self._idle_s * (0.5 + (number * 7 % 16) / 32)
         else:

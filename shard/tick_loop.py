@@ -32,7 +32,7 @@ from shard.checkpoints import Checkpoints
 from shard.handover import Handovers
 from shard.link_server import Link, LinkServer
 from shard.lookups import Lookups
-from shard.mending import RULES_RAISE, Mending
+from shard.mending import Mending
 from shard.metrics import ShardMetrics
 from shard.pace import EVALUATE_S, Pace, share_of
 from shard.reading import Reading
@@ -82,12 +82,14 @@ class TickLoop:
         self._threads = threads
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="zones")
         self._lane_executor = ThreadPoolExecutor(MAX_LANES, thread_name_prefix="lanes")
+        self.recovery_executor = ThreadPoolExecutor(threads, thread_name_prefix="recovery")
+        """Replays of logs: zones that run must not wait for those of zones that come."""
         self._paused_after_s = paused_after_s
         self._development = development
         self._across_told: dict[int, str] = {}
         self.times, self.commit_times = TickTimes(), TickTimes()
         self.released_bytes = 0
-        self.mending = Mending(ledger, self.executor, self._replace, self._give_up)
+        self.mending = Mending(ledger, self.recovery_executor, self._replace, self._give_up)
         self.zones: dict[int, Zone] = {}
         self.checkpoints = Checkpoints(ledger, metrics, self.zones, self.remove, owner=owner, tick_hz=tick_hz, every_s=checkpoint_s)
         self.handovers = Handovers(self.checkpoints.last)
@@ -250,7 +252,8 @@ class TickLoop:
             due += self._interval_s + self.turns.slew_s(due)
             self.ticked += 1
             self._look(now)
-            await self._tick([zone for number, zone in self.zones.items() if self._is_due(number, now)])
+            awake = [zone for number, zone in self.zones.items() if self._is_due(number, now) or zone in fresh]
+            await self._tick([zone for zone in awake if zone.zone not in self._lanes])
             if now - collected > COLLECT_EVERY_S and due - time.monotonic() > 0.010:
                 gc.collect(1)  # the collector is off during ticks; what little garbage has cycles goes here
                 collected = now
@@ -278,12 +281,14 @@ class TickLoop:
             self._peeking = asyncio.get_running_loop().create_task(self._peek())
         if now - self._looked_s >= LOOK_AROUND_S:
             self._looked_s = now
-            awake = [zone for number, zone in self.zones.items() if number not in self.sleepers and number not in self._busy]
-            self._begin([self.zones[number] for number in self.sleepers.look_around(awake) if number in self.zones])
+            self._look_around([zone for number, zone in self.zones.items() if number not in self.sleepers and number not in self._busy])
             self._metrics.asleep.set(len(self.sleepers))
         if now - self._weighed_s >= EVALUATE_S:
             self._weighed_s = now
             self._weigh(now)
+
+    def _look_around(self, zones: list[Zone]) -> None:
+        self._begin([self.zones[number] for number in self.sleepers.look_around(zones) if number in self.zones])
 
     async def _peek(self) -> None:
         """Wake sleeping zones that have something in their inbox; all of them where the ledger may have forgotten what they committed."""
@@ -301,18 +306,27 @@ class TickLoop:
         """Let zones that cost more than their share go up the ladder, and others come down."""
         awake = {number: pace for number, pace in self.paces.items() if number not in self.sleepers}
         share_s = share_of([pace.cost_s for pace in awake.values()], self._interval_s, self._threads)
+        for number in self.sleepers.numbers():  # who finds it slowed when it wakes would wait for what is long over
+            pace = self.paces.get(number)
+            if pace is not None and pace.level:
+                pace.calm()
+                log.info("pace", zone=number, level=0, rung=pace.rung.name, why="nobody is there")
+                self._paced(number, pace)
         for number, pace in awake.items():
             if pace.weigh(now, share_s):
                 log.info("pace", zone=number, level=pace.level, rung=pace.rung.name, clock_percent=pace.rung.clock_percent,
                          snapshot_every=pace.rung.snapshot_every, tick_ms=round(1000 * pace.cost_s, 1))  # fmt: skip
-                self._tell(number, pace)
-                if number in self.zones:
-                    self.zones[number].pace = pace.rung  # read when the next tick is encoded
+                self._paced(number, pace)
             if pace.cost_s > LANE_FROM * self._interval_s and number not in self._lanes and len(self._lanes) < MAX_LANES:
                 self._open_lane(number)
 
+    def _paced(self, number: int, pace: Pace) -> None:
+        """A zone's clock runs otherwise than it did: tell gateways, who tell clients."""
+        if number in self.zones:
+            self.zones[number].pace = pace.rung  # read when the next tick is encoded
+        self._tell(number, pace)
+
     def _tell(self, number: int, pace: Pace) -> None:
-        """Tell gateways, who tell clients, how a zone's clock runs."""
         self._metrics.pace_of(number, pace)
         self._links.send_all(pack_zone_pace(number, pace.rung.clock_percent, pace.rung.snapshot_every))
 
@@ -340,9 +354,13 @@ class TickLoop:
         while number in self._busy:  # the tick that it is in with the others
             await asyncio.sleep(self._interval_s / 10)
         due = time.monotonic()
+        looked_s = 0.0
         while not self.stopping and number in self.zones and self.paces[number].cost_s > LANE_UNTIL * self._interval_s:
             due = max(due + self.paces[number].interval_s, time.monotonic())
             await self._tick([self.zones[number]], self._lane_executor)
+            if due - looked_s >= LOOK_AROUND_S and number in self.zones and number not in self.sleepers:
+                looked_s = due
+                self._look_around([self.zones[number]])  # the others are looked at between two ticks; this one is in a tick then
             await asyncio.sleep(max(due - time.monotonic(), 0.0))
 
     # --- a tick -----------------------------------------------------------------------------------------------------
@@ -536,8 +554,8 @@ class TickLoop:
             log.info("fenced", zone=zone.zone, tick=zone.tick, detail=answer.detail)
             self.remove(zone.zone)
         elif answer.status is CommitStatus.BROKEN:
-            log.error("zone_broken", zone=zone.zone, tick=zone.tick, detail=answer.detail, mend="run perdure audit; the zone is stopped")
-            self.remove(zone.zone)
+            log.error("zone_broken", zone=zone.zone, tick=zone.tick, detail=answer.detail, mend="run perdure audit; the zone begins anew")
+            self._give_up(zone)
         else:
             log.error("ledger_went_back", zone=zone.zone, tick=zone.tick, detail=answer.detail, mend="the zone is restored from memory")
             self.checkpoints.restore(zone)
@@ -552,6 +570,7 @@ class TickLoop:
             task.cancel()
         self.checkpoints.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
+        self.recovery_executor.shutdown(wait=False, cancel_futures=True)
         self._lane_executor.shutdown(wait=False, cancel_futures=True)
 
 
@@ -579,5 +598,7 @@ def _step(zone: Zone) -> tuple[Commit | None, Exception | None]:
     zone.fill_ghosts()
     try:
         return zone.step(), None
-    except RULES_RAISE as error:
+    except MemoryError:
+        raise  # it is the process that cannot go on: its zones do, elsewhere
+    except Exception as error:  # noqa: BLE001 - whatever the rules raise (an assertion, say): the tick never happened
         return None, error

@@ -283,7 +283,7 @@ async def test_a_socket_that_is_half_closed_with_snapshots_waiting_harms_nobody(
 
 
 async def test_a_write_that_fails_ends_that_socket_alone() -> None:
-    async with with_witness() as (c, _):
+    async with with_witness(compiled_sockets=False) as (c, _):
         await enter(c)
         (endpoint,) = [one for one in c.gateway.endpoint._connections if one.session.name == "mallory"]
         endpoint.transport.write_eof()

@@ -11,9 +11,10 @@ import pytest
 
 import shard.audit
 import shard.handover
+import shard.service
 from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
 from perdure.ledger.record import unpack_record
-from perdure.ledger.values import Commit, CommitStatus, Member
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, Member, Reseed, ZoneHead
 from shard.program import Program
 from shard.service import ShardService
 from shard.settings import ShardSettings
@@ -276,4 +277,113 @@ async def test_who_is_to_leave_first_puts_back_what_a_ledger_that_went_back_give
     assert not service._stop.is_set(), "what a closed ledger says of owners may be old"
     service._check_drained(view)
     assert service._stop.is_set()
+    await service.ticks.close()
+
+
+async def test_a_shard_that_seems_to_be_the_last_one_does_not_leave_a_ledger_that_has_just_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are no members there until their next heartbeats, and what this one runs is put back only now."""
+    world = world_of()
+    service = shard_service(tmp_path, warm_program(SMALL), world.ledger)
+    closed = dataclasses.replace(await world.ledger.view(), members={}, opened=False)
+    service._draining = True
+    service.ticks.zones[0] = world.zones[0]
+    for _ in range(3):
+        service._check_drained(closed)
+        assert not service._stop.is_set()
+    monkeypatch.setattr(shard.service, "LAST_RESEED_S", 0.0)
+    service._check_drained(closed)
+    assert service._stop.is_set(), "nobody opens the world: it does not wait for ever"
+    service._stop.clear()
+    service._check_drained(dataclasses.replace(closed, opened=True))
+    assert service._stop.is_set(), "it is the last one"
+    await service.ticks.close()
+
+
+async def test_the_last_shard_puts_back_what_the_ledger_turns_out_to_have_forgotten(tmp_path: Path) -> None:
+    world = world_of()
+    service = shard_service(tmp_path, warm_program(SMALL), world.ledger)
+    kept = world.store.snapshot()
+    for _ in range(5):
+        world.tick()
+    zone = world.zones[0]
+    service.ticks.zones[0] = zone
+    world.store.restore(kept)
+    assert (await world.ledger.zone_head(0)).tick == zone.tick - 5
+    await service.ticks.checkpoints.all()
+    assert (await world.ledger.zone_head(0)).tick == zone.tick
+    await service.ticks.close()
+
+
+async def test_a_shard_that_leaves_waits_for_zones_that_are_being_put_back(tmp_path: Path) -> None:
+    world = world_of()
+    service = shard_service(tmp_path, warm_program(SMALL), world.ledger)
+    zone = world.zones[0]
+    zone.step()
+    zone.encode()
+    zone.committed(CommitAnswer(CommitStatus.GAP))
+    service.ticks.zones[0] = zone
+    reseed, may_go_on = world.ledger.reseed, asyncio.Event()
+
+    async def slowly(seed: Reseed) -> ZoneHead:
+        await may_go_on.wait()
+        return await reseed(seed)
+
+    world.ledger.reseed = slowly  # type: ignore[method-assign]
+    service.ticks.checkpoints.restore(zone)
+    waiting = asyncio.ensure_future(service.ticks.checkpoints.restored(30.0))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    may_go_on.set()
+    await waiting
+    assert zone.phase is Phase.READY
+    await service.ticks.close()
+
+
+async def test_a_reseed_that_fails_in_an_unforeseen_way_leaves_no_zone_that_stands_still(tmp_path: Path) -> None:
+    world = world_of()
+    service = shard_service(tmp_path, warm_program(SMALL), world.ledger)
+    zone = world.zones[0]
+    zone.step()
+    zone.encode()
+    zone.committed(CommitAnswer(CommitStatus.GAP))
+    service.ticks.zones[0] = zone
+
+    async def fails(seed: Reseed) -> ZoneHead:
+        raise RuntimeError("a fault of ours")
+
+    world.ledger.reseed = fails  # type: ignore[method-assign]
+    service.ticks.checkpoints.restore(zone)
+    await service.ticks.checkpoints.restored(30.0)
+    await asyncio.sleep(0)
+    assert not service.ticks.zones, "another poll of the routes loads it anew"
+    await service.ticks.close()
+
+
+async def test_a_successor_that_is_asked_again_says_again_that_it_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The move was withdrawn and asked for again, and no view showed that between."""
+    monkeypatch.setattr(shard.service, "VIEW_POLL_S", 0.0)
+    world = world_of()
+    service = shard_service(tmp_path, warm_program(SMALL), world.ledger)
+    service._grid = world.grid
+    term = (await world.ledger.elect("test")).term
+    for follow in (True, False):
+        await world.ledger.intend(term, 0, "heir")
+        asked = (await world.ledger.view()).zones[0]
+        service._prefetch(asked, follow=follow)
+        async with asyncio.timeout(10):
+            while not (await world.ledger.view()).zones[0].ready:
+                await asyncio.sleep(0.005)
+        await world.ledger.intend(term, 0, "")
+        await world.ledger.intend(term, 0, "heir")
+        asked = (await world.ledger.view()).zones[0]
+        assert not asked.ready
+        service._prefetch(asked, follow=follow)
+        async with asyncio.timeout(10):
+            while not (await world.ledger.view()).zones[0].ready:
+                await asyncio.sleep(0.005)
+        _, task = service._followers.pop(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
     await service.ticks.close()

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,36 @@ async def test_a_zone_of_another_owner_or_a_broken_one_stops_at_once(tmp_path: P
         await until(lambda: shard_1.ticks.ticked > ticked + 3)
         assert zone.tick == stopped
         assert max(release.tick for release in gateway.releases()) < stopped
+        # What waited for a broken zone, and was in the tick that never happened, must come again once it is loaded anew.
+        assert bool(shard_1.links.links) is (status is CommitStatus.FENCED)
+
+
+@pytest.mark.parametrize("error", [AssertionError("no"), RuntimeError("no"), ZeroDivisionError("no"), TypeError("no")])
+def test_whatever_the_rules_raise_is_a_tick_that_never_happened(error: Exception) -> None:
+    def step() -> None:
+        raise error
+
+    zone: Any = SimpleNamespace(fill_ghosts=lambda: None, step=step)
+    assert shard.tick_loop._step(zone) == (None, error)
+
+
+def test_a_shard_without_memory_does_not_take_its_trouble_for_the_rules() -> None:
+    def step() -> None:
+        raise MemoryError
+
+    zone: Any = SimpleNamespace(fill_ghosts=lambda: None, step=step)
+    with pytest.raises(MemoryError):
+        shard.tick_loop._step(zone)
+
+
+async def test_an_overloaded_zone_that_falls_asleep_is_at_its_full_rate_again(tmp_path: Path) -> None:
+    async with shard_in(tmp_path, idle_hz=0.0) as shard_1:
+        await shard_1.run(0)
+        await until(lambda: 0 in shard_1.ticks.sleepers)
+        pace = shard_1.ticks.paces[0]
+        pace._at = len(RUNGS) - 1
+        await until(lambda: pace.level == 0)
+        assert shard_1.ticks.zones[0].pace is RUNGS[0]
 
 
 async def test_a_ledger_that_went_back_is_given_the_zone_anew(tmp_path: Path) -> None:
