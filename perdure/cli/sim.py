@@ -19,6 +19,7 @@ def main(arguments: list[str]) -> int:
     made.add_argument("--seconds", type=float, default=60.0, help="virtual seconds of a run")
     made.add_argument("--jobs", type=int, default=0, help="processes; 0: one a core")
     made.add_argument("--within", type=float, default=0.0, help="run as many of the seeds as this many seconds allow; 0: all")
+    made.add_argument("--at-least", type=int, default=0, help="fail where --within allowed fewer seeds than this")
     made.add_argument("--faults", default="", help="kinds of faults, by commas, instead of the seed's choice")
     made.add_argument("--lines", type=int, default=80, help="lines of the trace to print; 0: all")
     made.add_argument("--results", default="", help="file that each seed's outcome is added to; seeds that are in it are not run again")
@@ -57,5 +58,9 @@ def main(arguments: list[str]) -> int:
         return 1 if missed else 0
     if options.seed is not None:
         return campaign.main_one(options.seed, options.seconds, kinds, options.lines)
-    return campaign.main_many(options.first, options.seeds, options.seconds, options.jobs, kinds, Path(options.traces),
-                              Path(options.results) if options.results else None, options.within)  # fmt: skip
+    try:
+        return campaign.main_many(options.first, options.seeds, options.seconds, options.jobs, kinds, Path(options.traces),
+                                  Path(options.results) if options.results else None, options.within, options.at_least)  # fmt: skip
+    except campaign.OtherBuild as error:
+        print(f"perdure sim: {error}", file=sys.stderr)
+        return 2

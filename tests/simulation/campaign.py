@@ -5,6 +5,8 @@ A seed that fails is told with its violations and the command that runs it again
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import multiprocessing
 import os
@@ -22,6 +24,10 @@ from tests.simulation.cluster import next_program, program
 from tests.simulation.run import Outcome, simulate
 
 SHOWN_TRACE = 80
+
+
+class OtherBuild(Exception):
+    """A file of results holds seeds of another build; the message is one line that says so."""
 
 
 def run_seeds(
@@ -107,9 +113,13 @@ def main_many(
     folder: Path,
     results: Path | None = None,
     within_s: float = 0.0,
+    at_least: int = 0,
 ) -> int:
-    """Run seeds and print what they came to. With `results`, a file of JSON lines, seeds that are in it are not run again, each seed
-    that ends is added, and what is printed is of all that it holds: a long campaign may be run in parts."""
+    """Run seeds and print what they came to; fewer than `at_least` are a failure.
+
+    With `results`, a file of JSON lines, seeds that are in it are not run again, each seed that ends is added, and what is printed is of
+    all that it holds: a long campaign may be run in parts. Raises OtherBuild where the file is of another build.
+    """
     started = time.perf_counter()
     seeds, earlier, took_s = range(first, first + count), [], 0.0
     if results is None:
@@ -122,24 +132,44 @@ def main_many(
             outcomes = run_seeds(left, simulated_s, jobs, kinds, lambda o: _keep(file, o), within_s)
     took_s = took_s + sum(outcome.took_s for outcome in outcomes) if earlier else time.perf_counter() - started
     print(report([*earlier, *outcomes], took_s, folder))
+    if len(earlier) + len(outcomes) < at_least:
+        print(f"{len(outcomes)} seeds were run in {within_s:g} s; at least {at_least} were wanted")
+        return 1
     return 1 if any(outcome.violations for outcome in (*earlier, *outcomes)) else 0
 
 
+@functools.cache
+def build() -> str:
+    """Return a digest of all source that a run hangs on: outcomes of one campaign are of one build."""
+    root = Path(__file__).resolve().parents[2]
+    digest = hashlib.sha256()
+    for folder in ("coordinator", "gateway", "perdure", "shard", "tests/simulation"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix in (".py", ".lua") and "__pycache__" not in path.parts:
+                digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def _keep(file: IO[str], outcome: Outcome) -> None:
-    row = {"seed": outcome.seed, "simulated_s": outcome.simulated_s, "took_s": round(outcome.took_s, 2), "faults": outcome.faults,
-           "violations": outcome.violations}  # fmt: skip
+    row = {"seed": outcome.seed, "build": build(), "simulated_s": outcome.simulated_s, "took_s": round(outcome.took_s, 2),
+           "faults": outcome.faults, "violations": outcome.violations}  # fmt: skip
     file.write(json.dumps(row) + "\n")
     file.flush()
 
 
 def read_results(path: Path) -> tuple[list[Outcome], float]:
-    """Return the outcomes that a file of results holds, and the seconds of one core that they took. Half a line at its end is dropped."""
+    """Return the outcomes that a file of results holds, and the seconds of one core that they took. Half a line at its end is dropped.
+
+    Raises OtherBuild where they are not of this one.
+    """
     found: list[Outcome] = []
     text = path.read_text() if path.exists() else ""
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         path.write_text(whole)
-    for line in whole.splitlines():
+    for number, line in enumerate(whole.splitlines(), 1):
         row = json.loads(line)
+        if row.get("build") != build():
+            raise OtherBuild(f"{path}, line {number}: a seed of build {row.get('build')}, and this is {build()}: begin another file")
         found.append(Outcome(row["seed"], row["simulated_s"], row["violations"], Counter(row["faults"]), {}, [], row["took_s"]))
     return found, sum(outcome.took_s for outcome in found)

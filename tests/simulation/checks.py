@@ -263,6 +263,9 @@ class Checks:
         look = truth.looks.get(tick)
         if look is None:
             return
+        if epoch < look[0]:
+            self.fail(f"release: {name} was shown tick {tick} of zone {zone} by its owner of epoch {epoch}; the log has it of {look[0]}")
+            return
         if me is None:
             return
         seen = look[1].get(player_key(name))

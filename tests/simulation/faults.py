@@ -338,10 +338,12 @@ class Faults:
 
     def _two(self) -> tuple[str, str, str]:
         """Two hosts that speak with each other, and a word for the pair."""
-        what = self.random.choice(("shard-ledger", "gateway-ledger", "coordinator-ledger", "shard-gateway", "player-gateway"))
+        what = self.random.choice(
+            ("shard-ledger", "gateway-ledger", "coordinator-ledger", "shard-gateway", "player-gateway", "shard-shard")
+        )
         kinds = what.split("-")
         names = [HOST if kind == "ledger" else self._one(kind) for kind in kinds]
-        if None in names:
+        if None in names or names[0] == names[1]:
             return "", "", ""
         hosts = [name if name == HOST else self.cluster.host_of(str(name)) for name in names]
         return str(hosts[0]), str(hosts[1]), f"{names[0]} - {names[1]}"
@@ -383,7 +385,14 @@ class Faults:
 
     def _do_reset(self) -> None:
         one, other, what = self._two()
-        if what and HOST not in (one, other):
+        if not what:
+            return
+        if other == HOST:  # calls that are on their way may take effect, or not; nobody hears which
+            broken = [client for client in self.cluster.server.clients if client.process.host == one and client.process.alive]
+            for client in broken:
+                client.disconnected()
+            self.say("reset", f"{what}: {len(broken)} connections")
+        else:
             self.say("reset", f"{what}: {self.cluster.network.reset(one, other)} connections")
 
     def _do_slow_host(self) -> None:

@@ -39,6 +39,7 @@ from shard.tick_loop import TickLoop
 from shard.zone import Zone, ZoneError
 from tests.simulation.clock import Patch, patched
 from tests.simulation.cluster import next_program, program
+from tests.simulation.faults import ASKED_FOR
 from tests.simulation.run import Outcome, simulate
 
 MUTANTS: dict[str, Callable[[], list[Patch]]] = {}
@@ -464,7 +465,8 @@ def search(seeds: int, first: int = 1, jobs: int = 0) -> dict[str, tuple[int, st
 
 def _search_one(work: tuple[str, int, int]) -> tuple[str, int, str]:
     name, first, seeds = work
-    outcome = find(name, range(first, first + seeds))
+    kinds = KINDS[name] if ASKED_FOR.intersection(KINDS[name]) else ()  # faults that no seed chooses by itself
+    outcome = find(name, range(first, first + seeds), kinds=kinds)
     return (name, outcome.seed - first + 1, outcome.violations[0]) if outcome is not None else (name, 0, "")
 
 

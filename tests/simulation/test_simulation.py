@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -101,7 +102,8 @@ def test_a_run_that_fails_says_where_and_when() -> None:
 
 def test_a_campaign_is_run_in_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = tmp_path / "campaign.jsonl"
-    kept.write_text('{"seed": 1, "simulated_s": 60.0, "took_s": 3.0, "faults": {"partition": 7}, "violations": []}\n{"seed": 2, "simu')
+    row = {"seed": 1, "build": campaign.build(), "simulated_s": 60.0, "took_s": 3.0, "faults": {"partition": 7}, "violations": []}
+    kept.write_text(json.dumps(row) + '\n{"seed": 2, "simu')
     assert campaign.main_many(1, 2, 20.0, 1, (), tmp_path, kept) == 0
     seeds, faults = capsys.readouterr().out.splitlines()
     assert seeds.startswith("2 seeds, 0.02 simulated hours") and seeds.endswith("0 seeds failed")
@@ -109,6 +111,19 @@ def test_a_campaign_is_run_in_parts(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [outcome.seed for outcome in campaign.read_results(kept)[0]] == [1, 2]
     assert campaign.main_many(1, 2, 20.0, 1, (), tmp_path, kept) == 0
     assert len(kept.read_text().splitlines()) == 2, "nothing was run again"
+
+
+def test_a_campaign_is_of_one_build(tmp_path: Path) -> None:
+    kept = tmp_path / "campaign.jsonl"
+    for build in ({"build": "another"}, {}):
+        kept.write_text(json.dumps({"seed": 1, "simulated_s": 60.0, "took_s": 3.0, "faults": {}, "violations": []} | build) + "\n")
+        with pytest.raises(campaign.OtherBuild, match=r"line 1: a seed of build .*, and this is .*: begin another file"):
+            campaign.main_many(1, 2, 20.0, 1, (), tmp_path, kept)
+
+
+def test_a_campaign_of_too_few_seeds_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert campaign.main_many(1, 50, 20.0, 1, (), tmp_path, within_s=0.001, at_least=50) == 1
+    assert "at least 50 were wanted" in capsys.readouterr().out
 
 
 def test_a_campaign_ends_when_its_time_is_over() -> None:

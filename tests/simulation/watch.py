@@ -16,7 +16,6 @@ from perdure.ledger.ledger import (
     INBOX_PAGE_BYTES,
     INBOX_PAGE_ENTRIES,
     ORDERS_LIMIT,
-    PRESENCE_LOG_LENGTH,
 )
 from perdure.ledger.values import Commit, CommitAnswer, CommitStatus
 from perdure.wire.entries import EntryKind, unpack_entry
@@ -72,7 +71,6 @@ class Watch:
 
     def _ledger_bounds(self) -> None:
         data = self.cluster.server.store.data
-        self._bound("ledger", "presence changes", len(data.presence_log), PRESENCE_LOG_LENGTH)
         self._bound("ledger", "evicted members", len(data.evicted), EVICTED_REMEMBERED)
         for member, waiting in data.orders.items():
             self._bound("ledger", f"orders for {member}", len(waiting), ORDERS_LIMIT)
@@ -90,7 +88,7 @@ class Watch:
             self._bound(name, "bytes of commands", ticks.arrivals.bytes_waiting, MAX_INCOMING_BYTES)
             self._bound(name, "links", len(service.links.open), MAX_LINKS)
             for number, zone in ticks.zones.items():
-                self._bound(name, f"commands that wait in zone {number}", len(zone._pending[: zone._pending_count]), zone._pending_limit)
+                self._bound(name, f"commands that wait in zone {number}", zone._pending_count, zone._pending_limit)
 
     def _gateways(self) -> list[tuple[str, GatewayService]]:
         found: list[tuple[str, Any]] = [(name, self.cluster.machines.processes[name].service) for name in self.cluster.alive("gateway")]
