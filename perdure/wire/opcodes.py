@@ -95,7 +95,7 @@ CLOSE_REASONS: dict[Close, CloseReason] = {
         CloseReason(Close.BAD_HELLO, "bad hello", "the first message was not a hello", "see hello in PROTOCOL.md", False),
         CloseReason(Close.BAD_TOKEN, "bad token", "the token's signature or content is wrong", "fetch a new token", False),
         CloseReason(Close.TOKEN_EXPIRED, "token expired", "the token is too old", "fetch a new token", False),
-        CloseReason(Close.BAD_RESUME, "bad resume token", "it was used before, or never given", "log in by token", False),
+        CloseReason(Close.BAD_RESUME, "bad resume token", "it was used before, never given, or ended", "log in by token", False),
         CloseReason(
             Close.WRONG_SCHEMA,
             "wrong schema",
@@ -118,7 +118,7 @@ CLOSE_REASONS: dict[Close, CloseReason] = {
         CloseReason(
             Close.UNAVAILABLE,
             "unavailable",
-            "the world could not be reached (ledger away, gateway not joined yet), or forgot this login",
+            "the world could not be reached, or forgot this login; or this player comes in too often",
             "resume with backoff",
             True,
         ),

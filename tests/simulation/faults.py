@@ -395,6 +395,18 @@ class Faults:
         else:
             self.say("reset", f"{what}: {self.cluster.network.reset(one, other)} connections")
 
+    def _do_half_close(self) -> None:
+        """A client that reads no more and says that it sends no more, with snapshots on their way to it."""
+        player = self.random.choice(self.crowd)
+        pipes = [pipe for pipe in self.cluster.network.pipes if pipe.process is player.process and pipe.protocol is not None]
+        if pipes and player.client is not None:
+            for_s, client = self._for(8.0), player.client
+            self.say("half close", f"{player.name} for {for_s:.2f} s")
+            for pipe in pipes:
+                pipe.pause_reading()
+                self._then(for_s / 2, pipe.half_close)
+            self._then(for_s, lambda: player.process.loop.call_soon(client.drop_socket) and None)
+
     def _do_slow_host(self) -> None:
         name = self._one("shard", "gateway", "coordinator", "player")
         if name is None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
+from websockets.asyncio.server import ServerConnection
 
 import perdure.ledger.memory_commit as model
 import perdure.ledger.memory_ledger
@@ -28,6 +29,7 @@ from coordinator.steering import Steering
 from gateway.fanout import Fanout
 from gateway.routing import Route
 from gateway.session import Session
+from gateway.websocket_server import GameConnection
 from perdure.client.protocol import ClientProtocol
 from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
@@ -443,6 +445,16 @@ def sent_is_acknowledged() -> list[Patch]:
 def another_sessions_acknowledgements() -> list[Patch]:
     """The client takes what another session of its player was acknowledged for its own."""
     return [(ClientProtocol, "_begin_anew", lambda self, ack: None)]
+
+
+@mutant("half_close", "kill_shard", seed=1)
+def a_half_closed_socket_stays() -> list[Patch]:
+    """A client that says that it sends nothing more, and reads nothing, keeps its session until its last snapshot is out."""
+    return [(GameConnection, "eof_received", ServerConnection.eof_received), (GameConnection, "write", _plain_write)]
+
+
+def _plain_write(self: GameConnection, data: bytes) -> None:
+    self.transport.write(data)
 
 
 def search(seeds: int, first: int = 1, jobs: int = 0) -> dict[str, tuple[int, str]]:

@@ -15,6 +15,8 @@ from typing import Any
 from tests.simulation.clock import Machines, Process
 
 HIGH_WATER, LOW_WATER = 65_536, 16_384
+KERNEL_BYTES = 256
+"""Of what is written and not read, so much is no reason for a transport that is closed to wait. (Snapshots of six players are small.)"""
 
 
 class Network:
@@ -180,6 +182,7 @@ class Pipe(asyncio.Transport):
         self.network, self.process = network, process
         self.protocol: Any = None
         self._closing = self._lost = self._paused = self._reading_paused = False
+        self._said_end = self._silent = False
         self._in_flight = 0
         self.last_arrival = 0.0
         self._high, self._low = HIGH_WATER, LOW_WATER
@@ -194,7 +197,9 @@ class Pipe(asyncio.Transport):
     # --- asyncio.Transport ----------------------------------------------------------------------------------------
 
     def write(self, data: Any) -> None:
-        if self._closing or self._lost or not data:
+        if self._said_end and not self._lost:
+            raise RuntimeError("Cannot call write() after write_eof()")  # as uvloop does
+        if self._closing or self._lost or self._silent or not data:
             return
         sent = bytes(data)
         self._in_flight += len(sent)
@@ -210,14 +215,28 @@ class Pipe(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        self.close()
+        if not (self._said_end or self._closing or self._lost):
+            self._said_end = True
+            self._post(None)
 
     def close(self) -> None:
+        """Close once all but what the kernel takes is sent: a peer that does not read holds it up."""
         if self._closing or self._lost:
             return
         self._closing = True
-        self._post(None)
-        self.network.machines.later(0, self._lose, None, process=self.process)
+        if not self._said_end:
+            self._post(None)
+        self._close_if_sent()
+
+    def _close_if_sent(self) -> None:
+        if self._in_flight <= KERNEL_BYTES:
+            self.network.machines.later(0, self._lose, None, process=self.process)
+
+    def half_close(self) -> None:
+        """This end says that it sends nothing more, and reads nothing either: a client that hangs."""
+        if not (self._closing or self._lost or self._silent):
+            self._silent = self._reading_paused = True
+            self._post(None)
 
     def abort(self) -> None:
         if self._lost:
@@ -288,14 +307,15 @@ class Pipe(asyncio.Transport):
         """In the receiving process: data has come. The sender's buffer is free again only now."""
         if self.protocol is None:
             return  # whoever dialled had given up before
-        if self._reading_paused:
+        if self._reading_paused and not self._lost:
             self._held.append(data)
             return
         if data is None:
-            if not self._lost:
-                if not self._closing:
-                    self.protocol.eof_received()
+            if self._closing:
                 self._lose(None)
+            elif not self._lost:
+                self.protocol.eof_received()
+                self.close()
             return
         self.network.machines.later(0, self.peer._read_by_peer, len(data), process=self.peer.process)
         if not self._lost and not self._closing:
@@ -303,6 +323,8 @@ class Pipe(asyncio.Transport):
 
     def _read_by_peer(self, count: int) -> None:
         self._in_flight -= count
+        if self._closing and not self._lost:
+            self._close_if_sent()
         if self._paused and self._in_flight <= self._low and not self._lost:
             self._paused = False
             self.protocol.resume_writing()
@@ -314,6 +336,9 @@ class Pipe(asyncio.Transport):
             return
         self._lost = self._closing = True
         self.network.pipes.pop(self, None)
+        held, self._held = self._held, []
+        for data in held:  # nobody reads it any more
+            self.network.machines.later(0, self._receive, data, process=self.process)
         if self.protocol is not None:
             self.protocol.connection_lost(error)
 
