@@ -67,6 +67,7 @@ test("commands are encoded as the Python client does, and wrong ones never sent"
   for (const fields of [{ mx: 2 }, { mx: 0.5 }, { nope: 1 }, { mx: NaN }, { mx: "1" }]) {
     assert.throws(() => protocol.command("steer", fields), ProtocolError);
   }
+  assert.throws(() => protocol.command("aim", { angle: true }), ProtocolError, "the gateway closes on a boolean for a float");
   assert.throws(() => protocol.command("jump", {}), ProtocolError);
 });
 
