@@ -260,7 +260,14 @@ class Client:
             self._write(self.protocol.who(wanted[at : at + MAX_WHO_KEYS]))
 
     async def ping(self) -> float:
-        """Return the seconds that a ping takes to the gateway and back."""
+        """Return the seconds that a ping takes to the gateway and back.
+
+        Raises NotReady where there is no socket or it breaks meanwhile, or ClientClosed.
+        """
+        if self._ended is not None:
+            raise self._ended
+        if self._socket is None:
+            raise NotReady("there is no connection now")
         self._ping_count += 1
         future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._pings[self._ping_count] = time.monotonic(), future
@@ -371,6 +378,7 @@ class Client:
             while self._ended is None:
                 end = await self._one_socket()
                 self._socket = None
+                self._forget_pings()
                 self.stats.closes.append(end)
                 self._wake()
                 final = self._final(end)
@@ -438,6 +446,14 @@ class Client:
             raise  # of the network: it is tried again, as a gateway that is away
         except Exception as error:
             raise ClientClosed(None, f"no token to log in with: {type(error).__name__}: {error}") from error
+
+    def _forget_pings(self) -> None:
+        """The socket is gone, and what was asked on it is not answered on another one."""
+        for _, future in self._pings.values():
+            if not future.done():
+                future.set_exception(NotReady("the socket broke"))
+                future.exception()  # nobody may be waiting any more
+        self._pings.clear()
 
     def _end(self, reason: ClientClosed) -> None:
         if self._ended is not None:

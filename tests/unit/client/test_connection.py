@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from perdure.client import Client, ClientClosed, CommandRefused
+from perdure.client import Client, ClientClosed, CommandRefused, NotReady
 from perdure.client.protocol import Received
 from perdure.wire.opcodes import Close
 from perdure.wire.tokens import make_token
@@ -114,6 +114,22 @@ async def test_an_error_of_on_message_ends_the_client_and_whoever_waits_is_told(
                 await client.connect()
             assert caught.value.__cause__ is fault
             await client.close()
+
+
+async def test_a_ping_does_not_outlive_its_socket() -> None:
+    async with cluster() as c, asyncio.timeout(10):
+        client = await c.client("anna").connect()
+        assert await client.ping() >= 0
+        ping = asyncio.ensure_future(client.ping())
+        await asyncio.sleep(0)
+        client.drop_socket()
+        with pytest.raises(NotReady, match="broke"):
+            await ping
+        with pytest.raises(NotReady, match="no connection"):
+            await client.ping()
+        await client.close()
+        with pytest.raises(ClientClosed):
+            await client.ping()
 
 
 async def test_a_server_that_answers_no_ping_is_dead() -> None:
