@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import structlog
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
@@ -116,10 +116,13 @@ class Endpoints:
 async def read_body(request: Request) -> bytes:
     """Return the request's body, which may have MAX_BODY_BYTES."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise AdminError(413, f"the body is over {MAX_BODY_BYTES} bytes", "send only the fields that docs/OPERATIONS.md names")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise AdminError(413, f"the body is over {MAX_BODY_BYTES} bytes", "send only the fields that docs/OPERATIONS.md names")
+    except ClientDisconnect as error:  # nobody is there to hear it, but it stands in the log
+        raise AdminError(408, "the connection ended before the request was whole", "send it at once, with its whole body") from error
     return body
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field, model_validator
 from pydantic_settings import CliSuppress
 
 from coordinator.cluster_state import ClusterSettings
 from coordinator.failover import LivenessSettings
 from coordinator.migration import MigrationSettings
-from perdure.runtime.settings import MIN_SECRET_LENGTH, CommonSettings
+from perdure.runtime.settings import MIN_SECRET_LENGTH, CommonSettings, read_secret_file
 
 DEVELOPMENT_ADMIN_TOKEN = "perdure-development-admin-token-not-for-production"
 
@@ -50,7 +48,7 @@ class CoordinatorSettings(CommonSettings):
     @model_validator(mode="after")
     def _coordinator_together(self) -> CoordinatorSettings:
         if self.admin_token_file:
-            self.admin_token = Path(self.admin_token_file).read_text().strip()
+            self.admin_token = read_secret_file("PERDURE_ADMIN_TOKEN_FILE", self.admin_token_file)
         if not self.admin_token and self.development:
             self.admin_token = DEVELOPMENT_ADMIN_TOKEN
         if not self.development and (self.admin_token == DEVELOPMENT_ADMIN_TOKEN or len(self.admin_token) < MIN_SECRET_LENGTH):

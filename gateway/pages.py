@@ -50,7 +50,11 @@ class Pages:
     async def _token(self, query: str, headers: dict[str, str]) -> Answer:
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return text_answer(403, "tokens are for this gateway's own page\n")
-        name = parse_qs(query, max_num_fields=8).get("name", [""])[0] if len(query) < 256 else ""
+        try:
+            asked = parse_qs(query, max_num_fields=8) if len(query) < 256 else {}
+        except ValueError:
+            return text_answer(400, json.dumps({"error": "too many fields; ask with ?name=NAME and nothing else"}), JSON)
+        name = asked.get("name", [""])[0]
         fault = name_fault(name)
         if fault is not None:
             return text_answer(400, json.dumps({"error": fault}), JSON)

@@ -22,7 +22,8 @@ export { ClientProtocol, EntityView, Notice, NotReady, ProtocolError, SnapshotEr
  * @typedef {import("./sdk/protocol.js").Received} Received
  * @typedef {import("./sdk/protocol.js").Welcome} Welcome
  * @typedef {string | (() => string | Promise<string>)} TokenSource
- * @typedef {{token?: TokenSource, resume?: string, reconnect?: boolean, connectTimeoutMs?: number, WebSocket?: any}} Options
+ * @typedef {{token?: TokenSource, resume?: string, reconnect?: boolean, connectTimeoutMs?: number, silenceMs?: number,
+ *   WebSocket?: any}} Options
  * @typedef {{welcome: {welcome: Welcome}, snapshot: {snapshot: import("./sdk/world_view.js").Snapshot},
  *   notice: {notice: number, zone: number, text: string}, refused: {seq: number, text: string},
  *   chat: {from: string, to: string, text: string}, names: {names: Map<bigint, string>},
@@ -36,6 +37,10 @@ const BACKOFF_FIRST_MS = 100;
 const BACKOFF_MOST_MS = 5000;
 const BAD_RESUME = 4004;
 const LOGGED_OUT = 4012;
+/** What a browser says of a socket that broke without a close frame. */
+const BROKEN = 1006;
+/** A server that lives sends snapshots, or at least answers: after so long without any message it is asked, and after as long again given up. */
+const SILENCE_MS = 5000;
 const IN_GOOD_ORDER = 1000;
 /** Close codes after which there is nothing to try again (docs/PROTOCOL.md, "Close codes"). */
 const FINAL_CODES = new Set([1009, 4000, 4001, 4002, 4003, 4004, 4005, 4006, 4007, 4008, 4010, 4012, 4015]);
@@ -57,7 +62,9 @@ export class OutcomeUnknown extends Error {}
 export class Client extends EventTarget {
   /**
    * @param {string | string[]} urls of one gateway or of several: each reconnect tries the next
-   * @param {Options} options `token`: a login token or what fetches one; `resume`: continues a session of before
+   * @param {Options} options `token`: a login token or what fetches one; `resume`: continues a session of before; `connectTimeoutMs`:
+   *   how long `connect` waits, in a queue from each word of it; `silenceMs`: a socket that says nothing for so long, nor within as long
+   *   again when it is asked, is made anew
    */
   constructor(urls, options = {}) {
     super();
@@ -82,6 +89,8 @@ export class Client extends EventTarget {
     /** @private @type {Map<number, {resolve: (seq: number) => void, reject: (error: Error) => void}>} */
     this.waiting = new Map();
     /** @private @type {ReturnType<typeof setTimeout> | undefined} */ this.timer = undefined;
+    /** @private @type {ReturnType<typeof setTimeout> | undefined} */ this.watchdog = undefined;
+    /** When anything was heard last. @private */ this.heardMs = 0;
   }
 
   /** The world as of the newest snapshot, or null before the first welcome. */
@@ -106,16 +115,29 @@ export class Client extends EventTarget {
     return () => this.removeEventListener(name, heard);
   }
 
-  /** Connect; resolves with the first snapshot, rejects with ClientClosed. @returns {Promise<this>} */
+  /**
+   * Connect; resolves with the first snapshot, rejects with ClientClosed. In a queue the time for it begins anew with each word of it.
+   *
+   * @returns {Promise<this>}
+   */
   connect() {
     return new Promise((resolve, reject) => {
-      const timeout = setTimeout(() => this.end(new ClientClosed(0, "no snapshot came in time")), this.options.connectTimeoutMs ?? 15_000);
-      const done = [this.on("snapshot", () => settle(() => resolve(this))), this.on("end", (error) => settle(() => reject(error)))];
+      /** @type {ReturnType<typeof setTimeout> | undefined} */ let timeout;
+      const begin = () => {
+        clearTimeout(timeout);
+        timeout = setTimeout(() => this.end(new ClientClosed(0, "no snapshot came in time")), this.options.connectTimeoutMs ?? 15_000);
+      };
+      const done = [
+        this.on("snapshot", () => settle(() => resolve(this))),
+        this.on("end", (error) => settle(() => reject(error))),
+        this.on("queued", begin),
+      ];
       const settle = (/** @type {() => void} */ then) => {
         clearTimeout(timeout);
         for (const stop of done) stop();
         then();
       };
+      begin();
       if (this.ended) settle(() => reject(this.ended));
       else this.open();
     });
@@ -276,6 +298,7 @@ export class Client extends EventTarget {
     socket.onopen = () => socket.send(this.protocol.hello(token));
     socket.onmessage = (/** @type {{data: ArrayBuffer}} */ event) => {
       if (this.socket !== socket) return;
+      this.heardMs = performance.now();
       try {
         this.received(new Uint8Array(event.data));
       } catch (error) {
@@ -286,6 +309,33 @@ export class Client extends EventTarget {
     };
     socket.onerror = () => {}; // a close follows, with what there is to know
     socket.onclose = (/** @type {{code: number, reason: string}} */ event) => this.closed(socket, event.code, event.reason);
+    this.heardMs = performance.now();
+    this.watch(socket, false);
+  }
+
+  /**
+   * Ask a socket that is silent, and give up one that stays so: a connection may die without a FIN or RST, and then no close comes for
+   * minutes. The time to answer counts from the question, so a page that slept asks before it gives up. One that does not open is given
+   * up after the same time.
+   *
+   * @private @param {any} socket @param {boolean} asked
+   */
+  watch(socket, asked) {
+    const silenceMs = this.options.silenceMs ?? SILENCE_MS;
+    const { heardMs } = this;
+    const waitMs = asked ? silenceMs : heardMs + silenceMs - performance.now();
+    this.watchdog = setTimeout(() => {
+      if (this.socket !== socket) return;
+      if (this.heardMs !== heardMs) {
+        this.watch(socket, false);
+      } else if (!asked) {
+        this.write(this.protocol.ping(0));
+        this.watch(socket, true);
+      } else {
+        this.closed(socket, BROKEN, `nothing was heard for ${Math.round((performance.now() - heardMs) / 1000)} s`);
+        socket.close(); // of no use to the server, which hears no more than we do: it frees what there is here
+      }
+    }, waitMs);
   }
 
   /** @private @returns {Promise<string>} */
@@ -299,6 +349,7 @@ export class Client extends EventTarget {
   closed(socket, code, reason) {
     if (this.socket !== socket || this.ended) return;
     this.socket = null;
+    clearTimeout(this.watchdog);
     this.forgetPings("the socket broke");
     let again = !FINAL_CODES.has(code) && this.options.reconnect !== false && !this.leaving;
     if (code === BAD_RESUME && this.options.token !== undefined) {
@@ -328,6 +379,7 @@ export class Client extends EventTarget {
     if (this.ended) return;
     this.ended = why;
     clearTimeout(this.timer);
+    clearTimeout(this.watchdog);
     const { socket } = this;
     this.socket = null;
     socket?.close(IN_GOOD_ORDER);

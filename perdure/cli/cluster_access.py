@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -36,12 +37,46 @@ def state_file() -> Path:
     return Path(base) / "perdure-local.json"
 
 
+def state_fault() -> str:
+    """Return why nothing may be read from the state file, nor written to it, or "".
+
+    Without XDG_RUNTIME_DIR it stands among everybody's temporary files, where another user may have made a folder of our name first.
+    """
+    if os.environ.get("XDG_RUNTIME_DIR"):
+        return ""
+    folder = state_file().parent
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return ""
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        return f"{folder} is no folder of this user's, and is not trusted: remove it, or set XDG_RUNTIME_DIR to a folder of your own"
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        return f"{folder} is open to other users, and the cluster's secret stands there: chmod 700 {folder}"
+    return ""
+
+
+def make_state_folder() -> Path:
+    """Make the folder of the state file and return it. Raises OSError, with one line, where it cannot be made or is not ours alone."""
+    folder = state_file().parent
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fault = state_fault()
+    if fault:
+        raise PermissionError(fault)
+    return folder
+
+
 def write_state(address: ClusterAddress) -> None:
-    path = state_file()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        json.dump(asdict(address), out)
+    """Write the state file. Raises OSError as `make_state_folder` does."""
+    # A new file in the place of what is there: no link is followed, and nobody reads half of it.
+    descriptor, path = tempfile.mkstemp(prefix=".perdure-", dir=make_state_folder())  # with mode 0600
+    try:
+        with os.fdopen(descriptor, "w") as out:
+            json.dump(asdict(address), out)
+        os.replace(path, state_file())
+    except BaseException:
+        os.unlink(path)
+        raise
 
 
 def remove_state(address: ClusterAddress) -> None:
@@ -51,6 +86,9 @@ def remove_state(address: ClusterAddress) -> None:
 
 
 def read_state() -> ClusterAddress | None:
+    """Return the cluster that runs here, or None where none is known or what is said of it is not trusted (`state_fault`)."""
+    if state_fault():
+        return None
     try:
         return ClusterAddress(**json.loads(state_file().read_text()))
     except (OSError, ValueError, TypeError):
@@ -84,7 +122,8 @@ def find(options: argparse.Namespace) -> ClusterAddress:
     """Return the cluster meant by options, environment or state file; SystemExit(2) with one line where there is none."""
     known = None if options.redis_url else read_state()
     if not options.redis_url and known is None:
-        print("perdure: no cluster is known here; start one with `perdure up`, or give --redis-url (PERDURE_REDIS_URL)", file=sys.stderr)
+        unknown = "no cluster is known here; start one with `perdure up`, or give --redis-url (PERDURE_REDIS_URL)"
+        print(f"perdure: {state_fault() or unknown}", file=sys.stderr)
         raise SystemExit(2)
     try:
         secret = secret_of_environment()

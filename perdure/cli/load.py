@@ -16,7 +16,7 @@ from rich.console import Console
 
 import loadtest
 from perdure.cli.children import die_with_parent
-from perdure.cli.cluster_access import ClusterAddress, parser, read_state, remove_state, write_state
+from perdure.cli.cluster_access import ClusterAddress, make_state_folder, parser, read_state, remove_state, write_state
 from perdure.cli.local_cluster import ClusterFault, LocalCluster
 from perdure.ledger.ledger import LedgerError
 from perdure.runtime.settings import secret_of_environment
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         return FAULT
     try:
         return asyncio.run(_load(options, rest))
-    except (ClusterFault, LedgerError, ValueError) as error:
+    except (ClusterFault, LedgerError, OSError, ValueError) as error:
         print(f"perdure load: {' '.join(str(error).split())}", file=sys.stderr)
         return FAULT
 
@@ -84,6 +84,7 @@ async def _cluster(options: argparse.Namespace) -> AsyncIterator[ClusterAddress]
     elif known is not None:
         yield known
     else:
+        make_state_folder()  # before a cluster is started in vain
         with Console(stderr=True).status("no cluster runs here: starting one") as status:
             cluster = LocalCluster(shards=options.shards, zones=options.zones, game=options.game, progress=status.update)
             await cluster.start()

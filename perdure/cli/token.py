@@ -8,6 +8,8 @@ from perdure.cli.cluster_access import find, parser
 from perdure.wire.identifiers import name_fault
 from perdure.wire.tokens import make_token
 
+MOST_TTL_S = 1e9
+
 
 def main(arguments: list[str]) -> int:
     made = parser("token", "Make a login token for a player, as your login service would.")
@@ -17,6 +19,9 @@ def main(arguments: list[str]) -> int:
     fault = name_fault(options.player)
     if fault:
         print(f"perdure token: {fault}", file=sys.stderr)
+        return 2
+    if not 0 < options.ttl_s <= MOST_TTL_S:  # NaN compares false
+        print(f"perdure token: --ttl-s {options.ttl_s:g}: seconds, more than 0 and up to {MOST_TTL_S:.0f}", file=sys.stderr)
         return 2
     address = find(options)
     if not address.secret:

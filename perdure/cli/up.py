@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from perdure.cli.children import die_with_parent
-from perdure.cli.cluster_access import ClusterAddress, remove_state, write_state
+from perdure.cli.cluster_access import ClusterAddress, make_state_folder, remove_state, write_state
 from perdure.cli.launcher import LAUNCHER_SOCKET, Launcher
 from perdure.cli.local_cluster import ClusterFault, LocalCluster
 from perdure.ledger.ledger import LedgerError
@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> int:
         print(f"perdure up: {fault}", file=sys.stderr)
         return 2
     try:
+        make_state_folder()  # before minutes of starting
         return asyncio.run(_Up(options).run())
     except (ClusterFault, LedgerError, OSError) as error:
         print(f"perdure up: {' '.join(str(error).split())}", file=sys.stderr)
@@ -54,6 +55,8 @@ def _fault(options: argparse.Namespace) -> str:
         return f"--zones {options.zones}: columns x rows, such as 4x4"
     if not (1 <= options.shards <= 64 and 1 <= options.gateways <= 16 and 0 <= options.bots <= 10_000):
         return "1 to 64 shards, 1 to 16 gateways and up to 10000 bots are possible"
+    if not 0 <= options.port <= 65_536 - options.gateways:
+        return f"--port {options.port}: 0 for any free one, or up to {65_536 - options.gateways}; each further gateway takes the next one"
     return ""
 
 

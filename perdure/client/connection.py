@@ -43,6 +43,8 @@ from perdure.wire.opcodes import Close
 
 MAX_SERVER_MESSAGE = 1 << 20
 QUEUE_LENGTH = 256
+KEEP_ALIVE_S = 20.0
+"""The websocket library pings so often, and takes a server that has not answered for as long again for dead."""
 
 TokenSource = str | Callable[[], str | Awaitable[str]]
 
@@ -94,7 +96,9 @@ class Client:
     """One player's connection. `token` is a login token or a function that fetches one; `resume` continues a session.
 
     `url` may be several gateways: each reconnect tries the next. `token` may be left out only where `resume` is given.
-    `on_message` is called with everything that arrives, before anyone else sees it.
+    `on_message` is called with everything that arrives, before anyone else sees it. A function for the token that raises OSError or
+    TimeoutError is asked again with the next try; any other error of either function ends the client, and is the cause of its ClientClosed.
+    A server that is pinged every `keep_alive_s` and does not answer within as long again is dead: the socket is made anew.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Client:
         resume: str = "",
         reconnect: bool = True,
         connect_timeout_s: float = 10.0,
+        keep_alive_s: float = KEEP_ALIVE_S,
         queue_length: int = QUEUE_LENGTH,
         on_message: Callable[[Received], None] | None = None,
     ) -> None:
@@ -123,6 +128,7 @@ class Client:
         self._token = token
         self._reconnect = reconnect
         self._connect_timeout_s = connect_timeout_s
+        self._keep_alive_s = keep_alive_s
         self._on_message = on_message
         self._socket: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -254,7 +260,14 @@ class Client:
             self._write(self.protocol.who(wanted[at : at + MAX_WHO_KEYS]))
 
     async def ping(self) -> float:
-        """Return the seconds that a ping takes to the gateway and back."""
+        """Return the seconds that a ping takes to the gateway and back.
+
+        Raises NotReady where there is no socket or it breaks meanwhile, or ClientClosed.
+        """
+        if self._ended is not None:
+            raise self._ended
+        if self._socket is None:
+            raise NotReady("there is no connection now")
         self._ping_count += 1
         future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._pings[self._ping_count] = time.monotonic(), future
@@ -361,16 +374,26 @@ class Client:
 
     async def _run(self) -> None:
         """Connect, read to the end, and connect again, until a close says that it is for good."""
-        while self._ended is None:
-            end = await self._one_socket()
+        try:
+            while self._ended is None:
+                end = await self._one_socket()
+                self._socket = None
+                self._forget_pings()
+                self.stats.closes.append(end)
+                self._wake()
+                final = self._final(end)
+                if final is not None:
+                    self._end(final)
+                    return
+                await asyncio.sleep(self._reconnecting.backoff_s())
+        except ClientClosed as final:
+            self._end(final)
+        except Exception as error:  # noqa: BLE001 (whatever `on_message` raises: whoever waits would wait for ever)
+            self.drop_socket()
             self._socket = None
-            self.stats.closes.append(end)
-            self._wake()
-            final = self._final(end)
-            if final is not None:
-                self._end(final)
-                return
-            await asyncio.sleep(self._reconnecting.backoff_s())
+            final = ClientClosed(None, f"{type(error).__name__}: {error}")
+            final.__cause__ = error
+            self._end(final)
 
     def _final(self, end: SocketEnd) -> ClientClosed | None:
         """Return why there is nothing left to try, or None to connect again."""
@@ -387,8 +410,9 @@ class Client:
         try:
             token = None if self.protocol.resume else await self._fetch_token()
             socket = await connect(
-                url, compression=None, max_size=MAX_SERVER_MESSAGE, proxy=None, open_timeout=self._connect_timeout_s, close_timeout=2.0
-            )
+                url, compression=None, max_size=MAX_SERVER_MESSAGE, proxy=None, open_timeout=self._connect_timeout_s, close_timeout=2.0,
+                ping_interval=self._keep_alive_s, ping_timeout=self._keep_alive_s,
+            )  # fmt: skip
         except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
             return SocketEnd(time.monotonic(), None, f"cannot connect to {url}: {error}")
         except InvalidURI as error:
@@ -415,8 +439,21 @@ class Client:
             raise ProtocolError("no token to log in with")
         if isinstance(source, str):
             return source
-        token = source()
-        return await token if inspect.isawaitable(token) else token
+        try:
+            token = source()
+            return await token if inspect.isawaitable(token) else token
+        except (OSError, TimeoutError):
+            raise  # of the network: it is tried again, as a gateway that is away
+        except Exception as error:
+            raise ClientClosed(None, f"no token to log in with: {type(error).__name__}: {error}") from error
+
+    def _forget_pings(self) -> None:
+        """The socket is gone, and what was asked on it is not answered on another one."""
+        for _, future in self._pings.values():
+            if not future.done():
+                future.set_exception(NotReady("the socket broke"))
+                future.exception()  # nobody may be waiting any more
+        self._pings.clear()
 
     def _end(self, reason: ClientClosed) -> None:
         if self._ended is not None:

@@ -130,3 +130,5 @@ def read_secret_file(setting: str, path: str) -> str:
         return Path(path).read_text().strip()
     except OSError as error:
         raise ValueError(f"{setting} names {path}, which cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{setting} names {path}, which holds no text: write the secret there as letters and digits") from error

@@ -92,3 +92,12 @@ def test_compose_uses_only_what_env_documents() -> None:
     documented = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env").read_text(), re.MULTILINE))
     used = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text())) - {"PERDURE_TAG"}
     assert used == documented
+
+
+def test_compose_passes_on_what_gateways_behind_a_proxy_are_told() -> None:
+    section = (ROOT / "docs" / "OPERATIONS.md").read_text().split("\n## TLS and the network\n")[1].split("\n## ")[0]
+    told = re.findall(r"^- `(PERDURE_[A-Z_]+)=", section, re.MULTILINE)
+    compose = (ROOT / "docker-compose.yml").read_text()
+    gateway = compose[compose.index("\n  gateway:") : compose.index("\n  shard:")]
+    assert "PERDURE_TRUSTED_PROXIES" in told
+    assert [name for name in told if f"{name}: ${{{name}:-" not in gateway] == []

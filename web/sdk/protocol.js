@@ -47,8 +47,8 @@ function plain(value) {
 /** @param {CommandType} type @param {any[]} values @returns {string} why they cannot be the command's fields, or "" */
 function commandFault(type, values) {
   for (const [k, field] of type.fields.entries()) {
-    const value = typeof values[k] === "boolean" ? Number(values[k]) : values[k];
     const whole = field.dtype[0] !== "f";
+    const value = whole && typeof values[k] === "boolean" ? Number(values[k]) : values[k]; // for a float the gateway takes no boolean
     if (typeof value !== "number" || !(value >= field.lo && value <= field.hi) || (whole && !Number.isInteger(value))) {
       return `${type.name}.${field.name} is a ${whole ? "whole " : ""}number from ${field.lo} to ${field.hi}`;
     }

@@ -131,10 +131,35 @@ def test_token_is_one_that_gateways_take(capsys: pytest.CaptureFixture[str], mon
     assert run(capsys, "token", "no spaces allowed")[0] == 2
 
 
+@pytest.mark.parametrize("ttl", ["nan", "inf", "-inf", "0", "-5", "1e300"])
+def test_a_token_lives_for_some_seconds(ttl: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERDURE_REDIS_URL", "unix:///unused.sock")
+    monkeypatch.setenv("PERDURE_SECRET", SECRET)
+    code, out, err = run(capsys, "token", "ann", f"--ttl-s={ttl}")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith("perdure token: --ttl-s") and "seconds" in err
+
+
+@pytest.mark.parametrize("setting", ["secret_file", "admin_token_file"])
+def test_a_secrets_file_that_cannot_be_read_is_one_line_that_names_the_setting(
+    setting: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "binary").write_bytes(bytes(range(128, 192)))
+    variable = f"PERDURE_{setting.upper()}"
+    for path in ("/nowhere/token", str(tmp_path), str(tmp_path / "binary")):
+        monkeypatch.setenv(variable, path)
+        code, out, err = run(capsys, "coordinator", "--development")
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert err.startswith(f"perdure coordinator: {variable} names {path}, ")
+
+
 def test_up_refuses_what_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in (["--zones", "4by4"], ["--shards", "0"], ["--bots", "-1"]):
         code, _, err = run(capsys, "up", *wrong)
         assert code == 2 and len(err.splitlines()) == 1
+    for port, gateways, most in (("70000", "1", "65535"), ("-1", "1", "65535"), ("65535", "2", "65534")):
+        code, _, err = run(capsys, "up", "--port", port, "--gateways", gateways)
+        assert code == 2 and len(err.splitlines()) == 1 and f"--port {port}: " in err and f"up to {most}" in err
 
 
 def test_healthcheck_says_no_where_nobody_answers(capsys: pytest.CaptureFixture[str], free_port: int) -> None:

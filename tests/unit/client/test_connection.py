@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
-from perdure.client import Client, ClientClosed, CommandRefused
+from perdure.client import Client, ClientClosed, CommandRefused, NotReady
+from perdure.client.protocol import Received
 from perdure.wire.opcodes import Close
 from perdure.wire.tokens import make_token
 from tests.unit.gateway.cluster_double import cluster, eventually
@@ -52,6 +54,103 @@ async def test_a_token_function_is_asked_when_the_resume_token_is_worth_nothing(
         async with Client(c.url, fetch, resume="anna." + "a" * 43) as client:
             assert [end.code for end in client.stats.closes] == [Close.BAD_RESUME]
             assert asked == 1
+
+
+async def test_an_error_of_the_token_function_ends_the_client_and_whoever_waits_is_told() -> None:
+    async with cluster(hz=50) as c:
+        fails: Exception | None = None
+
+        async def fetch() -> str:
+            if fails is not None:
+                raise fails
+            return c.token("anna")
+
+        async with asyncio.timeout(10), Client(c.url, fetch) as client:
+            c.shards["shard-a"].ignore_commands = True
+            command = asyncio.ensure_future(client.command("steer", mx=1))
+            snapshots = asyncio.ensure_future(_count(client))
+            await asyncio.sleep(0)
+            fails = ValueError("the login service sent no JSON")
+            client.protocol.resume = ""  # as after a refused resume
+            client.drop_socket()
+            with pytest.raises(ClientClosed, match="ValueError: the login service sent no JSON") as caught:
+                await command
+            assert caught.value.__cause__ is fails
+            await snapshots
+            with pytest.raises(ClientClosed, match="login service"):
+                await client.command("steer", mx=1)
+
+
+async def _count(client: Client) -> int:
+    return len([snapshot async for snapshot in client.snapshots()])
+
+
+async def test_a_login_service_that_is_away_is_asked_again() -> None:
+    async with cluster() as c:
+        asked = 0
+
+        def fetch() -> str:
+            nonlocal asked
+            asked += 1
+            if asked < 3:
+                raise ConnectionRefusedError("away")
+            return c.token("anna")
+
+        async with Client(c.url, fetch) as client:
+            assert asked == 3
+            assert "away" in client.stats.closes[0].reason
+
+
+async def test_an_error_of_on_message_ends_the_client_and_whoever_waits_is_told() -> None:
+    async with cluster() as c:
+        fault = KeyError("of the caller")
+
+        def on_message(received: Received) -> None:
+            raise fault
+
+        async with asyncio.timeout(5):
+            client = Client(c.url, c.token("anna"), on_message=on_message)
+            with pytest.raises(ClientClosed, match="KeyError: 'of the caller'") as caught:
+                await client.connect()
+            assert caught.value.__cause__ is fault
+            await client.close()
+
+
+async def test_a_ping_does_not_outlive_its_socket() -> None:
+    async with cluster() as c, asyncio.timeout(10):
+        client = await c.client("anna").connect()
+        assert await client.ping() >= 0
+        ping = asyncio.ensure_future(client.ping())
+        await asyncio.sleep(0)
+        client.drop_socket()
+        with pytest.raises(NotReady, match="broke"):
+            await ping
+        with pytest.raises(NotReady, match="no connection"):
+            await client.ping()
+        await client.close()
+        with pytest.raises(ClientClosed):
+            await client.ping()
+
+
+async def test_a_server_that_answers_no_ping_is_dead() -> None:
+    over = asyncio.Event()
+
+    async def dies(socket: ServerConnection) -> None:
+        await socket.recv()
+        socket.transport.pause_reading()  # as where the network swallows everything: no FIN comes, and no RST
+        await over.wait()
+        socket.transport.abort()
+
+    async with serve(dies, "127.0.0.1", 0, ping_interval=None, close_timeout=0.01) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = Client(f"ws://127.0.0.1:{port}/ws", "t", keep_alive_s=0.1)
+        connecting = asyncio.ensure_future(client.connect())
+        await eventually(lambda: client.stats.closes, "a socket that is given up")
+        assert client.stats.closes[0].code is None
+        assert "keepalive" in client.stats.closes[0].reason
+        connecting.cancel()
+        await client.close()
+        over.set()
 
 
 async def test_another_process_may_continue_with_the_resume_token() -> None:

@@ -9,7 +9,8 @@ import { decode, encode } from "../../../web/vendor/msgpack.js";
 
 const fixtures = JSON.parse(readFileSync(process.env.PERDURE_FIXTURES, "utf8"));
 const bytes = (hex) => Uint8Array.from(Buffer.from(hex, "hex"));
-const later = () => new Promise((resolve) => setTimeout(resolve, 5));
+const { setTimeout: really } = globalThis; // also where a test has put its own clock in its place
+const later = () => new Promise((resolve) => really(resolve, 5));
 const until = async (condition) => {
   for (let k = 0; k < 2000 && !condition(); k++) await later();
   assert.ok(condition(), `did not come to hold: ${condition}`);
@@ -67,6 +68,7 @@ test("commands are encoded as the Python client does, and wrong ones never sent"
   for (const fields of [{ mx: 2 }, { mx: 0.5 }, { nope: 1 }, { mx: NaN }, { mx: "1" }]) {
     assert.throws(() => protocol.command("steer", fields), ProtocolError);
   }
+  assert.throws(() => protocol.command("aim", { angle: true }), ProtocolError, "the gateway closes on a boolean for a float");
   assert.throws(() => protocol.command("jump", {}), ProtocolError);
 });
 
@@ -194,4 +196,86 @@ test("who leaves while the socket is broken leaves with the next one; the pings 
   socket.break(4012, "logged out");
   await assert.rejects(ping, NotReady);
   await left;
+});
+
+/** Time that passes only when the test says so. */
+function clock(t) {
+  let now = 0;
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  t.mock.method(performance, "now", () => now);
+  return (ms) => {
+    for (let k = 0; k < ms; k += 100) {
+      now += 100;
+      t.mock.timers.tick(100);
+    }
+  };
+}
+const hexOf = (message) => Buffer.from(encode(message)).toString("hex");
+const pings = (socket) => socket.sent.filter(([op]) => op === 3);
+
+test("who waits in the queue waits as long as the gateway says so, and no longer", async (t) => {
+  const pass = clock(t);
+  SocketDouble.all = [];
+  const client = new Client("ws://a", { token: "t", WebSocket: SocketDouble });
+  const connected = client.connect();
+  await until(() => SocketDouble.all[0]?.sent.length);
+  for (let k = 0; k < 30; k++) {
+    pass(1000);
+    SocketDouble.all[0].hear(hexOf([9, 7, 30]));
+  }
+  assert.equal(client.ended, null);
+  assert.equal(SocketDouble.all.length, 1);
+  pass(14_900);
+  assert.equal(client.ended, null);
+  pass(100);
+  await assert.rejects(connected, ClientClosed);
+});
+
+test("a socket that says nothing is asked, and one that does not answer is made anew without waiting for its close", async (t) => {
+  const pass = clock(t);
+  const { client, socket } = await playing();
+  for (let k = 0; k < 20; k++) {
+    pass(1000);
+    socket.hear(ack(0));
+  }
+  assert.deepEqual(pings(socket), [], "what sends snapshots lives");
+  pass(4900);
+  assert.deepEqual(pings(socket), []);
+  pass(100);
+  assert.equal(pings(socket).length, 1);
+  socket.hear(hexOf([4, pings(socket)[0][1]]));
+  pass(9900);
+  assert.equal(pings(socket).length, 2);
+  assert.equal(socket.readyState, 1);
+  const ends = [];
+  client.on("disconnect", (end) => ends.push(end));
+  pass(100);
+  assert.deepEqual(ends, [{ code: 1006, reason: "nothing was heard for 10 s", again: true }]);
+  assert.equal(socket.readyState, 3, "what it holds is given free");
+  pass(100);
+  const second = await next(2);
+  assert.equal(second.sent[0][1].resume, "anna.1");
+  socket.hear(ack(9)); // of a socket that is no longer ours
+  assert.equal(client.protocol.acked, 0);
+  client.close();
+  pass(60_000);
+  assert.equal(SocketDouble.all.length, 2);
+});
+
+test("a socket that does not open is given up too", async (t) => {
+  const pass = clock(t);
+  class Unanswered extends SocketDouble {
+    set onopen(heard) {}
+    get onopen() { return () => { this.readyState = 0; }; } // nobody accepts it
+  }
+  SocketDouble.all = [];
+  const client = new Client(["ws://a", "ws://b"], { token: "t", WebSocket: Unanswered });
+  client.connect().catch(() => {});
+  await until(() => SocketDouble.all.length === 1);
+  pass(9900);
+  assert.equal(SocketDouble.all[0].readyState, 0);
+  pass(200);
+  await until(() => SocketDouble.all.length === 2);
+  assert.deepEqual([SocketDouble.all[0].readyState, SocketDouble.all[0].sent], [3, []]);
+  client.close();
 });
