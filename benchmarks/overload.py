@@ -38,17 +38,17 @@ BAR_OTHERS_RATIO, BAR_LONGEST_GAP_MS, BAR_RECOVERY_S = 1.5, 2000.0, 30.0
 COMMANDS_HZ = 10.0
 CLIMB_DEADLINE_S, ENTER_DEADLINE_S = 30.0, 60.0
 TICK_S = 0.05
-PACES = [(rung.clock_percent, rung.snapshot_every) for rung in RUNGS]
+PACES = [(rung.clock_percent, rung.snapshot_every, rung.far_every) for rung in RUNGS]
 
 
 @dataclass
 class Watched:
-    """One player and what it was sent. `paces`: (when, clock percent, snapshot every). `acks`: when a command was acknowledged."""
+    """One player and what it was sent. `paces`: (when, clock percent, snapshot every, far every). `acks`: of commands."""
 
     client: Client = field(init=False)
     times: list[float] = field(default_factory=list)
     acks: list[float] = field(default_factory=list)
-    paces: list[tuple[float, int, int]] = field(default_factory=list)
+    paces: list[tuple[float, int, int, int]] = field(default_factory=list)
     zone: int = -1
     acked: int = 0
 
@@ -61,7 +61,7 @@ class Watched:
                 self.acked = received.ack
                 self.acks.append(now)
         elif isinstance(received, Paced):
-            self.paces.append((now, received.clock_percent, received.snapshot_every))
+            self.paces.append((now, received.clock_percent, received.snapshot_every, received.far_every))
 
     def gaps_ms(self, start: float, end: float) -> list[float]:
         """Return the times between snapshots within [start, end], those at its two ends included."""
@@ -164,7 +164,11 @@ async def _play(crowd: list[Watched], rounds: int, seconds: float, times_budget:
     ratio = float(np.percentile(during, 99) / np.percentile(before, 99))
     longest = max(max(w.gaps_ms(heavy_from, heavy_to)) for w in inside)
     told = [pace[1:] for pace in inside[0].paces if pace[0] <= heavy_to]
-    in_order = all(pace in PACES for pace in told) and [PACES.index(p) for p in told] == sorted(PACES.index(p) for p in told)
+    in_order = (
+        all(pace in PACES for pace in told)
+        and told[:1] == PACES[1:2]
+        and [PACES.index(p) for p in told] == sorted(PACES.index(p) for p in told)
+    )
     applied = min(sum(slow_from <= at <= heavy_to for at in w.acks) for w in inside)
     told_others = sum(len(w.paces) for w in others)
     return {

@@ -187,15 +187,15 @@ class Fanout:
             if session.zone == zone and session.route is not None:
                 session.sees_stale(zone, stale)
 
-    def zone_pace(self, link: CommandLink, zone: int, clock_percent: int, snapshot_every: int) -> None:
+    def zone_pace(self, link: CommandLink, zone: int, pace: Pace) -> None:
         """A shard says how a zone's clock runs from now on; everyone in the zone hears it, and who comes into it later."""
-        self._paces[zone] = link, (clock_percent, snapshot_every)
+        self._paces[zone] = link, pace
         for session in self._sessions.values():
             if session.zone == zone and session.route is not None:
-                session.paced(zone, (clock_percent, snapshot_every))
+                session.paced(zone, pace)
 
     def pace_of(self, zone: int) -> Pace:
-        """Return (clock percent, snapshot every so many ticks) of a zone."""
+        """Return how a zone's clock runs, as far as its shard has told."""
         told = self._paces.get(zone)
         return FULL_PACE if told is None else told[1]
 

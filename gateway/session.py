@@ -52,9 +52,9 @@ from perdure.wire.client_messages import (
 )
 from perdure.wire.opcodes import PROTOCOL_VERSION, ClientOp, Close, Notice, SnapshotFlag
 
-Pace = tuple[int, int]
-"""How a zone's clock runs: percent of the full rate, and a snapshot every so many ticks."""
-FULL_PACE: Pace = (100, 1)
+Pace = tuple[int, int, int]
+"""How a zone's clock runs: percent of the full rate, a snapshot every so many ticks, and far entities at every so many."""
+FULL_PACE: Pace = (100, 1, 1)
 MAX_SEQ = (1 << 32) - 1
 UNKNOWN_ACK = -1
 NO_HOP = -1

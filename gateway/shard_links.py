@@ -49,7 +49,7 @@ class LinkSink(Protocol):
 
     def zone_stale(self, zone: int, stale: tuple[int, ...]) -> None: ...
 
-    def zone_pace(self, link: CommandLink, zone: int, clock_percent: int, snapshot_every: int) -> None: ...
+    def zone_pace(self, link: CommandLink, zone: int, pace: tuple[int, int, int]) -> None: ...
 
     def link_lost(self, link: CommandLink) -> None: ...
 
@@ -133,7 +133,8 @@ class LinkConnection(asyncio.Protocol):
         elif type_ is LinkType.STALE:
             self._sink.zone_stale(*unpack_stale(body))
         elif type_ is LinkType.ZONE_PACE:
-            self._sink.zone_pace(self, *ZONE_PACE_STRUCT.unpack(body))
+            zone, *pace = ZONE_PACE_STRUCT.unpack(body)
+            self._sink.zone_pace(self, zone, (pace[0], pace[1], pace[2]))
         else:
             raise ValueError(f"a shard does not send {type_.name} on an accepted link")
 

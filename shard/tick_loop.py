@@ -145,7 +145,7 @@ class TickLoop:
             if number not in self.sleepers:
                 self.arrivals.link(number, gateway)
             if pace.level:
-                self._links.send(gateway, pack_zone_pace(number, pace.rung.clock_percent, pace.rung.snapshot_every))
+                self._links.send(gateway, _pace_frame(number, pace))
         for zone, stale in self.borders.stale_zones():
             self._links.send(gateway, pack_stale(zone, stale))
 
@@ -328,7 +328,7 @@ class TickLoop:
 
     def _tell(self, number: int, pace: Pace) -> None:
         self._metrics.pace_of(number, pace)
-        self._links.send_all(pack_zone_pace(number, pace.rung.clock_percent, pace.rung.snapshot_every))
+        self._links.send_all(_pace_frame(number, pace))
 
     def _feeds_every_s(self, zone: Zone) -> float:
         """Return how long until this zone's next feed, so that neighbours do not take one that sleeps or is slowed for silent."""
@@ -578,6 +578,10 @@ class _Pause:
     """Whether clients were told that this commit is not answered."""
 
     told = False
+
+
+def _pace_frame(number: int, pace: Pace) -> bytes:
+    return pack_zone_pace(number, pace.rung.clock_percent, pace.rung.snapshot_every, pace.rung.far_every)
 
 
 def cost_clock() -> float:

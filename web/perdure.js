@@ -27,7 +27,7 @@ export { ClientProtocol, EntityView, Notice, NotReady, ProtocolError, SnapshotEr
  * @typedef {{welcome: {welcome: Welcome}, snapshot: {snapshot: import("./sdk/world_view.js").Snapshot},
  *   notice: {notice: number, zone: number, text: string}, refused: {seq: number, text: string},
  *   chat: {from: string, to: string, text: string}, names: {names: Map<bigint, string>},
- *   pace: {zone: number, clockPercent: number, snapshotEvery: number}, queued: {position: number, estimateS: number},
+ *   pace: {zone: number, clockPercent: number, snapshotEvery: number, farEvery: number}, queued: {position: number, estimateS: number},
  *   stale: {zone: number, frozen: number[]}, map: {columns: number, rows: number, owners: string[]}, pong: {number: number},
  *   disconnect: {code: number, reason: string, again: boolean}, end: ClientClosed}} ClientEvents by name, what `detail` holds
  */

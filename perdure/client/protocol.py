@@ -116,11 +116,12 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Paced:
-    """The clock of `zone` runs at so many percent (load), and a snapshot comes every so many ticks."""
+    """The clock of `zone` runs at so many percent (load), a snapshot comes every so many ticks, and what is far at every so many."""
 
     zone: int
     clock_percent: int
     snapshot_every: int
+    far_every: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +290,7 @@ class ClientProtocol:
                 self.map = WorldMap(int(message[1]), int(message[2]), tuple(message[3]))
                 return self.map
             if op == ServerOp.PACE:
-                self.pace = Paced(message[1], message[2], message[3])
+                self.pace = Paced(message[1], message[2], message[3], message[4])
                 return self.pace
             if op == ServerOp.QUEUED:
                 self.queued = Queued(message[1], message[2])

@@ -149,8 +149,8 @@ def stale_frame(zone: int, stale: tuple[int, ...]) -> bytes:
     return server_frame(_ENCODER.encode([int(ServerOp.STALE), zone, list(stale)]))
 
 
-def pace_frame(zone: int, clock_percent: int, snapshot_every: int) -> bytes:
-    return server_frame(_ENCODER.encode([int(ServerOp.PACE), zone, clock_percent, snapshot_every]))
+def pace_frame(zone: int, clock_percent: int, snapshot_every: int, far_every: int) -> bytes:
+    return server_frame(_ENCODER.encode([int(ServerOp.PACE), zone, clock_percent, snapshot_every, far_every]))
 
 
 def queued_frame(position: int, estimate_s: int) -> bytes:

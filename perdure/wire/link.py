@@ -38,7 +38,7 @@ class LinkType(IntEnum):
     STALE = 11  # shard -> gateway: zone u16, then the zones u16 whose entities are shown frozen there
     LOOK = 12  # coordinator -> shard, instead of HELLO: 32 bytes HMAC-SHA256(secret, "look" + nonce), LOOK_STRUCT: where is this player?
     AT = 13  # shard -> coordinator: AT_STRUCT, or nothing where the player is not there; then the shard ends the link
-    ZONE_PACE = 20  # shard -> gateway: zone u16, clock percent u8, snapshot every u8
+    ZONE_PACE = 20  # shard -> gateway: zone u16, clock percent u8, snapshot every u8, far entities every u8
 
 
 _TYPES = {int(kind): kind for kind in LinkType}
@@ -53,7 +53,7 @@ def command_dtype(payload_bytes: int) -> np.dtype[np.void]:
     return np.dtype([*COMMAND_HEADER, ("payload", "u1", (payload_bytes,))])
 
 
-ZONE_PACE_STRUCT = struct.Struct("<HBB")
+ZONE_PACE_STRUCT = struct.Struct("<HBBB")
 """zone u16, clock percent u8, snapshot every u8."""
 
 LOOK_STRUCT = struct.Struct("<Hq")
@@ -139,8 +139,8 @@ def unpack_subscribe(body: memoryview) -> list[tuple[int, int]]:
     return list(struct.iter_unpack("<HH", body))
 
 
-def pack_zone_pace(zone: int, clock_percent: int, snapshot_every: int) -> bytes:
-    return pack_frame(LinkType.ZONE_PACE, ZONE_PACE_STRUCT.pack(zone, clock_percent, snapshot_every))
+def pack_zone_pace(zone: int, clock_percent: int, snapshot_every: int, far_every: int) -> bytes:
+    return pack_frame(LinkType.ZONE_PACE, ZONE_PACE_STRUCT.pack(zone, clock_percent, snapshot_every, far_every))
 
 
 def unpack_release(body: memoryview) -> Release:

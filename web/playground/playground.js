@@ -38,8 +38,8 @@ class Joined {
     client.on("notice", ({ notice, zone, text }) => this.log.add("notice", `${notice} zone ${zone}: ${text}`));
     client.on("refused", ({ seq, text }) => this.log.add("refused", `command ${seq}: ${text}`));
     client.on("chat", ({ from, to, text }) => this.log.add("chat", `${from || "the server"}${to && ` to ${to}`}: ${text}`));
-    client.on("pace", ({ zone, clockPercent, snapshotEvery }) =>
-      this.log.add("pace", `zone ${zone}: clock ${clockPercent} %, a snapshot every ${snapshotEvery} ticks`));
+    client.on("pace", ({ zone, clockPercent, snapshotEvery, farEvery }) =>
+      this.log.add("pace", `zone ${zone}: clock ${clockPercent} %, a snapshot every ${snapshotEvery} ticks, what is far every ${farEvery}`));
     client.on("queued", ({ position, estimateS }) => this.log.add("queued", `position ${position}, about ${estimateS} s`));
     client.on("stale", ({ zone, frozen }) => this.log.add("stale", `seen from zone ${zone}, frozen: ${frozen.join(", ") || "none"}`));
     client.on("map", (map) => {

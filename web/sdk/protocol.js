@@ -19,7 +19,7 @@ import { WorldView } from "./world_view.js";
  * @typedef {{type: "welcome", welcome: Welcome} | {type: "snapshot", snapshot: Snapshot}
  *   | {type: "notice", notice: number, zone: number, text: string} | {type: "pong", number: number}
  *   | {type: "refused", seq: number, text: string} | {type: "chat", from: string, to: string, text: string}
- *   | {type: "names", names: Map<bigint, string>} | {type: "pace", zone: number, clockPercent: number, snapshotEvery: number}
+ *   | {type: "names", names: Map<bigint, string>} | {type: "pace", zone: number, clockPercent: number, snapshotEvery: number, farEvery: number}
  *   | {type: "queued", position: number, estimateS: number} | {type: "stale", zone: number, frozen: number[]}
  *   | {type: "map", columns: number, rows: number, owners: string[]} | {type: "ignored", op: number}} Received
  * @typedef {{seq: number, kind: number, values: (number | boolean)[]}} Pending
@@ -62,7 +62,8 @@ const PLAIN_MESSAGES = {
   4: ([, number]) => ({ type: "pong", number: Number(number) }),
   6: ([, from, to, text]) => ({ type: "chat", from: String(from), to: String(to), text: String(text) }),
   7: ([, pairs]) => ({ type: "names", names: new Map(pairs.map((/** @type {any[]} */ [key, name]) => [BigInt(key), String(name)])) }),
-  8: ([, zone, percent, every]) => ({ type: "pace", zone: Number(zone), clockPercent: Number(percent), snapshotEvery: Number(every) }),
+  8: ([, zone, percent, every, far]) => (
+    { type: "pace", zone: Number(zone), clockPercent: Number(percent), snapshotEvery: Number(every), farEvery: Number(far) }),
   9: ([, position, estimate]) => ({ type: "queued", position: Number(position), estimateS: Number(estimate) }),
   10: ([, zone, frozen]) => ({ type: "stale", zone: Number(zone), frozen: frozen.map(Number) }),
 };

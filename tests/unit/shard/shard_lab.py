@@ -107,7 +107,7 @@ class Gateway:
     def notices(self) -> list[tuple[int, int]]:
         return [struct.unpack("<HB", body) for kind, body in self.frames if kind is LinkType.ZONE_NOTICE]
 
-    def paces(self) -> list[tuple[int, int, int]]:
+    def paces(self) -> list[tuple[int, int, int, int]]:
         return [ZONE_PACE_STRUCT.unpack(body) for kind, body in self.frames if kind is LinkType.ZONE_PACE]
 
     async def close(self) -> None:

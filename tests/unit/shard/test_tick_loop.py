@@ -455,10 +455,10 @@ async def test_a_zone_that_takes_too_long_slows_its_own_clock_alone_and_recovers
         normal, slowed = (shard_1.ticks.zones[zone].tick - before for zone, before in zip((0, 1), at, strict=True))
         assert normal >= 36, "the other zone ticks with every interval"
         assert 5 <= slowed <= 24
-        told = [(percent, every) for zone, percent, every in gateway.paces() if zone == 1]
-        levels = [[(rung.clock_percent, rung.snapshot_every) for rung in RUNGS].index(pair) for pair in told]
-        assert levels == sorted(levels) and levels[-1] >= 7, "one rung after the other, each told"
+        told = [pace for zone, *pace in gateway.paces() if zone == 1]
+        levels = [[[rung.clock_percent, rung.snapshot_every, rung.far_every] for rung in RUNGS].index(pace) for pace in told]
+        assert levels[0] == 1 and levels == sorted(levels) and levels[-1] >= 7, "one rung after the other, each told"
         assert not [zone for zone, *_ in gateway.paces() if zone == 0]
         heavy_s[0] = 0.0
         await until(lambda: pace.level == 0 and not shard_1.ticks._lanes)
-        assert gateway.paces()[-1] == (1, 100, 1)
+        assert gateway.paces()[-1] == (1, 100, 1, 1)

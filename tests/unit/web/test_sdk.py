@@ -108,7 +108,7 @@ def messages() -> list[dict[str, Any]]:
         ([5, 3, "too fast"], {"type": "refused", "seq": 3, "text": "too fast"}),
         ([6, "otto", "", "<b>hi</b>"], {"type": "chat", "from": "otto", "to": "", "text": "<b>hi</b>"}),
         ([7, [[KEY, "anna"], [5, ""]]], {"type": "names", "names": {str(KEY): "anna", "5": ""}}),
-        ([8, 2, 60, 3], {"type": "pace", "zone": 2, "clockPercent": 60, "snapshotEvery": 3}),
+        ([8, 2, 60, 3, 4], {"type": "pace", "zone": 2, "clockPercent": 60, "snapshotEvery": 3, "farEvery": 4}),
         ([9, 41, 12], {"type": "queued", "position": 41, "estimateS": 12}),
         ([10, 2, [3, 6]], {"type": "stale", "zone": 2, "frozen": [3, 6]}),
         ([11, 2, 1, ["a", ""]], {"type": "map", "columns": 2, "rows": 1, "owners": ["a", ""]}),
