@@ -2,7 +2,8 @@
 
 `Herd` is the runner's side: one process of its own with all the clients, told what to do by lines. Run as a module, this is that process.
 Orders: `break` aborts every socket at once, and each client resumes as a client should (by its resume token, with the SDK's backoff);
-`slow` has the clients read next to nothing from now on; `stop` ends. Answers are JSON objects, one a line.
+`slow` has the clients read too slowly from now on: every second of them nothing at all, the others in turns; `quick` has them read
+again, and waits until all are in the world; `stop` ends. Answers are JSON objects, one a line.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ from perdure.wire.opcodes import Close, ServerOp
 from perdure.wire.tokens import make_token
 
 SMALL_BUFFER = 4096
+PAUSE_S, GULP_S = 12.0, 3.0
+"""Who reads in turns reads nothing for so long, then everything for so long."""
+NOTICE_S = 1.0
+"""Once they read again, clients have so long to notice that their socket has ended."""
 ANSWER_S = 10.0
 """Before the runner's patience is over, whoever is not in by then is told of."""
 LINE_BYTES = 1 << 24
@@ -96,6 +101,7 @@ class LightPlayer(asyncio.Protocol):
         """How each socket that is over ended, in order."""
         self._close: tuple[int | None, str] = (None, "")
         self.stopped = False
+        self.slowness: asyncio.Task[None] | None = None
 
     def dial(self) -> None:
         task = asyncio.get_running_loop().create_task(self._dial())
@@ -199,8 +205,23 @@ class LightPlayer(asyncio.Protocol):
             self.transport.abort()
 
     def slow(self) -> None:
-        if self.transport is not None:
+        self.slowness = self.slowness or asyncio.get_running_loop().create_task(self._slow())
+
+    async def _slow(self) -> None:
+        in_turns = self.number % 2 == 1
+        while self.transport is not None:
             self.transport.pause_reading()
+            await asyncio.sleep(PAUSE_S)
+            if in_turns and self.transport is not None:
+                self.transport.resume_reading()
+                await asyncio.sleep(GULP_S)
+
+    def quick(self) -> None:
+        if self.slowness is not None:
+            self.slowness.cancel()
+            self.slowness = None
+        if self.transport is not None:
+            self.transport.resume_reading()
 
 
 class Players:
@@ -266,7 +287,18 @@ class Players:
     def slow(self) -> dict[str, Any]:
         for client in self.clients:
             client.slow()
-        return {"slow": len(self.clients)}
+        return {"silent": len(self.clients[::2]), "in_turns": len(self.clients[1::2])}
+
+    async def quick(self) -> dict[str, Any]:
+        for client in self.clients:
+            client.quick()
+        await asyncio.sleep(NOTICE_S)
+        try:
+            async with asyncio.timeout(BACK_DEADLINE_S):
+                await self.until_playing(1.0)
+        except TimeoutError:
+            return self.away()
+        return self.count()
 
     def count(self) -> dict[str, Any]:
         return {"playing": sum(client.playing for client in self.clients), "sockets": sum(client.sockets for client in self.clients),
@@ -278,6 +310,8 @@ class Players:
             return await self.break_all()
         if order == "slow":
             return self.slow()
+        if order == "quick":
+            return await self.quick()
         return self.count() if order == "count" else None
 
     def stop(self) -> None:

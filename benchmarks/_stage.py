@@ -7,15 +7,18 @@ particular fault. Called by chaos.py; rows (_chaos_rows_*.py) get a Stage.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +62,10 @@ class Setup:
     """What a row's cluster looks like; `bots`: 0 is what the run says.
 
     `proxied`: members whose way to the ledger leads through a proxy each. `shimmed`: processes that run under the shim of clocks and
-    fsync. `apart`: members with a network namespace of their own. `small_disk`: the ledger's is one that can be filled. `may_drop`:
-    sockets may break, and with one an answer that held the next resume token, so that a resume may be refused. `allowed`: counts that
-    need not be zero, since the row itself says what they must be. `audited`: the auditor must find nothing.
+    fsync. `apart`: members with a network namespace of their own. `measured`: members whose metrics the row reads. `small_disk`: the
+    ledger's is one that can be filled. `may_drop`: sockets may break, and with one an answer that held the next resume token, so that
+    a resume may be refused. `allowed`: counts that need not be zero, since the row itself says what they must be. `audited`: the auditor
+    must find nothing.
     """
 
     bots: int = 0
@@ -73,6 +77,7 @@ class Setup:
     proxied: tuple[str, ...] = ()
     shimmed: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
     small_disk: bool = False
     valkey_options: tuple[str, ...] = ()
     may_drop: bool = False
@@ -119,6 +124,7 @@ class Stage(Playing):
     proxies: dict[str, Proxy] = field(default_factory=dict)
     shims: dict[str, Shim] = field(default_factory=dict)
     network: Network | None = None
+    health_ports: dict[str, int] = field(default_factory=dict)
     disk: SmallDisk | None = None
     crowd: Crowd | None = None
     say: Callable[[str], None] = lambda _: None
@@ -233,6 +239,17 @@ class Stage(Playing):
         name = self.choose.choice(sorted({r.owner for r in view.zones.values()} & set(self.cluster.pids)))
         return name, {player for player, owner in owner_of.items() if owner == name}, view.members[name].number
 
+    async def metrics(self, name: str) -> dict[str, float]:
+        """Return what a measured member counts, by the names of its samples."""
+        where = self.network.prefix(name) if self.network is not None else ()  # its port is of its namespace's loopback
+        reading = await asyncio.create_subprocess_exec(
+            *where, sys.executable, "-c", _READ_METRICS, str(self.health_ports[name]), stdout=subprocess.PIPE
+        )  # fmt: skip
+        said, _ = await reading.communicate()
+        self.expect(reading.returncode == 0, f"{name} tells its metrics", f"it cannot be read ({reading.returncode})")
+        samples = (line.rsplit(" ", 1) for line in said.decode().splitlines() if not line.startswith("#"))
+        return {sample: float(value) for sample, value in samples}
+
     # --- measuring --------------------------------------------------------------------------------------------------
     @asynccontextmanager
     async def blackout(
@@ -282,6 +299,11 @@ class Stage(Playing):
                 await cluster.start_shard(f"shard-{k + 1}")
         await cluster.wait_ready(cluster.shards, cluster.gateways, 40.0)
 
+
+_READ_METRICS = """
+import sys, urllib.request
+sys.stdout.buffer.write(urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/metrics", timeout=5).read())
+"""
 
 RowBody = Callable[[Stage], Awaitable[None]]
 
@@ -436,6 +458,7 @@ async def _staged(
     disk = SmallDisk(folder / "data") if setup.small_disk else None
     launches |= {"valkey": Launch(prefix=disk.prefix)} if disk is not None else {}
     launches |= {name: Launch(environment=shim.environment) for name, shim in shims.items()}
+    health_ports = dict(zip(setup.measured, itertools.count(free_ports(len(setup.measured))), strict=False)) if setup.measured else {}
     settings, options = dict(setup.settings), setup.valkey_options
     if network is not None:
         network.open(setup.apart)
@@ -443,6 +466,9 @@ async def _staged(
         launches |= {name: Launch(prefix=network.prefix(name)) for name in {*names, *setup.apart}}
         settings |= {"redis_url": network.redis_url, "host": "0.0.0.0", "advertise": "auto", "listen": "tcp:0.0.0.0:0"}
         options = (*options, *network.valkey_options)
+    for name, port in health_ports.items():
+        launch = launches.get(name, Launch())
+        launches[name] = replace(launch, settings=launch.settings | {"health_port": str(port)})
     cluster = LocalCluster(
         shards=setup.shards, gateways=setup.gateways, zones=setup.zones, game=setup.game, settings={"migration_rest_ms": "1000"} | settings,
         folder=folder, launches=launches, valkey_options=options, port=free_ports(setup.gateways), progress=say,
@@ -459,7 +485,7 @@ async def _staged(
         crowd = Crowd(folder, urls, cluster.secret, bots, seed=choose.randrange(1 << 20), launch=launch)
         stage = Stage(
             cluster, LogWatch(cluster.ledger, int(columns) * int(rows)), names=crowd.names, setup=setup, choose=choose, folder=folder,
-            proxies=proxies, shims=shims, network=network, disk=disk, crowd=crowd, say=say,
+            proxies=proxies, shims=shims, network=network, health_ports=health_ports, disk=disk, crowd=crowd, say=say,
         )  # fmt: skip
         try:
             yield stage
