@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks._playing import console
+from benchmarks._playing import audit_findings, console
 from benchmarks._swarm import Measured, Swarm
 from benchmarks._tick_parts import free_port, parts_ms, read_parts
 from perdure.cli.local_cluster import Launch, LocalCluster
@@ -54,6 +54,8 @@ class Crowded:
     """Of the first shard."""
     parts_ms: dict[str, float] = field(default_factory=dict)
     """The mean tick of the first shard while it was measured last: step, encode, commit, release."""
+    audit_findings: int = 0
+    """How much was wrong in the end, by `perdure audit`."""
 
     def cpu_ns(self) -> dict[str, int]:
         """Return what each role has run so far."""
@@ -74,7 +76,7 @@ class Crowded:
 @asynccontextmanager
 async def crowded(players: int, reach: int, *, shards: int = 1, gateways: int = 1, zones: str = "1x1", pinned: bool = True,
                   settings: dict[str, str] | None = None) -> AsyncIterator[Crowded]:  # fmt: skip
-    """Start the meadow, have so many players come and steer, and end everything in the end."""
+    """Start the meadow, have so many players come and steer; in the end, end everything and audit the world."""
     mine = os.sched_getaffinity(0)
     server_core, swarm_core = cores()
     port = free_port()
@@ -97,7 +99,11 @@ async def crowded(players: int, reach: int, *, shards: int = 1, gateways: int = 
         await swarm.steer(COMMANDS_HZ)
         with console.status("they settle"):
             await swarm.measure(SETTLE_S)
-        yield Crowded(cluster, swarm, port)
+        world = Crowded(cluster, swarm, port)
+        yield world
+        await swarm.kill()
+        os.sched_setaffinity(0, mine)
+        world.audit_findings = await audit_findings(cluster, MEADOW)
     finally:
         if swarm is not None:
             await swarm.kill()

@@ -242,6 +242,16 @@ async def _swarm_comes(run: Playing, count: int) -> None:
     await run.swarm.steer(COMMANDS_HZ)
 
 
+async def audit_findings(cluster: LocalCluster, game: str) -> int:
+    """End the shards and audit the world as `perdure audit` does; say on standard error what is wrong, and return how much."""
+    with console.status("auditing the world"):
+        await stop_shards(cluster)
+        faults = (await audit_world(cluster.ledger, compile_program(load_game(game)))).faults
+    for fault in faults[:20]:
+        print(fault, file=sys.stderr)
+    return len(faults)
+
+
 async def stop_shards(cluster: LocalCluster) -> None:
     """End all shards at once, so that none takes the others' zones first; the log then stands still."""
     names = cluster.shard_names()

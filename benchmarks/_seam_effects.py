@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks._playing import console, stop_shards
+from benchmarks._playing import audit_findings, console
 from perdure.cli.local_cluster import LocalCluster
 from perdure.client.connection import Client
 from perdure.game.contract import effect_dtype
@@ -39,7 +39,7 @@ async def effects(duels: int, shots: int, kill_every_s: float, seed: int) -> dic
         for k in range(duels):
             clients += [await _duellist(cluster, f"duel{k}{side}", BORDER_X + side * APART, 40.0 + 900.0 * k / duels) for side in (-1, 1)]
         kills = await _kill_until(cluster, clients, shots, kill_every_s, random.Random(seed))
-        await stop_shards(cluster)
+        findings = await audit_findings(cluster, DUEL)
         counted = await _count(cluster.ledger, compile_program(load_game(DUEL)))
     except BaseException:
         cluster.keep_folder()  # its logs tell what happened
@@ -47,7 +47,7 @@ async def effects(duels: int, shots: int, kill_every_s: float, seed: int) -> dic
     finally:
         await asyncio.gather(*(client.close() for client in clients))
         await cluster.stop()
-    return {"duellists": len(clients), "kills": kills, **counted}
+    return {"duellists": len(clients), "kills": kills, **counted, "audit_findings": findings}
 
 
 async def _duellist(cluster: LocalCluster, name: str, x: float, y: float) -> Client:

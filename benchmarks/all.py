@@ -37,6 +37,9 @@ class Row:
         return (self.bar is None or value <= self.bar) and (self.at_least is None or value >= self.at_least)
 
 
+AUDIT = Row("audit_findings", "faults of the audit", 0.0)
+"""Of every bench that ends with one."""
+
 BENCHES: dict[str, tuple[tuple[str, ...], tuple[Row, ...]]] = {
     # name: options of --quick, figures
     "startup": (("--rounds", "2", "--cold", "0"), (Row("warm_s_median", "s", 4.0),)),
@@ -115,7 +118,7 @@ def _bench(name: str, options: tuple[str, ...]) -> dict[str, Any]:
 def rows_of(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a bench's rows of the table: figure, value, unit, bar, verdict."""
     rows = []
-    for row in BENCHES[name][1]:
+    for row in (*BENCHES[name][1], *((AUDIT,) if AUDIT.path in found else ())):
         value = figure(found, row.path)
         bar = row.bar if row.bar is not None else row.at_least
         if row.judged and found.get(row.judged) is False:

@@ -48,7 +48,7 @@ async def _run(players: int, rounds: int, seconds: float) -> dict[str, Any]:
     return {
         "ratio": round(gateway_us / floor_us, 2), "bar": BAR, "gateway_us": round(gateway_us, 2), "floor_us": round(floor_us, 2),
         "command_bytes": COMMAND_BYTES, "commands_a_second_each": COMMANDS_HZ, "players": players, "rounds": rounds, "faults": faults,
-        "passed": gateway_us <= BAR * floor_us and faults == 0,
+        "audit_findings": world.audit_findings, "passed": gateway_us <= BAR * floor_us and faults == 0 and world.audit_findings == 0,
     }  # fmt: skip
 
 

@@ -77,8 +77,10 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
         "tick_ms_longest": round(longest_ms, 2), "commit_ms_longest": round(max(one["longest"] for one in commits), 2),
         "flush_ms_longest": round(1e3 * max(flushes), 2), "server_ms_longest": held_up, "server_rewrites": rewrites,
         "minutes": round(windows * WINDOW_S / 60, 1), "players": players, "faults": faults, "players_missing": missing,
+        "audit_findings": world.audit_findings,
         "windows": [{name: round(value, 1) for name, value in one.items()} for one in found],
-        "passed": p99 <= BAR_P99_MS and longest_ms <= BAR_TICK_RATIO * mean_ms and faults == 0 and missing == 0,
+        "passed": p99 <= BAR_P99_MS and longest_ms <= BAR_TICK_RATIO * mean_ms and faults == 0 and missing == 0
+        and world.audit_findings == 0,
     }  # fmt: skip
 
 

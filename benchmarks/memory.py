@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._crowded import COMMANDS_HZ, INTEREST, MEADOW, reach_of
-from benchmarks._playing import console
+from benchmarks._playing import audit_findings, console
 from benchmarks._swarm import Swarm
 from perdure.cli.local_cluster import LocalCluster
 
@@ -68,6 +68,8 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
             samples.append({"at_s": past_s, "ledger": told["used_memory"] / 1024, **seen})
         zones = len((await cluster.ledger.view()).zones)
         await client.aclose()
+        await swarm.kill()
+        findings = await audit_findings(cluster, MEADOW)
     finally:
         if swarm is not None:
             await swarm.kill()
@@ -83,7 +85,7 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
         **{f"{role}_growth_an_hour": round(value, 4) for role, value in growth.items()}, "bar_growth_an_hour": BAR_GROWTH_AN_HOUR,
         **{f"{role}_mib": round(samples[-1][role] / 1024, 1) for role in growth},
         "players": players, "minutes": minutes, "samples": len(samples), "growth_judged": judged, "players_missing": missing,
-        "passed": player_kib <= BAR_PLAYER_KIB and missing == 0
+        "audit_findings": findings, "passed": player_kib <= BAR_PLAYER_KIB and missing == 0 and findings == 0
         and (not judged or all(value <= BAR_GROWTH_AN_HOUR for value in growth.values())),
     }  # fmt: skip
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._playing import console
+from benchmarks._playing import audit_findings, console
 from benchmarks.scale import plots, square
 from perdure.cli.bench import BadOption
 from perdure.cli.local_cluster import LocalCluster
@@ -91,10 +91,12 @@ async def _run(players: int, zones: int, seconds: float, times_budget: float) ->
                 crowd = await _enter(stack, cluster, players)
                 steering = asyncio.ensure_future(_steer(crowd))
                 try:
-                    return await _play(crowd, rounds, seconds, times_budget)
+                    played = await _play(crowd, rounds, seconds, times_budget)
                 finally:
                     steering.cancel()
                     await asyncio.gather(steering, return_exceptions=True)
+            findings = await audit_findings(cluster, str(game))
+            return {**played, "audit_findings": findings, "passed": played["passed"] and findings == 0}
         finally:
             await cluster.stop()
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks._playing import console, percentiles
+from benchmarks._playing import audit_findings, console, percentiles
 from benchmarks._seam_effects import effects
 from perdure.cli.local_cluster import LocalCluster
 from perdure.client.connection import Client
@@ -79,9 +79,11 @@ def run(
 
 
 async def _run(pairs: int, seconds: float, shards: int, fight: tuple[int, int, float, int]) -> dict[str, Any]:
-    age = await _watched(pairs, seconds, shards) if pairs else {"passed": True}
-    fought = await effects(*fight) if fight[0] else {"effects_passed": True}
-    return {**age, **fought, "passed": age["passed"] and fought["effects_passed"]}
+    age = await _watched(pairs, seconds, shards) if pairs else {"passed": True, "audit_findings": 0}
+    fought = await effects(*fight) if fight[0] else {"effects_passed": True, "audit_findings": 0}
+    findings = age["audit_findings"] + fought["audit_findings"]
+    passed = age["passed"] and fought["effects_passed"] and findings == 0
+    return {**age, **fought, "audit_findings": findings, "passed": passed}
 
 
 async def _watched(pairs: int, seconds: float, shards: int) -> dict[str, Any]:
@@ -89,7 +91,8 @@ async def _watched(pairs: int, seconds: float, shards: int) -> dict[str, Any]:
     try:
         with console.status("a cluster"):
             await cluster.start()
-        return await _age(cluster, pairs, seconds)
+        found = await _age(cluster, pairs, seconds)
+        return {**found, "audit_findings": await audit_findings(cluster, FIELD)}
     except BaseException:
         cluster.keep_folder()  # its logs tell what happened
         raise

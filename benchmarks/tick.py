@@ -30,7 +30,8 @@ def run(players: int = 2000, rounds: int = 5, ticks: int = 40, live_players: int
 
     zone = _of_a_zone(players, rounds, ticks)
     live = uvloop.run(_of_a_cluster(live_players, rounds, seconds))
-    return {**zone, **live, "bar_share": BAR_SHARE, "passed": live["share"] <= BAR_SHARE and live["faults"] == 0}
+    passed = live["share"] <= BAR_SHARE and live["faults"] == 0 and live["audit_findings"] == 0
+    return {**zone, **live, "bar_share": BAR_SHARE, "passed": passed}
 
 
 async def _of_a_cluster(players: int, rounds: int, seconds: float) -> dict[str, Any]:
@@ -48,6 +49,7 @@ async def _of_a_cluster(players: int, rounds: int, seconds: float) -> dict[str, 
     return {
         "share": round(share, 3), "shard_us_a_snapshot": round(median(shard_us), 2), "gateway_us_a_snapshot": round(median(gateway_us), 2),
         "parts_ms": {name: round(median(one[name] for one in parts), 3) for name in parts[0]}, "live_players": players, "faults": faults,
+        "audit_findings": world.audit_findings,
     }  # fmt: skip
 
 

@@ -44,6 +44,14 @@ def test_the_table_says_what_is_met_and_what_falls_short(monkeypatch: pytest.Mon
     assert every.run("capacity,redis")["passed"] is True
 
 
+def test_what_the_audit_found_is_a_row_of_benches_that_end_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, capacity={"players": 3500, "audit_findings": 2}, jitter={"audit_findings": 0})
+    rows = every.run("capacity,jitter")["rows"]
+    assert [(row["bench"], row["verdict"]) for row in rows if row["figure"] == "audit_findings"] == [
+        ("capacity", "falls short"), ("jitter", "met")
+    ]  # fmt: skip
+
+
 def test_a_bench_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, commit={"ours": {"p50_ms": 0.5}})
     result = every.run("fanout,commit")
