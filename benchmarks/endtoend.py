@@ -53,7 +53,7 @@ async def _run(players: int, rounds: int, seconds: float) -> dict[str, Any]:
         **{f"{role}_cores": round(median(row[role] for row in roles), 3) for role in roles[0]}, "players": players,
         "snapshots_a_second_each": round(median(rates), 2), "snapshot_bytes": round(median(sizes), 1),
         "seen_by_each": round(median(seen_by), 1), "interval_ms_p99": round(median(p99), 1), "faults": faults, "rounds": rounds,
-        "passed": ratio <= BAR and faults == 0,
+        "audit_findings": world.audit_findings, "passed": ratio <= BAR and faults == 0 and world.audit_findings == 0,
     }  # fmt: skip
 
 

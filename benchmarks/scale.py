@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks._crowded import COMMANDS_HZ, Crowded
-from benchmarks._playing import console
+from benchmarks._playing import audit_findings, console
 from benchmarks._swarm import Swarm
 from benchmarks._tick_parts import free_port
 from perdure.cli.bench import BadOption
@@ -76,9 +76,12 @@ async def _run(players: int, seconds: float, rounds: int, shards: list[int], zon
     wide = World(shards[0], zones[0], *idle)
     worlds = list(dict.fromkeys([*of_shards, *of_zones, wide]))
     found: dict[World, list[float]] = {world: [] for world in worlds}
+    findings = 0
     for number in range(rounds):
         for world in worlds if number % 2 == 0 else reversed(worlds):
-            found[world].append(await _cost(world, players, seconds, f"round {number + 1} of {rounds}"))
+            cores, wrong = await _cost(world, players, seconds, f"round {number + 1} of {rounds}")
+            found[world].append(cores)
+            findings += wrong
     base = of_shards[0]
     more = idle[0] * idle[1] - zones[0]
     part = median((w - b) / max(more, 1) / (b / zones[0]) for w, b in zip(found[wide], found[base], strict=True))
@@ -92,7 +95,8 @@ async def _run(players: int, seconds: float, rounds: int, shards: list[int], zon
         "us_a_player_second_by_zones": {str(world.busy): round(us, 1) for world, us in by_zones.items()},
         "shard_more_cores": round((cost[of_shards[-1]] - cost[base]) / max(of_shards[-1].shards - base.shards, 1), 4),
         "cores_busy_zones_alone": round(cost[base], 3), "cores_with_idle_zones": round(cost[wide], 3), "players": players, "rounds": rounds,
-        "passed": flat_shards <= BAR_FLAT and flat_zones <= BAR_FLAT and part <= BAR_IDLE,
+        "audit_findings": findings,
+        "passed": flat_shards <= BAR_FLAT and flat_zones <= BAR_FLAT and part <= BAR_IDLE and findings == 0,
     }  # fmt: skip
 
 
@@ -102,8 +106,8 @@ def flatness(found: dict[World, list[float]], row: list[World]) -> float:
     return max(against_first) / min(against_first)
 
 
-async def _cost(world: World, players: int, seconds: float, which: str) -> float:
-    """Return how many cores the servers take."""
+async def _cost(world: World, players: int, seconds: float, which: str) -> tuple[float, int]:
+    """Return how many cores the servers take, and how much the audit found wrong in the end."""
     what = f"{which}: {world.shards} shards, {world.busy} of {world.columns * world.rows} zones busy"
     with tempfile.TemporaryDirectory(prefix="perdure-plots-") as folder:
         game = plots(Path(folder), world.busy)
@@ -134,7 +138,8 @@ async def _cost(world: World, players: int, seconds: float, which: str) -> float
             with console.status(f"{what}: measuring"):
                 _, cores = await Crowded(cluster, swarm, port).measure(seconds)
             console.print(f"{what}: {sum(cores.values()):.3f} cores { ({role: round(part, 3) for role, part in cores.items()}) }")
-            return sum(cores.values())
+            await swarm.kill()
+            return sum(cores.values()), await audit_findings(cluster, str(game))
         finally:
             if swarm is not None:
                 await swarm.kill()
