@@ -117,7 +117,7 @@ async def slow_readers(stage: Stage) -> None:
         await herd.kill()
     count = {name: int(during[name] - before[name]) for name in during}
     stage.figures |= {f"slow_{name}": value for name, value in count.items()}
-    stage.expect(count["frames_slow"] >= SLOW * LOST_EACH, f"each slow reader loses some {LOST_EACH} snapshots", count)
+    stage.expect(count["frames_slow"] >= SLOW * LOST_EACH, f"the slow readers lose {LOST_EACH} snapshots each, all in all", count)
     stage.expect(count["keyframes_asked"] >= slow["in_turns"], "who reads again is brought up to date by a full snapshot", count)
     stage.expect(count["put_out"] == slow["silent"], f"the {slow['silent']} who read nothing are put out, nobody else", count)
     stage.expect("away" not in back, "all of them play again once they read", back)
