@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks._crowded import COMMANDS_HZ, cores, cpu_ns
-from benchmarks._playing import console
+from benchmarks._playing import audit_findings, console
 from benchmarks._tick_parts import free_port
 from benchmarks.endtoend import COMMAND_BYTES, HZ
 from perdure.cli.children import die_with_parent
@@ -68,6 +68,7 @@ async def _run(players: int, rounds: int, seconds: float, decode: float) -> dict
                     locust.wait()
             said.seek(0)
             failures = _failures(said.read().decode())
+        findings = await audit_findings(cluster, FIELD)
     finally:
         os.sched_setaffinity(0, mine)
         await cluster.stop()
@@ -82,7 +83,7 @@ async def _run(players: int, rounds: int, seconds: float, decode: float) -> dict
         "ratio": round(cost_us / floor_us, 2), "locust_cores": round(cost_us * players / 1e6, 3), "players": players, "decode": decode,
         "snapshots_a_second_each": round(rates, 2), "snapshot_bytes": round(sizes, 1), "commands_a_second_each": COMMANDS_HZ,
         "in_sight": round(players * math.pi * FIELD_INTEREST**2 / FIELD_SIDE**2, 1), "failures": failures, "rounds": rounds,
-        "passed": carried >= BAR_PLAYERS and not failures,
+        "audit_findings": findings, "passed": carried >= BAR_PLAYERS and not failures and findings == 0,
     }  # fmt: skip
 
 
