@@ -27,9 +27,9 @@ async def test_who_is_put_out_and_whose_resume_is_refused_has_lost_no_command_an
         await _comes_again(game, refused, session=2)
         await _plays_on(game)
     figures = game.verdict()
-    assert (figures["resumes_refused"], figures["entered_anew"]) == (1, 1)
+    assert (figures["resumes_refused"], figures["entered_anew"]) == (2, 1), "no token counts after a kick, nor one that is forgotten"
     assert (figures["commands_lost"], figures["commands_duplicated"], figures["players_lost"]) == (0, 0, 0)
-    assert figures["sockets_dropped"] == 4 + 1 + 1, "all of the swarm's broke, one was closed, one was refused"
+    assert figures["sockets_dropped"] == 4 + 1 + 2, "all of the swarm's broke, one was closed, two were refused"
     assert not nothing_lost(figures)
 
 
