@@ -45,7 +45,7 @@ VIEW_POLL_S = 0.5
 """So often a view is read though nothing is said to have changed: what members tell of themselves has no version."""
 VIEW_LEEWAY_S = 0.1
 """A view may come so much later, to go along with a commit."""
-RETRY_S = 5.0
+RETRY_S = 4.0
 """How long after a zone could not be started it is tried again: a damaged log may have been mended meanwhile."""
 LAST_TICK_S = 3.0
 LAST_RESEED_S = 5.0
