@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,15 +98,16 @@ class Crowded:
 
 @asynccontextmanager
 async def crowded(players: int, reach: int, *, shards: int = 1, gateways: int = 1, coordinators: int = 2, zones: str = "1x1",
-                  pinned: bool = True, settings: dict[str, str] | None = None) -> AsyncIterator[Crowded]:  # fmt: skip
+                  pinned: bool = True, game: str = MEADOW, choices: Sequence[Sequence[int]] = (),
+                  settings: dict[str, str] | None = None) -> AsyncIterator[Crowded]:  # fmt: skip
     """Start the meadow, have so many players come and steer, and end everything in the end.
 
-    With two coordinators, of which one stands by, as in production.
+    With two coordinators, of which one stands by, as in production. `game`: another one, and `choices` of fields for its first command.
     """
     mine = os.sched_getaffinity(0)
     server_core, swarm_core = cores()
     port = free_port()
-    cluster = LocalCluster(shards=shards, gateways=gateways, coordinators=coordinators, zones=zones, game=MEADOW, settings=settings or {},
+    cluster = LocalCluster(shards=shards, gateways=gateways, coordinators=coordinators, zones=zones, game=game, settings=settings or {},
                            launches={"shard-1": Launch(settings={"health_port": str(port)})})  # fmt: skip
     swarm: Swarm | None = None
     if pinned:
@@ -115,7 +116,7 @@ async def crowded(players: int, reach: int, *, shards: int = 1, gateways: int = 
         with console.status("a cluster"):
             await cluster.start()
         assert cluster.folder is not None
-        choices = [(heading, reach) for heading in range(8)]
+        choices = choices or [(heading, reach) for heading in range(8)]
         urls = list(cluster.gateway_urls.values())
         swarm = Swarm(cluster.folder, urls, cluster.secret, players, core=swarm_core if pinned else None, choices=choices)
         with console.status(f"{players} players come"):
