@@ -36,10 +36,15 @@ def arena() -> Program:
 
 
 class ArenaZone:
-    """A zone that is the whole world of the arena, with `players` ships. They steer ten times a second, and shoot where `fire`."""
+    """A zone that is the whole world of the arena, with `players` ships. They steer ten times a second, and shoot where `fire`.
 
-    def __init__(self, program: Program, players: int, seed: int = 1, fire: bool = False) -> None:
+    `interest`: how far they see, where it is not as far as the game says; no kernel is compiled for it.
+    """
+
+    def __init__(self, program: Program, players: int, seed: int = 1, fire: bool = False, interest: float | None = None) -> None:
         self.program, self.fire = program, fire
+        if interest is not None:
+            program.game.interest = interest
         self.zone = Zone(program, 0, WorldGrid(*program.game.world_size, 1, 1), seed)
         self.zone.recovered(1, 1)
         self._chance = np.random.default_rng(seed)

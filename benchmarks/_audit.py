@@ -1,6 +1,7 @@
-"""After a run: is every player in exactly one place, is the gold all there, does every log give the state that it says?
+"""After a run: is every player in exactly one place, is the gold all there, is every relic there once, and does every log give the state
+that it says?
 
-Reads a ledger whose shards have left (nothing moves any more). Knows in which fields the games of the benches keep their gold.
+Reads a ledger whose shards have left (nothing moves any more). Knows in which fields the games of the benches keep gold and relics.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ GOLD = {("arena", "ship"): "gold", ("arena", "coin"): "value", ("bazaar", "trade
 """(game, entity) -> the field that holds gold; each of these games counts in its totals what it minted."""
 CARRIED = {("arena", "gain"): "value", ("bazaar", "gain"): "gold"}
 """(game, effect) -> the field in which it carries gold from a zone to another."""
+RELICS = {("bazaar", "trader"): "relic", ("bazaar", "purse"): "relic"}
+"""(game, entity) -> the field that holds the serial of a relic, 0 for none; no effect carries one. A zone's totals say which it made."""
 
 
 @dataclass
@@ -34,15 +37,20 @@ class Audit:
     players_duplicated: list[str] = field(default_factory=list)
     gold_delta: int = 0
     gold_minted: int = 0
+    relics_made: int = 0
+    relics_lost: list[int] = field(default_factory=list)
+    relics_duplicated: list[int] = field(default_factory=list)
+    """Those that nobody made, too."""
     replay_mismatches: list[str] = field(default_factory=list)
     replayed_records: int = 0
 
 
 async def audit(ledger: Ledger, program: Program, players: Iterable[str]) -> Audit:
-    """Replay every zone and count players and gold, in zones, in inboxes and in the lobby."""
+    """Replay every zone and count players, gold and relics, in zones, in inboxes and in the lobby."""
     world = await ledger.world()
     assert world is not None
     found, places, gold = Audit(), Counter[int](), 0
+    made, relics = set[int](), Counter[int]()
     game, avatar = program.game.name, program.game.entities[0].name
     dtypes = {index: (e.name, row_dtype(e)) for index, e in enumerate(program.game.entities)}
     for number in range(world.columns * world.rows):
@@ -55,6 +63,10 @@ async def audit(ledger: Ledger, program: Program, players: Iterable[str]) -> Aud
         here = zone.players
         places.update(here["key"][(here["key"] != 0) & (here["departed"] == 0)].tolist())
         gold += _gold_of_zone(game, zone)
+        made |= _relics_made(game, zone)
+        for entity in program.game.entities:
+            rows = zone.rows(entity.name)
+            relics.update(_relics(game, entity.name, rows[rows["dead"] == 0]))
         for data in [*zone.page, *await ledger.read_inbox(number)]:
             entry = unpack_entry(data)
             if entry.kind is EntryKind.EFFECT:
@@ -65,25 +77,48 @@ async def audit(ledger: Ledger, program: Program, players: Iterable[str]) -> Aud
                 places[entry.player] += 1
             if entry.payload:
                 name, dtype = dtypes[entry.type if entry.kind is EntryKind.ARRIVE else 0]
-                gold += _gold(game, name, unpack_rows(entry.payload, dtype))
+                rows = unpack_rows(entry.payload, dtype)
+                gold += _gold(game, name, rows)
+                relics.update(_relics(game, name, rows))
     for name in players:
         record = await ledger.player(player_key(name))
         if record is not None and record.presence.place == LOBBY:
             places[record.presence.player] += 1
             if record.saved:
-                gold += _gold(game, avatar, unpack_rows(record.saved, dtypes[0][1]))
+                rows = unpack_rows(record.saved, dtypes[0][1])
+                gold += _gold(game, avatar, rows)
+                relics.update(_relics(game, avatar, rows))
         count = places[player_key(name)]
         if count == 0:
             found.players_lost.append(name)
         elif count > 1:
             found.players_duplicated.append(name)
     found.gold_delta = gold - found.gold_minted
+    found.relics_made = len(made)
+    found.relics_lost, found.relics_duplicated = not_there_once(made, relics)
     return found
 
 
 def _gold(game: str, entity: str, rows: np.ndarray) -> int:
     column = GOLD.get((game, entity))
     return int(rows[column].sum()) if column else 0
+
+
+def not_there_once(made: set[int], found: Counter[int]) -> tuple[list[int], list[int]]:
+    """Return the serials that are nowhere, and those that are in more than one place or were made by nobody."""
+    return sorted(made - set(found)), sorted(serial for serial, count in found.items() if count > 1 or serial not in made)
+
+
+def _relics(game: str, entity: str, rows: np.ndarray) -> list[int]:
+    column = RELICS.get((game, entity))
+    return [int(serial) for serial in rows[column] if serial] if column else []
+
+
+def _relics_made(game: str, zone: Zone) -> set[int]:
+    if all(of != game for of, _ in RELICS):
+        return set()
+    first, count = int(zone.totals["first_relic"][0]), int(zone.totals["relics"][0])
+    return set(range(first, first + count))
 
 
 def _gold_of_effect(program: Program, entry: Entry) -> int:

@@ -22,8 +22,8 @@ import orjson
 from benchmarks._stage import Outcome
 
 ROOT = Path(__file__).resolve().parents[1]
-LOST = ("players_lost", "commands_lost")
-DUPLICATED = ("players_duplicated", "commands_duplicated")
+LOST = ("players_lost", "commands_lost", "relics_lost")
+DUPLICATED = ("players_duplicated", "commands_duplicated", "relics_duplicated")
 COUNTS = ("commands_acknowledged", "gold_delta", "replay_mismatches")
 
 

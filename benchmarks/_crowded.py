@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,10 @@ from benchmarks._tick_parts import free_port, parts_ms, read_parts
 from perdure.cli.local_cluster import Launch, LocalCluster
 
 MEADOW = str(Path(__file__).with_name("_meadow.py"))
-COMMANDS_HZ = 10
+HZ, COMMANDS_HZ = 20, 10
+"""Of the meadow's ticks, and of the commands of each player."""
+RATE_SHARE = 0.95
+"""At least so much of these must be seen: a second of measuring may begin and end within a tick."""
 INTEREST = 100.0
 ENTER_DEADLINE_S = 120.0
 SETTLE_S = 3.0
@@ -36,6 +39,28 @@ def cpu_ns(pid: int) -> int:
 def reach_of(players: int, visible: float) -> int:
     """Return the side of the square in which so many players have so many of each other within the radius of interest."""
     return min(2047, round(math.sqrt(players * math.pi * INTEREST**2 / visible)))
+
+
+def amiss(seen: Measured, players: int) -> list[str]:
+    """Return what a crowd saw that it should not have, in words: a cost of less than this is no cost of it.
+
+    Everybody in the world, nothing decoded wrongly, and each second some 20 snapshots shown, 10 commands sent and 10 acknowledged.
+    """
+    found = [f"{seen.playing} of {players} players are in the world"] if seen.playing != players else []
+    if seen.faults:
+        found.append(f"{seen.faults} faults in what was decoded")
+    for what, value, hz in (("snapshots", seen.snapshots, HZ), ("commands", seen.commands, COMMANDS_HZ),
+                            ("acknowledged commands", seen.acknowledged, COMMANDS_HZ)):  # fmt: skip
+        if (each := value / seen.seconds / players) < RATE_SHARE * hz:
+            found.append(f"{each:.2f} {what} a second for each player, not {hz}")
+    return found
+
+
+def rates(seen: Measured, players: int) -> dict[str, float]:
+    """Return snapshots, commands sent and commands acknowledged, a second and player."""
+    each = seen.seconds * players
+    return {"snapshots_a_second_each": seen.snapshots / each, "commands_a_second_each": seen.commands / each,
+            "acknowledged_a_second_each": seen.acknowledged / each}  # fmt: skip
 
 
 def cores() -> tuple[int, int]:
@@ -74,13 +99,17 @@ class Crowded:
 
 
 @asynccontextmanager
-async def crowded(players: int, reach: int, *, shards: int = 1, gateways: int = 1, zones: str = "1x1", pinned: bool = True,
+async def crowded(players: int, reach: int, *, shards: int = 1, gateways: int = 1, coordinators: int = 2, zones: str = "1x1",
+                  pinned: bool = True, game: str = MEADOW, choices: Sequence[Sequence[int]] = (),
                   settings: dict[str, str] | None = None) -> AsyncIterator[Crowded]:  # fmt: skip
-    """Start the meadow, have so many players come and steer; in the end, end everything and audit the world."""
+    """Start the meadow, have so many players come and steer; in the end, end everything and audit the world.
+
+    With two coordinators, of which one stands by, as in production. `game`: another one, and `choices` of fields for its first command.
+    """
     mine = os.sched_getaffinity(0)
     server_core, swarm_core = cores()
     port = free_port()
-    cluster = LocalCluster(shards=shards, gateways=gateways, coordinators=1, zones=zones, game=MEADOW, settings=settings or {},
+    cluster = LocalCluster(shards=shards, gateways=gateways, coordinators=coordinators, zones=zones, game=game, settings=settings or {},
                            launches={"shard-1": Launch(settings={"health_port": str(port)})})  # fmt: skip
     swarm: Swarm | None = None
     if pinned:
@@ -89,7 +118,7 @@ async def crowded(players: int, reach: int, *, shards: int = 1, gateways: int = 
         with console.status("a cluster"):
             await cluster.start()
         assert cluster.folder is not None
-        choices = [(heading, reach) for heading in range(8)]
+        choices = choices or [(heading, reach) for heading in range(8)]
         urls = list(cluster.gateway_urls.values())
         swarm = Swarm(cluster.folder, urls, cluster.secret, players, core=swarm_core if pinned else None, choices=choices)
         with console.status(f"{players} players come"):
@@ -103,7 +132,7 @@ async def crowded(players: int, reach: int, *, shards: int = 1, gateways: int = 
         yield world
         await swarm.kill()
         os.sched_setaffinity(0, mine)
-        world.audit_findings = await audit_findings(cluster, MEADOW)
+        world.audit_findings = await audit_findings(cluster, game)
     finally:
         if swarm is not None:
             await swarm.kill()

@@ -108,6 +108,8 @@ class Playing:
         """Return all that was found to be wrong, a line each."""
         assert self.audit is not None
         found = [*self.audit.replay_mismatches, *self.watch.faults, *(self.world.faults if self.world is not None else ())]
+        for what, serials in (("lost", self.audit.relics_lost), ("there twice", self.audit.relics_duplicated)):
+            found += [f"relic {serial} is {what}" for serial in serials]
         return [*found, *self.audit.players_lost, *self.audit.players_duplicated]
 
     def verdict(self) -> dict[str, Any]:
@@ -120,6 +122,8 @@ class Playing:
             "players_lost": len(self.audit.players_lost), "players_duplicated": len(self.audit.players_duplicated), **self.commands(),
             "stale_frames": sum(b.backward_ticks for b in self.report.bots), "decode_faults": self.decode_faults,
             "gold_delta": self.audit.gold_delta, "gold_minted": self.audit.gold_minted,
+            "relics_lost": len(self.audit.relics_lost), "relics_duplicated": len(self.audit.relics_duplicated),
+            "relics_made": self.audit.relics_made,
             "replay_mismatches": len(self.audit.replay_mismatches), "log_faults": len(self.watch.faults),
             "audit_faults": len(self.world.faults) if self.world is not None else 0,
             "log_records": self.watch.records, "log_unwatched": self.watch.unwatched,
@@ -152,8 +156,8 @@ def _stays(bot: BotReport, watch: LogWatch) -> tuple[list[int], int]:
 
 
 ZEROES = ("sockets_dropped", "resumes_refused", "entered_anew", "players_lost", "players_duplicated", "commands_lost",
-          "commands_duplicated", "commands_unwatched", "stale_frames", "decode_faults", "gold_delta", "replay_mismatches", "log_faults",
-          "audit_faults")  # fmt: skip
+          "commands_duplicated", "commands_unwatched", "stale_frames", "decode_faults", "gold_delta", "relics_lost", "relics_duplicated",
+          "replay_mismatches", "log_faults", "audit_faults")  # fmt: skip
 
 
 def nothing_lost(figures: dict[str, Any]) -> bool:

@@ -1,7 +1,8 @@
-"""Where the time of a shard's ticks goes, from what it counts anyway (/metrics).
+"""What processes count anyway (/metrics), and from it where the time of a shard's ticks goes.
 
 The commit is on its way while the snapshots are encoded, so that its part is what is waited for after the encoding. Release is the rest
-of a tick: batches for gateways and neighbours, and the loop around it. Called by _crowded.
+of a tick: batches for gateways and neighbours, and the loop around it. Called by _crowded and
+fanout.
 """
 
 from __future__ import annotations
@@ -21,15 +22,20 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-async def read_parts(port: int) -> dict[str, float]:
-    """Return the seconds that each part has taken so far, and the number of ticks."""
+async def read_metrics(port: int) -> dict[str, float]:
+    """Return what a process counts, by the name that /metrics has for it."""
 
     def read() -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as answer:
             return answer.read().decode()
 
     lines = (line.rsplit(" ", 1) for line in (await asyncio.to_thread(read)).splitlines() if not line.startswith("#"))
-    found = {name: float(value) for name, value in lines}
+    return {name: float(value) for name, value in lines}
+
+
+async def read_parts(port: int) -> dict[str, float]:
+    """Return the seconds that each part has taken so far, and the number of ticks."""
+    found = await read_metrics(port)
     return {part: found[f"perdure_{part}_seconds_sum"] for part in PARTS} | {"ticks": found["perdure_tick_seconds_count"]}
 
 

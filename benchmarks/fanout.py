@@ -1,7 +1,8 @@
 """Fan-out: what a gateway's process spends on a snapshot that it delivers, against writing the same number of bytes to as many sockets.
 
-A real cluster of one zone, one shard and one gateway; its players send nothing, and move all the same. The floor is a process that
-does nothing but uvloop's `transport.write` (benchmarks/_raw_floor.py), at the same rate, with frames of the size that was measured.
+A real cluster of one zone, one shard and one gateway; its players send nothing, and move all the same, so that their frames, some 400
+bytes each, are all different. What was delivered is what the players counted; the gateway's own count must agree. The floor is a process
+that does nothing but uvloop's `transport.write` (benchmarks/_raw_floor.py), at the same rate, with frames of the size that was measured.
 Processor time of the whole process, kernel included, from /proc.
 """
 
@@ -11,17 +12,25 @@ import asyncio
 import json
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks._light_clients import Herd
+from benchmarks._crowded import cpu_ns
 from benchmarks._playing import console
+from benchmarks._swarm import Swarm
+from benchmarks._tick_parts import free_port, read_metrics
 from perdure.cli.children import die_with_parent
-from perdure.cli.local_cluster import LocalCluster
+from perdure.cli.local_cluster import Launch, LocalCluster
 
-FIELD = str(Path(__file__).with_name("_field.py"))
+FIELD = Path(__file__).with_name("_field.py")
+INTEREST = 210
+"""With 500 players in the field each sees some fifty: a snapshot of about 400 bytes."""
 HZ = 20
+COUNT_TICKS = 3
+"""By so many ticks' frames the two counts may differ: they do not begin and end in the same moment."""
 BAR = 1.3
 ENTER_DEADLINE_S, FLOOR_DEADLINE_S = 90.0, 60.0
 
@@ -34,55 +43,82 @@ def run(sockets: int = 500, rounds: int = 5, seconds: float = 4.0) -> dict[str, 
 
 
 async def _run(sockets: int, rounds: int, seconds: float) -> dict[str, Any]:
-    cluster = LocalCluster(shards=1, gateways=1, coordinators=1, zones="1x1", game=FIELD)
-    with console.status("a cluster"):
-        await cluster.start()
-    assert cluster.folder is not None
-    herd = Herd(cluster.folder, list(cluster.gateway_urls.values()), cluster.secret, sockets, prefix="idle")
-    try:
-        with console.status(f"{sockets} players come"):
-            entered = await herd.start(ENTER_DEADLINE_S)
-        if entered["in"] != sockets:
-            raise RuntimeError(f"{entered['in']} of {sockets} players came in")
-        each_ns, sizes, rates = [], [], []
-        for number in range(rounds + 1):
-            with console.status(f"round {number} of {rounds}"):
-                ns, size, hz = await _round(cluster, herd, sockets, seconds)
-            if number:
-                each_ns.append(ns)
-                sizes.append(size)
-                rates.append(hz)
-    finally:
-        await herd.kill()
-        await cluster.stop()
+    with tempfile.TemporaryDirectory(prefix="perdure-field-") as folder:
+        found = await _delivered(_field(Path(folder)), sockets, rounds, seconds)
+    size = round(median(one.bytes for one in found))
     with console.status("the floor"):
-        floor_ns = await asyncio.to_thread(_floor, sockets, round(median(sizes)), rounds, seconds)
-    ratio = median(each_ns) / median(floor_ns)
+        floor_ns = await asyncio.to_thread(_floor, sockets, size, rounds, seconds)
+    gateway_ns = median(one.ns for one in found)
+    ratio = gateway_ns / median(floor_ns)
     return {
-        "ratio": round(ratio, 2), "bar": BAR, "gateway_us": round(median(each_ns) / 1e3, 2), "floor_us": round(median(floor_ns) / 1e3, 2),
-        "bytes": round(median(sizes), 1), "snapshots_a_second_each": round(median(rates), 2), "sockets": sockets, "rounds": rounds,
-        "passed": ratio <= BAR,
+        "ratio": round(ratio, 2), "bar": BAR, "gateway_us": round(gateway_ns / 1e3, 2), "floor_us": round(median(floor_ns) / 1e3, 2),
+        "bytes": round(median(one.bytes for one in found), 1), "snapshots_a_second_each": round(median(one.hz for one in found), 2),
+        "snapshots": sum(one.snapshots for one in found), "gateway_counted": sum(one.counted for one in found),
+        "sockets": sockets, "rounds": rounds, "passed": ratio <= BAR,
     }  # fmt: skip
 
 
-async def _round(cluster: LocalCluster, herd: Herd, sockets: int, seconds: float) -> tuple[float, float, float]:
-    """Return the gateway's nanoseconds for each snapshot, its bytes, and snapshots a second of each socket."""
-    pid = cluster.pids["gateway-1"]
-    loop = asyncio.get_running_loop()
-    began, ticks, ns, taken = loop.time(), await _tick(cluster), _cpu_ns(pid), (await herd.ask("count", 10.0))["bytes"]
-    await asyncio.sleep(seconds)
-    took, ticks, ns = loop.time() - began, await _tick(cluster) - ticks, _cpu_ns(pid) - ns
-    taken = (await herd.ask("count", 10.0))["bytes"] - taken
-    return ns / (ticks * sockets), taken / (ticks * sockets), ticks / took
+def _field(folder: Path) -> str:
+    """Write the field on which each sees so many as this bench wants; return the file."""
+    text = FIELD.read_text()
+    wider = text.replace("INTEREST = 160\n", f"INTEREST = {INTEREST}\n")
+    assert wider != text, "the field has the constant that is to be another one"
+    (folder / "field.py").write_text(wider)
+    return str(folder / "field.py")
 
 
-async def _tick(cluster: LocalCluster) -> int:
-    return (await cluster.ledger.view()).ticks[0]
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """Of one round: the gateway's nanoseconds for each snapshot, its bytes, snapshots a second of each socket, snapshots that came,
+    and those that the gateway counted (from a moment before to a moment after)."""
+
+    ns: float
+    bytes: float
+    hz: float
+    snapshots: int
+    counted: int
 
 
-def _cpu_ns(pid: int) -> int:
-    """Return the nanoseconds that a process has run, all its threads together."""
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
+async def _delivered(field: str, sockets: int, rounds: int, seconds: float) -> list[_Round]:
+    port = free_port()
+    cluster = LocalCluster(shards=1, gateways=1, coordinators=1, zones="1x1", game=field,
+                           launches={"gateway-1": Launch(settings={"health_port": str(port)})})  # fmt: skip
+    swarm: Swarm | None = None
+    try:
+        with console.status("a cluster"):
+            await cluster.start()
+        assert cluster.folder is not None
+        swarm = Swarm(cluster.folder, list(cluster.gateway_urls.values()), cluster.secret, sockets, prefix="idle")
+        with console.status(f"{sockets} players come"):
+            entered = await swarm.start(ENTER_DEADLINE_S)
+        if entered["in"] != sockets:
+            raise RuntimeError(f"{entered['in']} of {sockets} players came in")
+        found = []
+        for number in range(rounds + 1):
+            with console.status(f"round {number} of {rounds}"):
+                found.append(await _round(cluster.pids["gateway-1"], port, swarm, sockets, seconds))
+        return found[1:]
+    finally:
+        if swarm is not None:
+            await swarm.kill()
+        await cluster.stop()
+
+
+async def _round(pid: int, port: int, swarm: Swarm, sockets: int, seconds: float) -> _Round:
+    before = await _frames_out(port)  # what telling it takes the gateway is no part of what is measured
+    ns = cpu_ns(pid)
+    seen = await swarm.measure(seconds)
+    ns = cpu_ns(pid) - ns
+    counted = await _frames_out(port) - before
+    if seen.playing != sockets or seen.faults:
+        raise RuntimeError(f"{seen.playing} of {sockets} players were there, with {seen.faults} faults in what they decoded")
+    if not abs(counted - seen.snapshots) <= COUNT_TICKS * sockets:
+        raise RuntimeError(f"{seen.snapshots} snapshots came, and the gateway counted {counted}")
+    return _Round(ns / seen.snapshots, seen.bytes / seen.snapshots, seen.snapshots / seen.seconds / sockets, seen.snapshots, counted)
+
+
+async def _frames_out(port: int) -> int:
+    return round((await read_metrics(port))["perdure_gateway_frames_out_total"])
 
 
 def _floor(sockets: int, size: int, rounds: int, seconds: float) -> list[float]:

@@ -5,6 +5,9 @@ update is the newest snapshot that told every viewer all that it sees (ENC_BASEL
 was not sent is followed by a keyframe. Under load far entities are left out of some snapshots; updates then tell what has changed since
 the last one that held all, so a viewer may miss any in between, and near ones tell a little twice. Generated code (shard.program)
 fills the flat arrays; everything here knows no game. Naive twins: tests/conformance/kernels.
+
+Places in arrays that hot loops ask for are cast to np.uint64: with a signed one compiled code looks whether it counts from the end, for
+each access, and bytes that stand side by side are not stored as one word.
 """
 
 from __future__ import annotations
@@ -146,14 +149,14 @@ def level_of(value: Any, lo: Any, step: Any, top: Any) -> Any:
         return np.int64(0)
     if scaled >= top:
         return np.int64(top)
-    return np.int64(np.floor(scaled))
+    return np.int64(scaled)  # which is the floor of what is above 0, without a call
 
 
 @kernel
 def put_level(data: Any, at: Any, level: Any, size: Any) -> Any:
     """Write `size` little-endian bytes of a level at `at`; return the place behind."""
     for k in range(size):
-        data[at + k] = np.uint8((level >> np.int64(8 * k)) & np.int64(0xFF))
+        data[np.uint64(at + k)] = np.uint8((level >> np.int64(8 * k)) & np.int64(0xFF))
     return at + size
 
 
@@ -205,6 +208,20 @@ def sort_into_cells(state: Any, flat: Any, cell_start: Any, ordered: Any, x0: An
 
 
 @kernel
+def _near_in(ordered: Any, visible: Any, found: Any, first: Any, behind: Any, x: Any, y: Any, reach: Any) -> Any:
+    """Add to `visible`, which has room for all of them, the places from `first` on that are near; return how many it has then.
+
+    Without a branch: each place is written, and the next one over it where it is not near.
+    """
+    for k in range(np.int64(first), np.int64(behind)):
+        one = ordered[np.uint64(k)]
+        dx, dy = one.x - x, one.y - y
+        visible[np.uint64(found)] = k
+        found += np.int64(dx * dx + dy * dy <= reach)
+    return found
+
+
+@kernel
 def visible_from(
     state: Any, cell_start: Any, ordered: Any, visible: Any, own: Any, x: Any, y: Any, radius: Any, x0: Any, y0: Any, size: Any
 ) -> Any:
@@ -225,11 +242,12 @@ def visible_from(
     left, right = max(column - 1, 0), min(column + 1, columns - 1)
     for r in range(max(row - 1, 0), min(row + 2, rows)):
         first, behind = cell_start[r * columns + left], cell_start[r * columns + right + 1]
-        if found + behind - first <= limit:  # all of them would fit: write each, and count those that are near
-            for k in range(first, behind):
-                dx, dy = ordered[k].x - x, ordered[k].y - y
-                visible[found] = k
-                found += np.int64((dx * dx + dy * dy <= reach) & (k != own))
+        if found + behind - first <= limit:
+            after = np.int64(first)
+            if first <= own < behind:  # it is in already: what stands before it, then what stands behind
+                found = _near_in(ordered, visible, found, first, own, x, y, reach)
+                after = own + 1
+            found = _near_in(ordered, visible, found, after, behind, x, y, reach)
         else:
             for k in range(first, behind):
                 dx, dy = ordered[k].x - x, ordered[k].y - y
@@ -246,7 +264,7 @@ def visible_from(
 def put_big(out: Any, at: Any, value: Any, size: Any) -> Any:
     """Write a big-endian unsigned number of `size` bytes; return the place behind."""
     for k in range(size):
-        out[at + k] = np.uint8((value >> np.int64(8 * (size - 1 - k))) & np.int64(0xFF))
+        out[np.uint64(at + k)] = np.uint8((value >> np.int64(8 * (size - 1 - k))) & np.int64(0xFF))
     return at + size
 
 
@@ -254,7 +272,7 @@ def put_big(out: Any, at: Any, value: Any, size: Any) -> Any:
 def put_bytes(out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
     """Copy bytes; return the place behind."""
     for k in range(size):
-        out[at + k] = source[start + k]
+        out[np.uint64(at + k)] = source[np.uint64(start + k)]
     return at + size
 
 
@@ -284,9 +302,16 @@ copy_word: Any = _copy_slice if JIT_DISABLED else intrinsic(_load_and_store)
 
 @kernel
 def copy_words(out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
-    """Copy bytes by words; return the place behind. What stands behind the bytes in `source` may come to stand there for a while."""
-    for k in range(0, size, WORD):
-        copy_word(out, at + k, source, start + k)
+    """Copy bytes by words; return the place behind. What stands behind the bytes in `source` may come to stand there for a while.
+
+    The first word without a loop: most records are one, and a counted loop takes thrice the time of it.
+    """
+    if size > 0:
+        copy_word(out, at, source, start)
+        done = np.int64(WORD)
+        while done < size:
+            copy_word(out, at + done, source, start + done)
+            done += WORD
     return at + size
 
 
@@ -308,33 +333,37 @@ def compare(ordered: Any, mark: Any, view: Any, had: Any, scratch: Any, found: A
 
     Updates of entities further from (x, y) than the root of `near` are left out; with `near` below 0, none is.
 
-    scratch: int32[4, limit]: visible places of `ordered` in; enters and updates (places of `ordered`) and leaves (handles) out. `view`
-    (uint16) receives what the viewer has now. Marks: 1 = the viewer has it, 2 = it is visible; all 0 before and after.
+    scratch: int32[4, limit]: visible places of `ordered` in; enters and updates (places of `ordered`) and leaves (handles) out, and the
+    visible handles instead of the places. `view` (uint16) receives what the viewer has now. Marks: 1 = the viewer has it, and it is not
+    known to be visible; all 0 before and after.
     """
-    enters, updates, leaves = 0, 0, 0
+    enters, updates, leaves, kept = 0, 0, 0, 0
     for k in range(had):
-        mark[view[k]] = 1
+        mark[view[np.uint64(k)]] = 1
     for k in range(found):
-        place = scratch[SCRATCH_VISIBLE, k]
-        handle, length = ordered[place].handle, ordered[place].update_length
-        if mark[handle] == 1 and length >= 0:
-            if length > 0 and (near < 0.0 or _is_within(ordered[place].x - x, ordered[place].y - y, near)):
-                scratch[SCRATCH_UPDATES, updates] = place
+        place = scratch[SCRATCH_VISIBLE, np.uint64(k)]
+        one = ordered[np.uint64(place)]
+        handle, length = one.handle, one.update_length
+        has = np.int64(mark[np.uint64(handle)])
+        mark[np.uint64(handle)] = 0
+        scratch[SCRATCH_VISIBLE, np.uint64(k)] = handle
+        kept += has
+        if has != 0 and length >= 0:
+            if length > 0 and (near < 0.0 or _is_within(one.x - x, one.y - y, near)):
+                scratch[SCRATCH_UPDATES, np.uint64(updates)] = place
                 updates += 1
         else:
-            scratch[SCRATCH_ENTERS, enters] = place
+            scratch[SCRATCH_ENTERS, np.uint64(enters)] = place
             enters += 1
-        mark[handle] = 2
-    for k in range(had):
-        handle = np.int32(view[k])
-        if mark[handle] == 1:
-            scratch[SCRATCH_LEAVES, leaves] = handle
-            leaves += 1
-            mark[handle] = 0
+    if kept != had:  # marks are left, of what is out of sight
+        for k in range(had):
+            handle = np.int32(view[np.uint64(k)])
+            if mark[np.uint64(handle)] != 0:
+                scratch[SCRATCH_LEAVES, np.uint64(leaves)] = handle
+                leaves += 1
+                mark[np.uint64(handle)] = 0
     for k in range(found):
-        handle = ordered[scratch[SCRATCH_VISIBLE, k]].handle
-        view[k] = handle
-        mark[handle] = 0
+        view[np.uint64(k)] = scratch[SCRATCH_VISIBLE, np.uint64(k)]
     return enters, updates, leaves
 
 
@@ -501,7 +530,7 @@ def _put_updates(out: Any, at: Any, chosen: Any, count: Any, source: Any, stride
     mark = at
     at += head
     for k in range(count):
-        one = ordered[chosen[k]]
+        one = ordered[np.uint64(chosen[np.uint64(k)])]
         at = copy_words(out, at, source, np.int64(one.flat) * stride, np.int64(one.update_length))
     return _put_bin_head(out, mark, at, head)
 
@@ -516,6 +545,27 @@ def _put_leaves(out: Any, at: Any, leaves: Any, count: Any, head: Any) -> Any:
 
 
 # --- viewers ------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _sort_by_gateway(viewers: Any, players: Any, count: Any) -> None:
+    """Put viewers in order of their gateway, those of one as they stand. A pass for each gateway, since a shard has few."""
+    places = np.zeros(count, np.int64)
+    gateways = np.zeros(count, np.int64)
+    following = np.int64(1) << 32
+    for k in range(count):
+        places[k] = viewers[k].place
+        gateways[k] = np.int64(players[places[k]].gateway)
+        following = min(following, gateways[k])
+    put = 0
+    while put < count:
+        now, following = following, np.int64(1) << 32
+        for k in range(count):
+            if gateways[k] == now:
+                viewers[put].place = places[k]
+                put += 1
+            elif gateways[k] > now:
+                following = min(following, gateways[k])
 
 
 @kernel
@@ -534,14 +584,7 @@ def list_viewers(state: Any, sights: Any, viewers: Any, players: Any, high: Any)
         else:
             sights[p].key = 0
     if not in_order:
-        gateways = np.zeros(count, np.int64)
-        places = np.zeros(count, np.int64)
-        for k in range(count):
-            places[k] = viewers[k].place
-            gateways[k] = np.int64(players[places[k]].gateway)
-        order = np.argsort(gateways, kind="mergesort")
-        for k in range(count):
-            viewers[k].place = places[order[k]]
+        _sort_by_gateway(viewers, players, count)
     for k in range(count):
         p = viewers[k].place
         player, seen, who = players[p], sights[p], viewers[k]
