@@ -58,7 +58,10 @@ BENCHES: dict[str, tuple[tuple[str, ...], tuple[Row, ...]]] = {
         (Row("players_a_core", "players of the load test", at_least=2000), Row("us_a_player_second", "us a player and second"),
          Row("ratio", "of bare messages")),
     ),
-    "jitter": (("--minutes", "1"), (Row("interval_ms_p99", "ms, p99", 60.0), Row("tick_ratio", "worst / mean tick", 5.0))),
+    "jitter": (
+        ("--minutes", "1"),
+        (Row("interval_ms_p99", "ms, p99", 60.0), Row("interval_ms_p999", "ms, p99.9"), Row("tick_ratio", "worst / mean tick", 5.0)),
+    ),
     "memory": (
         ("--minutes", "2"),
         (Row("gateway_kib_a_player", "KiB a player", 20.0), Row("shard_kib_a_thousand_players", "KiB of a shard, 1,000 players"),

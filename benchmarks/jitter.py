@@ -1,9 +1,9 @@
 """Evenness: how regularly snapshots come, and how much longer the longest tick takes than the mean one, over ten minutes.
 
 1,000 players as in `endtoend`, all servers on one core. Intervals are those at which clients read snapshots, in windows of so many
-seconds; a shard tells its last ticks in its heartbeats. A pause of the collector, a checkpoint that blocks the loop, a cache that
-grows: each shows here and nowhere else. What held the ledger's server up for 10 ms or more is what its latency monitor says, and
-`server_rewrites` how often it wrote its file anew.
+seconds, and the figures medians of the windows' percentiles, beside the worst window's p99; a shard tells its last ticks in its
+heartbeats. A pause of the collector, a checkpoint that blocks the loop, a cache that grows: each shows here and nowhere else. What held
+the ledger's server up for 10 ms or more is what its latency monitor says, and `server_rewrites` how often it wrote its file anew.
 """
 
 from __future__ import annotations

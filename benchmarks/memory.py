@@ -1,8 +1,8 @@
 """Memory: what a connected player costs a gateway, what entities cost a shard, and whether anything grows while nothing changes.
 
-Resident memory of each process (private pages, from /proc) before players come, when all play, and from then on at intervals; the
-ledger's own count of its memory beside it. Growth is the slope of a straight line through the samples of the later part of the time,
-as a part of what there is, for an hour.
+Of each process, what it has to itself and has written (Private_Dirty in /proc: less than what is resident, which counts pages of files and
+of its siblings), before players come, when all play, and from then on at intervals; the ledger's own count of its memory beside it.
+Growth is the slope of a straight line through the samples of the later part of the time, as a part of what there is, for an hour.
 """
 
 from __future__ import annotations
