@@ -3,7 +3,7 @@
 The floor is a compiled loop that makes the same frames, byte for byte, out of ready pieces: for each viewer what stands before the update
 records, each record from where the encoder keeps it, and what stands behind them; nothing else is done. No interest, no comparison with
 what was sent, no headers. Two of them: `memcpy` for each piece, which a compiled program would call, and whole words (`copy_words`, which
-the encoder copies records with, and may since room is kept behind them: faster for pieces of seven bytes). `ratio`, which has the bar, is to
+the encoder copies records with, and may since room is kept behind them: faster for pieces of seven bytes). `ratio`, with the bar, is to
 `memcpy`; `words_ratio` is to the other.
 Both are warm, the kernel finds its caches as a tick leaves them. Processor time; medians over the rounds, all within each round.
 """
