@@ -89,7 +89,7 @@ def no_epoch_check() -> list[Patch]:
     return [(model, "_follows", follows)]
 
 
-@mutant(seed=2)
+@mutant(seed=3)
 def page_not_logged() -> list[Patch]:
     """The inbox page is answered, but the log does not hold it."""
     real = model.commit_one
@@ -116,7 +116,7 @@ def resend_not_recognised() -> list[Patch]:
     return [(model, "_not_next", not_next)]
 
 
-@mutant("reconnect_storm", seed=22)
+@mutant("reconnect_storm", seed=16)
 def entries_do_not_follow_movers() -> list[Patch]:
     """What waits in an inbox for a player who crosses a border stays in that inbox."""
     return [(model, "_follow_movers", lambda inbox, movers: inbox)]
@@ -260,7 +260,7 @@ def fenced_ignored() -> list[Patch]:
     return [(TickLoop, "_answered", answered)]
 
 
-@mutant()
+@mutant(seed=3)
 def takeover_without_the_tail() -> list[Patch]:
     """A new owner takes the zone as the checkpoint has it."""
 
@@ -392,7 +392,7 @@ def lease_by_wall_clock() -> list[Patch]:
 # --- the gateway and the client -----------------------------------------------------------------------------------
 
 
-@mutant("slow_host", "drain_shard", seed=27)
+@mutant("slow_host", "drain_shard", seed=12)
 def stale_frames_accepted() -> list[Patch]:
     """Frames of an owner of before are shown."""
     real = Session.reroute
@@ -441,7 +441,7 @@ def sent_is_acknowledged() -> list[Patch]:
     return [(ClientProtocol, "_snapshot", snapshot)]
 
 
-@mutant("second_device", "kill_gateway", "reset", seed=2)
+@mutant("second_device", "kill_gateway", "reset", seed=3)
 def another_sessions_acknowledgements() -> list[Patch]:
     """The client takes what another session of its player was acknowledged for its own."""
     return [(ClientProtocol, "_begin_anew", lambda self, ack: None)]

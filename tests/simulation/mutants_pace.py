@@ -57,7 +57,7 @@ def sleeping_zone_misses_its_wake_up() -> list[Patch]:
     return [*sleepy(), (TickLoop, "_peek", peek)]
 
 
-@mutant("reconnect_storm")
+@mutant("reconnect_storm", seed=8)
 def zone_sleeps_on_its_page() -> list[Patch]:
     """A zone falls asleep though its last commit returned entries for the next tick."""
     real = Sleepers.ticked
