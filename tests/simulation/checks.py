@@ -112,6 +112,9 @@ class Checks:
         if stamp < truth.stamp:
             self.fail(f"epochs: zone {commit.zone} went from {truth.stamp} back to {stamp}")
         truth.stamp = stamp
+        kept = self.server.store.data.zones[commit.zone].head
+        if kept is not None and stamp != (kept.generation, kept.epoch):
+            self.fail(f"epochs: {process.name} of {stamp} committed zone {commit.zone}, given away at {(kept.generation, kept.epoch)}")
         if commit.tick != zone.tick + 1:
             self.fail(f"log: zone {commit.zone} goes from tick {zone.tick} to {commit.tick}")
             return

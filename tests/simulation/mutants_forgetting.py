@@ -90,7 +90,7 @@ def an_older_view_takes_zones_away() -> list[Patch]:
 MOVES = ("late_owner", "ledger_older", "drain_shard", "scale", "kill_shard", "lost_replies")
 
 
-@mutant(*MOVES, seed=6)
+@mutant("late_owner_unseen")
 def what_may_still_be_put_back_is_given_away() -> list[Patch]:
     """A zone of which a living shard knows more than the ledger goes to another, once the world is open."""
     return [(Openings, "awaited", lambda self: frozenset())]
