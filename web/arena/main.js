@@ -43,9 +43,9 @@ function closeMenu() {
   canvas.focus({ preventScroll: true });
 }
 
-/** A browser may close a dialog at Escape whatever the page says. */
+/** A browser may close a dialog at Escape whatever the page says. Where the page did it, this comes later: the chat may be open by then. */
 function menuClosed() {
-  if (menu.open) return;
+  if (menu.open || (game && input.enabled)) return;
   if (game) closeMenu();
   else openMenu();
 }
