@@ -25,7 +25,7 @@ from perdure.cli.bench import BadOption
 from perdure.cli.local_cluster import Launch, LocalCluster
 
 BAR_FLAT, BAR_IDLE = 1.25, 0.01
-SEEN_FLAT = 1.1
+SEEN_FLAT = 1.15
 """So much more each may see in one world than in another, on average: those who decode are a twentieth."""
 PLAYERS_A_ZONE, SPREAD, INTEREST = 120, 80.0, 20.0
 """So many players in a zone come in within a square of this side (benchmarks/_plots.py), and see so far."""
