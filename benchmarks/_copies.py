@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from perdure.game.jit import kernel
-from shard.kernels.encode import copy_words
+from shard.kernels.put import copy_words
 
 
 def _memcpy(typing: Any, out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:

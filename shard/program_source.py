@@ -62,6 +62,7 @@ import numpy as np
 from perdure.game.jit import kernel, part_of_program
 from shard.kernels.layout import *
 from shard.kernels.state import *
+from shard.kernels.put import *
 from shard.kernels.encode import *
 from shard.kernels.border import *
 from shard.kernels.tables import view_at

@@ -16,7 +16,7 @@ from perdure.game.jit import kernel
 from perdure.game.schema import ENTER_HEADER, FieldSchema
 from perdure.wire.client_messages import server_frame
 from perdure.wire.link import RELEASE_ENTRY
-from shard.kernels import encode, layout
+from shard.kernels import encode, layout, put
 from tests.conformance.kernels import naive_kernels as naive
 
 BRIEF = settings(max_examples=50, deadline=None)
@@ -66,13 +66,13 @@ def test_an_entity_keeps_its_handle_while_it_lives(ticks: list[list[int]], count
     st.integers(0, 1 << 32),
 )
 def test_a_value_becomes_the_nearest_level_in_range(value: float, lo: float, step: float, top: int) -> None:
-    assert encode.level_of(value, lo, step, top) == naive.level_of(value, lo, step, top)
+    assert put.level_of(value, lo, step, top) == naive.level_of(value, lo, step, top)
 
 
 @BRIEF
 @given(st.floats(-10, 5000), st.sampled_from([FieldSchema("x", "f8", "all", 0, 4096, 1 / 16), FieldSchema("n", "i2", "all", -5, 90, 5)]))
 def test_the_kernel_and_the_schema_agree_on_levels(value: float, field: FieldSchema) -> None:
-    level = encode.level_of(value, field.lo, field.step, field.levels - 1)
+    level = put.level_of(value, field.lo, field.step, field.levels - 1)
     assert level == field.level(value)
     assert 0 <= level < field.levels
     if field.lo <= value <= field.value(field.levels - 1):
@@ -84,18 +84,18 @@ def test_the_kernel_and_the_schema_agree_on_levels(value: float, field: FieldSch
 def test_numbers_and_bytes_are_put_where_they_belong(entity: int, kind: int, handle: int, data: bytes, size: int) -> None:
     out = np.full(40, 0xEE, np.uint8)
     value = int.from_bytes(data[:size], "little") >> 1
-    assert encode.put_level(out, 3, value, size) == 3 + size
+    assert put.put_level(out, 3, value, size) == 3 + size
     assert out[:3].tobytes() + out[3 + size :].tobytes() == b"\xee" * (40 - size)
     assert out[3 : 3 + size].tobytes() == value.to_bytes(size, "little")
-    assert encode.put_big(out, 3, value, size) == 3 + size
+    assert put.put_big(out, 3, value, size) == 3 + size
     assert out[3 : 3 + size].tobytes() == value.to_bytes(size, "big")
-    assert encode.put_tagged(out, 3, kind, value, size) == 4 + size
+    assert put.put_tagged(out, 3, kind, value, size) == 4 + size
     assert out[3 : 4 + size].tobytes() == bytes((kind,)) + value.to_bytes(size, "big")
-    assert encode.put_bytes(out, 5, np.frombuffer(data, np.uint8).copy(), 8 - size, size) == 5 + size
+    assert put.put_bytes(out, 5, np.frombuffer(data, np.uint8).copy(), 8 - size, size) == 5 + size
     assert out[5 : 5 + size].tobytes() == data[8 - size :]
     source = np.frombuffer(data + data + bytes(layout.WORD), np.uint8).copy()
     for many in (0, size, 8 + size):
-        assert encode.copy_words(out, 5, source, 8 - size, many) == 5 + many
+        assert put.copy_words(out, 5, source, 8 - size, many) == 5 + many
         assert out[5 : 5 + many].tobytes() == source[8 - size : 8 - size + many].tobytes()
         assert out[-8:].tobytes() == b"\xee" * 8, "a word less a byte behind them, at most"
     assert encode.put_enter_header(out, 1, handle, kind, entity) == 1 + ENTER_HEADER.size
@@ -106,7 +106,7 @@ def test_numbers_and_bytes_are_put_where_they_belong(entity: int, kind: int, han
 @given(st.one_of(st.integers(0, (1 << 63) - 1), *(st.integers(edge - 2, edge + 2) for edge in (128, 256, 65536, 1 << 32))))
 def test_numbers_are_written_as_msgpack_writes_them(value: int) -> None:
     out = np.full(16, 0xEE, np.uint8)
-    end = encode.put_int(out, 2, value)
+    end = put.put_int(out, 2, value)
     assert out[2:end].tobytes() == msgpack.packb(value)
     assert out[:2].tobytes() + out[end:].tobytes() == b"\xee" * (18 - end)
 

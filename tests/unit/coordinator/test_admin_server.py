@@ -88,10 +88,9 @@ async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, da
 
     sending = asyncio.create_task(send())
     try:
-        while await reader.read(4096):
-            pass
-    except ConnectionResetError:
-        pass
+        with contextlib.suppress(ConnectionResetError):  # an end is an end: the time until it is what is asked
+            while await reader.read(4096):
+                pass
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)

@@ -316,14 +316,20 @@ async def test_the_last_shard_puts_back_what_the_ledger_turns_out_to_have_forgot
     await service.ticks.close()
 
 
-async def test_a_shard_that_leaves_waits_for_zones_that_are_being_put_back(tmp_path: Path) -> None:
+def with_a_zone_that_is_being_put_back(path: Path) -> tuple[World, ShardService]:
+    """A shard that runs a zone of which the ledger, it says, has forgotten the last tick."""
     world = world_of()
-    service = shard_service(tmp_path, warm_program(SMALL), world.ledger)
-    zone = world.zones[0]
+    service = shard_service(path, warm_program(SMALL), world.ledger)
+    zone = service.ticks.zones[0] = world.zones[0]
     zone.step()
     zone.encode()
     zone.committed(CommitAnswer(CommitStatus.GAP))
-    service.ticks.zones[0] = zone
+    return world, service
+
+
+async def test_a_shard_that_leaves_waits_for_zones_that_are_being_put_back(tmp_path: Path) -> None:
+    world, service = with_a_zone_that_is_being_put_back(tmp_path)
+    zone = world.zones[0]
     reseed, may_go_on = world.ledger.reseed, asyncio.Event()
 
     async def slowly(seed: Reseed) -> ZoneHead:
@@ -342,19 +348,13 @@ async def test_a_shard_that_leaves_waits_for_zones_that_are_being_put_back(tmp_p
 
 
 async def test_a_reseed_that_fails_in_an_unforeseen_way_leaves_no_zone_that_stands_still(tmp_path: Path) -> None:
-    world = world_of()
-    service = shard_service(tmp_path, warm_program(SMALL), world.ledger)
-    zone = world.zones[0]
-    zone.step()
-    zone.encode()
-    zone.committed(CommitAnswer(CommitStatus.GAP))
-    service.ticks.zones[0] = zone
+    world, service = with_a_zone_that_is_being_put_back(tmp_path)
 
     async def fails(seed: Reseed) -> ZoneHead:
         raise RuntimeError("a fault of ours")
 
     world.ledger.reseed = fails  # type: ignore[method-assign]
-    service.ticks.checkpoints.restore(zone)
+    service.ticks.checkpoints.restore(world.zones[0])
     await service.ticks.checkpoints.restored(30.0)
     await asyncio.sleep(0)
     assert not service.ticks.zones, "another poll of the routes loads it anew"
