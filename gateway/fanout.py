@@ -24,6 +24,8 @@ assert ENTRY_STRUCT.size == RELEASE_ENTRY.itemsize
 MAX_SLOT = (1 << 32) - 1
 MAX_PASSED_SLOTS = 64
 """Slots whose row in the table of sends is taken are passed over, so many on end; a session without a row is served all the same."""
+FEW_LEFT_OVER = 8
+"""Where at most one frame in so many is left over by compiled sends, these are copied one by one, and otherwise all at once."""
 
 _DEPARTED = int(SnapshotFlag.MOVED | SnapshotFlag.GONE)
 NOTICE_TEXT = {
@@ -123,15 +125,16 @@ class Fanout:
             dropped = self._deliver(route, bytes(release.blob), ENTRY_STRUCT.iter_unpack(rows))
         elif left:
             counters.frames_left_over += len(left)
-            dropped = self._deliver(route, bytes(release.blob), _left_over(rows, left))
+            few = len(left) * FEW_LEFT_OVER <= count
+            dropped = self._deliver(route, release.blob if few else bytes(release.blob), _left_over(rows, left))
         counters.frames_out += count - dropped
         counters.frames_out_bytes += len(release.blob)
 
-    def _deliver(self, route: Route, blob: bytes, entries: Iterable[tuple[int, ...]]) -> int:
+    def _deliver(self, route: Route, blob: bytes | memoryview, entries: Iterable[tuple[int, ...]]) -> int:
         """Write the frames of `entries` one by one; return how many were dropped. Compiled sends must do as this does.
 
-        `blob` is one copy of the whole: slices of bytes are cheaper than of a memoryview, and a slow reader's buffer then holds its own
-        few hundred bytes instead of the whole release.
+        Each frame is a copy of its own, so that a slow reader's buffer holds its few hundred bytes instead of the whole release. Where most
+        of a release is written here, `blob` is one copy of the whole: slices of bytes are cheaper than of a memoryview.
         """
         counters, sends = self._counters, self.sends
         find = self._sessions.get
@@ -157,7 +160,7 @@ class Fanout:
             session.fresh = True
             if flags or session.muted:
                 if session.admit(flags):
-                    session.write(blob[offset : offset + length])
+                    session.write(bytes(blob[offset : offset + length]))
                 else:
                     counters.frames_slow += 1
                     dropped += 1
@@ -166,7 +169,7 @@ class Fanout:
                     self._perform(session)
                     continue
             else:
-                session.write(blob[offset : offset + length])
+                session.write(bytes(blob[offset : offset + length]))
             sends.arm(session)
         return dropped
 

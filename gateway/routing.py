@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from perdure.ledger.values import ClusterView, Member
 
 
-SLOWEST_PERCENT = 10
-"""A zone whose clock runs at no more than this can be slowed no further: nobody new starts there, if there is another."""
+FEWEST_SNAPSHOTS = 3
+"""A zone whose snapshots come with every third tick only has its clock slowed next (shard.pace): nobody new starts there while there is
+another."""
 
 
 class CommandLink(Protocol):
@@ -69,7 +70,7 @@ class RoutingTable:
         self.players = 0
         """In the whole world, as far as the shards have told."""
         self.strained = False
-        """Are all zones in which a new player could start slowed as far as they can be?"""
+        """Do all zones in which a new player could start have too much to do? Who is in the world goes on; who comes waits."""
         self._spawn_zones: list[int] = []
 
     def update(self, view: ClusterView) -> None:
@@ -79,9 +80,9 @@ class RoutingTable:
         self.shards = {name: member for name, member in view.members.items() if member.kind == "shard"}
         zones = sorted(zone for zone, owner in self.owners.items() if owner in self.shards)
         self.players = sum(sum(_told(shard, "players").values()) for shard in self.shards.values())
-        slowed = {zone for shard in self.shards.values() for zone, told in _told(shard, "pace").items() if told[1] <= SLOWEST_PERCENT}
-        self._spawn_zones = [zone for zone in zones if str(zone) not in slowed] or zones
-        self.strained = bool(zones) and all(str(zone) in slowed for zone in zones)
+        full = {zone for shard in self.shards.values() for zone, (_, *pace) in _told(shard, "pace").items() if _is_full(*pace)}
+        self._spawn_zones = [zone for zone in zones if str(zone) not in full] or zones
+        self.strained = bool(zones) and all(str(zone) in full for zone in zones)
 
     def map_owners(self, zones: int) -> list[str]:
         """Return for each zone of the world who runs it, by the ledger's word; "" for nobody."""
@@ -95,6 +96,10 @@ class RoutingTable:
         if self._spawn_zones:
             return self._spawn_zones[player % len(self._spawn_zones)]
         return player % max(zones, 1)
+
+
+def _is_full(clock_percent: int, snapshot_every: int) -> bool:
+    return clock_percent < 100 or snapshot_every >= FEWEST_SNAPSHOTS
 
 
 def _told(shard: Member, what: str) -> dict[str, Any]:

@@ -129,7 +129,7 @@ class TickLoop:
             if not len(rows):
                 return True
         if len(self.sleepers):
-            self.sleepers.wake(zones.tolist())  # whoever sent them has left, or is about to come: either way the zone ticks
+            self.sleepers.wake(np.unique(zones).tolist())  # whoever sent them has left, or is about to come: either way the zone ticks
         return self.arrivals.add_rows(zones, rows)
 
     def keyframes_wanted(self, zone: int, players: list[int]) -> None:
