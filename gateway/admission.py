@@ -137,6 +137,8 @@ class Admission:
             if not await self._at_gate(deadline_s):
                 self._close(session, Close.UNAVAILABLE, BUSY if self._joined.is_set() else NO_MEMBER)
                 return
+            # A call that is cut off is carried out all the same, and uses up the token: who has waited for long needs time for it, too.
+            deadline_s = max(deadline_s, time.monotonic() + self._timeout_s / 2)
             try:
                 if not self._joined.is_set():
                     self._close(session, Close.UNAVAILABLE, NO_MEMBER)

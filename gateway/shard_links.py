@@ -133,7 +133,7 @@ class LinkConnection(asyncio.Protocol):
         elif type_ is LinkType.STALE:
             self._sink.zone_stale(*unpack_stale(body))
         elif type_ is LinkType.ZONE_PACE:
-            zone, *pace = ZONE_PACE_STRUCT.unpack(body)
+            zone, *pace = ZONE_PACE_STRUCT.unpack(bytes(body) + b"\1" if len(body) == ZONE_PACE_STRUCT.size - 1 else body)
             self._sink.zone_pace(self, zone, (pace[0], pace[1], pace[2]))
         else:
             raise ValueError(f"a shard does not send {type_.name} on an accepted link")

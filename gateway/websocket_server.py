@@ -14,6 +14,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from itertools import islice
 from typing import Any, cast
 
 import structlog
@@ -49,6 +50,8 @@ SLICE_BYTES = 4096
 MAX_FRAGMENTS = 64
 MAX_HEAD_BYTES = 16 * 1024
 """Of an HTTP request, with all its headers; the library alone would keep a megabyte."""
+SILENT_S = 0.5
+"""A socket that has asked for nothing for so long goes where there is no room for others."""
 SWEEP_HELLO_S = 0.1
 SWEEP_ALL_EVERY = 10
 SILENT_SWEEPS = 5
@@ -79,7 +82,7 @@ class GameConnection(ServerConnection):
         self.leaving_since_s = 0.0
         self.head_bytes = 0
         self.silent_sweeps = 0
-        self.authenticated = False
+        self.authenticated = self.refused = False
         self.ended: asyncio.Future[None] = self.loop.create_future()
         self._boundary = False
         self._fragments: list[bytes] = []
@@ -311,6 +314,8 @@ class WebsocketEndpoint:
         self._begin = begin
         self._connections: dict[GameConnection, None] = {}
         self._waiting: dict[GameConnection, None] = {}
+        self._refused = 0
+        """Of those, who have been told that there is no room."""
         self._waiting_by_address: Counter[str] = Counter()
         self._server: Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -401,10 +406,13 @@ class WebsocketEndpoint:
         settings, address = self.settings, newest.address
         if self._waiting_by_address[address] > 2 * settings.max_unauthenticated_per_address and address not in settings.trusted_proxies:
             self._put_away(newest)
-        elif len(self._waiting) > settings.max_unauthenticated:
-            silent = next((one for one in self._waiting if one.request is None and one is not newest), None)  # the oldest
-            if silent is not None:
-                self._put_away(silent)
+            return
+        # A request may be there and not read yet: whoever came just now is not silent. So more may be here for a moment; two go for one.
+        over = min(len(self._waiting) - settings.max_unauthenticated, 2)
+        if over > 0:
+            silent = (one for one in self._waiting if one.request is None and newest.opened_s - one.opened_s > SILENT_S)  # the oldest first
+            for one in list(islice(silent, over)):
+                self._put_away(one)
 
     def _put_away(self, connection: GameConnection) -> None:
         self.counters.put_away += 1
@@ -414,6 +422,7 @@ class WebsocketEndpoint:
     def _not_waiting(self, connection: GameConnection) -> None:
         if connection in self._waiting:
             del self._waiting[connection]
+            self._refused -= connection.refused
             self._waiting_by_address[connection.address] -= 1
             if not self._waiting_by_address[connection.address]:
                 del self._waiting_by_address[connection.address]
@@ -449,9 +458,11 @@ class WebsocketEndpoint:
             return _response(text_answer(http.HTTPStatus.FORBIDDEN, "this origin is not allowed (setting: origins)\n"))
         self._believe_proxy(connection, request)
         if (
-            len(self._waiting) > settings.max_unauthenticated
+            len(self._waiting) - self._refused > settings.max_unauthenticated
             or self._waiting_by_address[connection.address] > settings.max_unauthenticated_per_address
         ):
+            connection.refused = True
+            self._refused += 1  # it is about to go: where many come at once, not all of them are refused
             return _response(text_answer(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many sockets that have not said hello\n"))
         return None
 

@@ -7,6 +7,7 @@ shard.tick_loop, shard.handover and, at a clean stop, shard.service.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -21,8 +22,10 @@ from shard.zone import Phase, Zone
 log = structlog.get_logger("shard.checkpoints")
 
 RESEED_PAUSE_S = 0.02
-LAST_TRIES = 50
-"""Of putting a zone back at the very end."""
+LAST_S = 10.0
+"""For so long, in all, a shard that leaves tries to put back zones that the ledger has forgotten."""
+RESEED_TRIES, RESEED_AGAIN_S = 50, 0.1
+"""Of putting a zone back where that fails for a reason that nobody has foreseen: no other copy of its last ticks is there."""
 RESEND_SENT_S = 10.0
 """How far back a zone that is restored in the ledger says what it has sent away: longer than anything is in transit."""
 
@@ -49,11 +52,12 @@ class Checkpoints:
         task.add_done_callback(lambda done: self._done(zone, done))
 
     def _done(self, zone: Zone, task: asyncio.Task[Any]) -> None:
-        if self._tasks.get(zone.zone) is task:
+        newest = self._tasks.get(zone.zone) is task
+        if newest:
             del self._tasks[zone.zone]
         if not task.cancelled() and task.exception() is not None:
             log.error("checkpoint_task_failed", zone=zone.zone, exc_info=task.exception())
-            if zone.phase is Phase.FROZEN and self._zones.get(zone.zone) is zone:
+            if newest and zone.phase is Phase.FROZEN and self._zones.get(zone.zone) is zone:
                 self._remove(zone.zone)  # else it would stand still here, and nobody else would be given it
 
     def in_time(self, zone: Zone) -> None:
@@ -94,18 +98,20 @@ class Checkpoints:
 
     async def all(self) -> None:
         """Checkpoint every zone now (a clean stop of the last shard), or put it back where the ledger turns out to have forgotten it."""
+        until_s = time.monotonic() + LAST_S
         for zone in list(self._zones.values()):
             if zone.phase in (Phase.READY, Phase.HELD):
                 status = await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
                 if status is CommitStatus.GAP:
-                    await self._put_back(zone)
+                    await self._put_back(zone, until_s)
 
-    async def _put_back(self, zone: Zone) -> None:
+    async def _put_back(self, zone: Zone, until_s: float) -> None:
         seed = self._seed(zone)
-        for _ in range(LAST_TRIES):
+        while time.monotonic() < until_s:
             try:
-                await self._ledger.reseed(seed)
-            except LedgerUnavailable:
+                async with asyncio.timeout(until_s - time.monotonic()):
+                    await self._ledger.reseed(seed)
+            except (LedgerUnavailable, TimeoutError):
                 await asyncio.sleep(RESEED_PAUSE_S)
             except LedgerRefused as error:
                 log.error("reseed_refused", zone=zone.zone, why=str(error))
@@ -129,6 +135,7 @@ class Checkpoints:
     async def reseed(self, zone: Zone) -> None:
         """The ledger knows less than this owner: give it the zone anew, under a new generation."""
         seed = self._seed(zone)
+        failures = 0
         while self._zones.get(zone.zone) is zone and zone.phase is Phase.FROZEN:
             try:
                 head = await self._ledger.reseed(seed)
@@ -139,6 +146,12 @@ class Checkpoints:
                 if self._zones.get(zone.zone) is zone:  # else it has been loaded anew meanwhile
                     self._remove(zone.zone)
                 return
+            except Exception as error:
+                failures += 1
+                if failures >= RESEED_TRIES:
+                    raise
+                log.error("reseed_failed", zone=zone.zone, tries=failures, why=str(error) or type(error).__name__)
+                await asyncio.sleep(RESEED_AGAIN_S)
             else:
                 zone.reseeded(head.generation, head.epoch)
                 log.warning("reseeded", zone=zone.zone, tick=zone.tick, generation=head.generation, epoch=head.epoch)

@@ -36,7 +36,7 @@ from shard.recovery import Follower, take_over
 from shard.settings import ShardSettings
 from shard.tick_loop import TickLoop
 from shard.warmup import warm
-from shard.zone import Phase, ZoneError
+from shard.zone import Phase, Zone, ZoneError
 
 log = structlog.get_logger("shard")
 
@@ -47,10 +47,13 @@ VIEW_LEEWAY_S = 0.1
 """A view may come so much later, to go along with a commit."""
 RETRY_S = 4.0
 """How long after a zone could not be started it is tried again: a damaged log may have been mended meanwhile."""
+LONGEST_REST_S, STEADY_S = 32.0, 60.0
+"""A zone that is given up again within STEADY_S rests before it begins anew, for RETRY_S first and twice as long each time: its beginning
+breaks the links of all."""
 LAST_TICK_S = 3.0
+"""How long a shard that leaves waits for the commit of its last tick, where the ledger does not answer."""
 LAST_RESEED_S = 5.0
 """How long a shard that leaves waits for a ledger that has forgotten: as long as a world waits to be opened."""
-"""How long a shard that leaves waits for the commit of its last tick, where the ledger does not answer."""
 EXIT_OK, EXIT_FAULT = 0, 2
 
 
@@ -106,6 +109,8 @@ class ShardService:
         self._released_rate = Rate()
         self.failed: dict[int, str] = {}
         self._retry_at: dict[int, float] = {}
+        self._given_up: dict[int, tuple[float, float]] = {}
+        """Zone -> when its last rest ended or is to end, and how long that is."""
         self._membership: Membership | None = None
         self._grid: WorldGrid | None = None
         self._world: WorldSettings | None = None
@@ -142,6 +147,7 @@ class ShardService:
         await self._register(membership)
         membership.start()
         self.ticks.committing = self._along
+        self.ticks.gave_up = self._gave_up
         try:
             await loop.run_in_executor(self.ticks.executor, warm, self.program)
         except BaseException:
@@ -384,6 +390,17 @@ class ShardService:
             return
         task = asyncio.get_running_loop().create_task(self._take_over(route, time.monotonic()))
         self._takeovers[route.zone] = (route.epoch, task)
+
+    def _gave_up(self, zone: Zone, why: str) -> None:
+        """Let a zone that stopped here begin anew: at once, and more and more slowly where that does not help."""
+        now_s = time.monotonic()
+        over_s, rest_s = self._given_up.get(zone.zone, (0.0, 0.0))
+        rest_s = min(max(2 * rest_s, RETRY_S), LONGEST_REST_S) if over_s and now_s - over_s < STEADY_S else 0.0
+        self._given_up[zone.zone] = now_s + rest_s, rest_s
+        if rest_s:
+            self.failed[zone.zone] = f"{zone.epoch}: {why}"
+            self._retry_at[zone.zone] = now_s + rest_s
+            log.error("zone_rests", zone=zone.zone, epoch=zone.epoch, rest_s=rest_s, why=why)
 
     async def _take_over(self, route: ZoneRoute, started: float) -> None:
         follower = None

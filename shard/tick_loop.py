@@ -114,6 +114,8 @@ class TickLoop:
         self.stopping = False
         self.committing: Callable[[], None] = lambda: None
         """Called as a commit goes to the ledger: what has to go there anyway may go along."""
+        self.gave_up: Callable[[Zone, str], None] = lambda zone, why: None
+        """Called with a zone that runs here no more, though it is this shard's, and why."""
         self._stuck = 0
         self._commits: dict[_Pause, tuple[float, list[Commit]]] = {}
         """Those without an answer, and since when."""
@@ -355,13 +357,19 @@ class TickLoop:
             await asyncio.sleep(self._interval_s / 10)
         due = time.monotonic()
         looked_s = 0.0
-        while not self.stopping and number in self.zones and self.paces[number].cost_s > LANE_UNTIL * self._interval_s:
+        while self._stays_in_lane(number):
             due = max(due + self.paces[number].interval_s, time.monotonic())
             await self._tick([self.zones[number]], self._lane_executor)
             if due - looked_s >= LOOK_AROUND_S and number in self.zones and number not in self.sleepers:
                 looked_s = due
                 self._look_around([self.zones[number]])  # the others are looked at between two ticks; this one is in a tick then
             await asyncio.sleep(max(due - time.monotonic(), 0.0))
+
+    def _stays_in_lane(self, number: int) -> bool:
+        """A zone that has fallen asleep is a matter of `sleepers` again, however dear its ticks are."""
+        if self.stopping or number not in self.zones or number in self.sleepers:
+            return False
+        return self.paces[number].cost_s > LANE_UNTIL * self._interval_s
 
     # --- a tick -----------------------------------------------------------------------------------------------------
     async def _tick(self, zones: list[Zone], executor: Executor | None = None) -> None:
@@ -473,11 +481,12 @@ class TickLoop:
         self.add(new)
         return True
 
-    def _give_up(self, zone: Zone) -> None:
+    def _give_up(self, zone: Zone, why: str = "its rules fail, whatever command is left out") -> None:
         """A zone that cannot be mended begins anew at the next poll of the routes: at once it would only fail again."""
         if self.zones.get(zone.zone) is not zone:
             return
         self.remove(zone.zone)
+        self.gave_up(zone, why)
         # What waited here, and what was in the tick that never happened, must come again: gateways send it with new links.
         self._links.end_all(f"zone {zone.zone} begins anew")
 
@@ -555,7 +564,7 @@ class TickLoop:
             self.remove(zone.zone)
         elif answer.status is CommitStatus.BROKEN:
             log.error("zone_broken", zone=zone.zone, tick=zone.tick, detail=answer.detail, mend="run perdure audit; the zone begins anew")
-            self._give_up(zone)
+            self._give_up(zone, f"the ledger refuses its tick {zone.tick}: {answer.detail}")
         else:
             log.error("ledger_went_back", zone=zone.zone, tick=zone.tick, detail=answer.detail, mend="the zone is restored from memory")
             self.checkpoints.restore(zone)

@@ -290,7 +290,7 @@ class ClientProtocol:
                 self.map = WorldMap(int(message[1]), int(message[2]), tuple(message[3]))
                 return self.map
             if op == ServerOp.PACE:
-                self.pace = Paced(message[1], message[2], message[3], message[4])
+                self.pace = Paced(message[1], message[2], message[3], message[4] if len(message) > 4 else 1)
                 return self.pace
             if op == ServerOp.QUEUED:
                 self.queued = Queued(message[1], message[2])

@@ -21,9 +21,9 @@ from perdure.ledger.keys import lua_constants
 LIBRARY_VERSION = 1
 """Rises with each incompatible change; it is in the library's and every function's name, so two can live side by side."""
 LIBRARY_NAME = f"perdure_v{LIBRARY_VERSION}"
-LIBRARY_REVISION = 3
-"""Rises with each compatible change. A server that holds a later revision is left alone, so that in a rolling upgrade a process
-of the older build does not put the older library back."""
+LIBRARY_REVISION = 4
+"""Rises with each compatible change (a test holds it against the text). A server that holds a later revision is left alone, so that in a
+rolling upgrade a process of the older build does not put the older library back."""
 
 
 class LibraryAwaited(Exception):

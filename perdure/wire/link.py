@@ -54,7 +54,7 @@ def command_dtype(payload_bytes: int) -> np.dtype[np.void]:
 
 
 ZONE_PACE_STRUCT = struct.Struct("<HBBB")
-"""zone u16, clock percent u8, snapshot every u8."""
+"""zone u16, clock percent u8, snapshot every u8, far entities every u8. (Shards of an older build leave the last one out.)"""
 
 LOOK_STRUCT = struct.Struct("<Hq")
 """zone u16, player's key i64."""

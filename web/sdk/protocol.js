@@ -63,7 +63,7 @@ const PLAIN_MESSAGES = {
   6: ([, from, to, text]) => ({ type: "chat", from: String(from), to: String(to), text: String(text) }),
   7: ([, pairs]) => ({ type: "names", names: new Map(pairs.map((/** @type {any[]} */ [key, name]) => [BigInt(key), String(name)])) }),
   8: ([, zone, percent, every, far]) => (
-    { type: "pace", zone: Number(zone), clockPercent: Number(percent), snapshotEvery: Number(every), farEvery: Number(far) }),
+    { type: "pace", zone: Number(zone), clockPercent: Number(percent), snapshotEvery: Number(every), farEvery: Number(far ?? 1) }),
   9: ([, position, estimate]) => ({ type: "queued", position: Number(position), estimateS: Number(estimate) }),
   10: ([, zone, frozen]) => ({ type: "stale", zone: Number(zone), frozen: frozen.map(Number) }),
 };

@@ -501,6 +501,14 @@ async def test_a_role_goes_on_with_another_build_of_its_revision_and_not_with_an
         await RedisLedger.connect(users.url("gateway"), "main")
 
 
+def test_functions_of_another_text_have_another_revision() -> None:
+    """Else, in an upgrade, a process of the older build puts the older functions back: of two texts of one revision the last one stays."""
+    from perdure.ledger.redis_functions import LIBRARY_REVISION, library_build
+
+    build = "4:3c3455ff5bcf67e6dca44e15f8adc157"
+    assert library_build() == build, f"raise LIBRARY_REVISION (it is {LIBRARY_REVISION}), and write {library_build()!r} here"
+
+
 def test_no_password_stands_in_the_acl_file_and_a_missing_one_is_named() -> None:
     made = acl_file(PERDURE_REDIS_PASSWORD_SHARD="correct horse")
     assert "correct horse" not in made and "<" not in made and ">" not in made

@@ -8,6 +8,7 @@ import socket as sockets
 import struct
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from gateway import websocket_server
 from gateway.websocket_server import BindError
 from perdure.client import Client
 from perdure.wire.client_messages import encode_command, encode_hello, encode_ping
@@ -346,7 +348,8 @@ async def test_without_a_health_port_nothing_more_listens() -> None:
         assert c.gateway.health is None
 
 
-async def test_sockets_that_ask_for_nothing_keep_nobody_out() -> None:
+async def test_sockets_that_ask_for_nothing_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_server, "SILENT_S", -1.0)
     async with with_witness(max_unauthenticated=20, max_unauthenticated_per_address=1000) as (c, _):
         loop = asyncio.get_running_loop()
         silent = []
@@ -359,6 +362,21 @@ async def test_sockets_that_ask_for_nothing_keep_nobody_out() -> None:
         assert c.gateway.counters.put_away >= 39 and c.gateway.endpoint.waiting <= 21
         for raw in silent:
             raw.close()
+
+
+async def test_who_came_just_now_is_not_silent() -> None:
+    """Many come at once, as when another gateway died; what they ask for has not been read yet. They are told, not cut off."""
+    async with with_witness(max_unauthenticated=20, max_unauthenticated_per_address=1000) as (c, _):
+        request = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        request += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        opened = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", c.gateway.endpoint.port) for _ in range(60)))
+        for _, writer in opened:
+            writer.write(request)
+        answers = Counter([(await reader.readline())[9:12] for reader, _ in opened])
+        assert answers == {b"101": 20, b"503": 40}
+        assert c.gateway.counters.put_away == 0
+        for _, writer in opened:
+            writer.close()
 
 
 async def test_an_address_has_no_more_sockets_than_twice_its_cap() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from gateway.admission import LOGINS_AT_ONCE
 from perdure.client import ClientClosed
@@ -247,6 +248,36 @@ async def test_the_time_limit_of_a_login_holds_at_the_gate_too(monkeypatch: pyte
             await socket.wait_closed()
             assert socket.close_code == Close.UNAVAILABLE
         assert loop.time() - began_s < 1.5
+
+
+async def test_who_waited_at_the_gate_for_long_is_not_cut_off_in_the_middle_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More log in than the ledger can take: a call that it carries out for nobody uses up a token, and its place."""
+    async with cluster(admission_timeout_ms=600, max_admissions=2) as c:
+        enter, carried_out = c.ledger.enter, 0
+
+        async def slowly(request: EnterRequest) -> EnterAnswer:
+            nonlocal carried_out
+            carried_out += 1
+            answer = await enter(request)
+            await asyncio.sleep(0.1)
+            return answer
+
+        monkeypatch.setattr(c.ledger, "enter", slowly)
+
+        async def logs_in(name: str) -> bool:
+            socket = await connect(c.url, compression=None, proxy=None)
+            await socket.send(encode_hello(token=c.token(name)))
+            try:
+                await socket.recv()
+            except ConnectionClosed:
+                assert "too many log in" in str(socket.close_reason), "who is not let in has not come to the ledger"
+                return False
+            await socket.close()
+            return True
+
+        let_in = sum(await asyncio.gather(*(logs_in(f"player-{number}") for number in range(40))))
+        assert 8 <= let_in < 40
+        assert carried_out == let_in
 
 
 async def test_a_login_whose_answer_was_lost_is_undone_when_the_next_try_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink
 from gateway.shard_links import FLUSH_PART, ShardLinks, _gone, _resolve
 from perdure.ledger.values import Member
-from perdure.wire.link import LinkType, pack_frame
+from perdure.wire.link import LinkType, pack_frame, pack_zone_pace
 from tests.unit.gateway.cluster_double import eventually
 
 UNKNOWN_NAME = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -40,9 +40,10 @@ def test_what_a_failed_dial_means(error: Exception, had_link: bool, gone: bool) 
 
 @dataclass
 class Listener:
-    """A sink for links that see nothing but their handshake."""
+    """A sink for links that see little but their handshake."""
 
     died: list[str] = field(default_factory=list)
+    paces: list[tuple[int, ...]] = field(default_factory=list)
 
     def release(self, link: CommandLink, body: memoryview) -> None: ...
 
@@ -50,7 +51,8 @@ class Listener:
 
     def zone_stale(self, zone: int, stale: tuple[int, ...]) -> None: ...
 
-    def zone_pace(self, link: CommandLink, zone: int, pace: tuple[int, int, int]) -> None: ...
+    def zone_pace(self, link: CommandLink, zone: int, pace: tuple[int, int, int]) -> None:
+        self.paces.append((zone, *pace))
 
     def link_lost(self, link: CommandLink) -> None: ...
 
@@ -66,6 +68,33 @@ async def test_what_is_no_name_is_an_error_at_once() -> None:
 
 
 async def nobody(name: str, number: int, by: str) -> None: ...
+
+
+async def test_the_pace_that_a_shard_of_an_older_build_tells_breaks_no_link() -> None:
+    """It says nothing of far entities; in an upgrade gateways come first."""
+
+    async def shard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(pack_frame(LinkType.CHALLENGE, bytes(16), b"older"))
+        await reader.read(1 << 10)
+        writer.write(pack_frame(LinkType.ACCEPT) + pack_frame(LinkType.ZONE_PACE, b"\x05\0\x50\x03") + pack_zone_pace(6, 80, 3, 4))
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(shard, "127.0.0.1", 0)
+    sink, counters = Listener(), GatewayCounters()
+    links = ShardLinks(number=1, own_name="gateway-1", secret=b"x" * 32, sink=sink, counters=counters, suspect=nobody)
+    try:
+        await links.follow({"older": Member("older", "shard", 1, f"tcp:127.0.0.1:{server.sockets[0].getsockname()[1]}")})
+        await eventually(lambda: len(sink.paces) == 2, "both paces")
+        assert sink.paces == [(5, 80, 3, 1), (6, 80, 3, 4)]
+        assert links.up == 1
+    finally:
+        await links.close()
+        await ended.wait()
+        server.close()
 
 
 async def test_names_that_take_long_to_look_up_keep_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

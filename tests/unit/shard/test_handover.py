@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import shard.audit
+import shard.checkpoints
 import shard.handover
 import shard.service
 from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
@@ -347,7 +348,77 @@ async def test_a_shard_that_leaves_waits_for_zones_that_are_being_put_back(tmp_p
     await service.ticks.close()
 
 
-async def test_a_reseed_that_fails_in_an_unforeseen_way_leaves_no_zone_that_stands_still(tmp_path: Path) -> None:
+async def test_a_reseed_that_fails_in_an_unforeseen_way_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the shard has in memory is the only copy of the zone's last ticks."""
+    monkeypatch.setattr(shard.checkpoints, "RESEED_AGAIN_S", 0.0)
+    world, service = with_a_zone_that_is_being_put_back(tmp_path)
+    zone, reseed, failures = world.zones[0], world.ledger.reseed, 3
+
+    async def fails_at_first(seed: Reseed) -> ZoneHead:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise RuntimeError("a fault of ours")
+        return await reseed(seed)
+
+    world.ledger.reseed = fails_at_first  # type: ignore[method-assign]
+    service.ticks.checkpoints.restore(zone)
+    await service.ticks.checkpoints.restored(30.0)
+    assert service.ticks.zones[0] is zone and zone.phase is Phase.READY
+    assert (await world.ledger.zone_head(0)).tick == zone.tick
+    await service.ticks.close()
+
+
+async def test_an_older_checkpoint_that_fails_takes_no_zone_away_that_is_being_put_back(tmp_path: Path) -> None:
+    world, service = with_a_zone_that_is_being_put_back(tmp_path)
+    zone, reseed, checkpoints = world.zones[0], world.ledger.reseed, service.ticks.checkpoints
+    fail, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def an_older_checkpoint() -> None:
+        await fail.wait()
+        raise RuntimeError("a fault of ours")
+
+    async def slowly(seed: Reseed) -> ZoneHead:
+        await may_go_on.wait()
+        return await reseed(seed)
+
+    world.ledger.reseed = slowly  # type: ignore[method-assign]
+    checkpoints._start(zone, an_older_checkpoint())
+    older = checkpoints._tasks[0]
+    checkpoints.restore(zone)
+    fail.set()
+    await asyncio.wait([older])
+    await asyncio.sleep(0)
+    assert service.ticks.zones[0] is zone
+    may_go_on.set()
+    await checkpoints.restored(30.0)
+    assert zone.phase is Phase.READY
+    await service.ticks.close()
+
+
+async def test_a_ledger_that_hangs_holds_a_shard_that_leaves_for_so_long_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard.checkpoints, "LAST_S", 0.1)
+    world = world_of()
+    service = shard_service(tmp_path, warm_program(SMALL), world.ledger)
+    kept = world.store.snapshot()
+    world.tick()
+    service.ticks.zones[0] = world.zones[0]
+    world.store.restore(kept)
+
+    async def hangs(seed: Reseed) -> ZoneHead:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    world.ledger.reseed = hangs  # type: ignore[method-assign]
+    async with asyncio.timeout(10):
+        await service.ticks.checkpoints.all()
+    await service.ticks.close()
+
+
+async def test_a_reseed_that_fails_in_an_unforeseen_way_leaves_no_zone_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard.checkpoints, "RESEED_AGAIN_S", 0.0)
     world, service = with_a_zone_that_is_being_put_back(tmp_path)
 
     async def fails(seed: Reseed) -> ZoneHead:

@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import shard.service
 from perdure.game.contract import GameError
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.record import blob_digest
-from perdure.ledger.values import CommitAnswer, CommitStatus, Reseed, WorldSettings
+from perdure.ledger.values import CommitAnswer, CommitStatus, Reseed, WorldSettings, ZoneRoute
 from perdure.wire.identifiers import WorldGrid
 from shard.service import ShardService
 from shard.settings import ShardSettings
@@ -111,6 +112,39 @@ async def test_a_zone_that_could_not_start_is_tried_again(tmp_path: Path, monkey
         assert under_test.failed == {}
         signal.raise_signal(signal.SIGTERM)
         assert await serving == 0
+
+
+async def test_a_zone_that_is_given_up_again_and_again_rests_longer_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each beginning breaks the links of all zones of the shard; and nobody else is given the zone meanwhile."""
+    now_s = 1000.0
+    under_test = ShardService(settings(tmp_path), warm_program(SMALL), MemoryLedger())
+    taken: list[int] = []
+    monkeypatch.setattr(under_test, "_take_over", lambda route, started: taken.append(route.zone))
+    monkeypatch.setattr(shard.service, "time", SimpleNamespace(monotonic=lambda: now_s))
+    loop = SimpleNamespace(create_task=lambda work: work)
+    monkeypatch.setattr(shard.service, "asyncio", SimpleNamespace(get_running_loop=lambda: loop))
+    zone: Any = SimpleNamespace(zone=0, epoch=3)
+    route = ZoneRoute(0, "shard-1", 1, 3)
+
+    def rested_s() -> float:
+        """Give the zone up, and return how long it is until it is taken anew."""
+        nonlocal now_s
+        under_test._gave_up(zone, "the ledger refuses its tick 9: a damaged record")
+        began_s = now_s
+        while True:
+            under_test._take(route)
+            if taken:
+                taken.clear()
+                under_test._takeovers.clear()
+                under_test.failed.pop(0, None)
+                return now_s - began_s
+            assert under_test._info()["failed"] == {"0": "3: the ledger refuses its tick 9: a damaged record"}
+            now_s += 1.0
+
+    assert [rested_s() for _ in range(6)] == [0.0, 4.0, 8.0, 16.0, 32.0, 32.0]
+    now_s += 61.0
+    assert rested_s() == 0.0, "it ran for long"
+    await under_test.ticks.close()
 
 
 async def test_a_shard_whose_rules_do_not_compile_leaves_the_cluster_before_it_says_so(

@@ -182,6 +182,18 @@ def test_a_shard_without_memory_does_not_take_its_trouble_for_the_rules() -> Non
         shard.tick_loop._step(zone)
 
 
+async def test_a_dear_zone_that_falls_asleep_leaves_its_lane(tmp_path: Path) -> None:
+    """In a lane it would tick one tick after the other, with nobody there."""
+    async with shard_in(tmp_path, idle_hz=0.0) as shard_1:
+        await shard_1.run(0)
+        await until(lambda: 0 in shard_1.ticks.sleepers)
+        tick = shard_1.ticks.zones[0].tick
+        shard_1.ticks.paces[0]._step_s = 1.0
+        shard_1.ticks._open_lane(0)
+        await until(lambda: not shard_1.ticks._lanes)
+        assert shard_1.ticks.zones[0].tick == tick
+
+
 async def test_an_overloaded_zone_that_falls_asleep_is_at_its_full_rate_again(tmp_path: Path) -> None:
     async with shard_in(tmp_path, idle_hz=0.0) as shard_1:
         await shard_1.run(0)
@@ -461,4 +473,4 @@ async def test_a_zone_that_takes_too_long_slows_its_own_clock_alone_and_recovers
         assert not [zone for zone, *_ in gateway.paces() if zone == 0]
         heavy_s[0] = 0.0
         await until(lambda: pace.level == 0 and not shard_1.ticks._lanes)
-        assert gateway.paces()[-1] == (1, 100, 1, 1)
+        await until(lambda: gateway.paces()[-1] == (1, 100, 1, 1))
