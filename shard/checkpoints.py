@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from perdure.ledger.ledger import Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import Ledger, LedgerAhead, LedgerError, LedgerRefused, LedgerUnavailable
 from perdure.ledger.record import blob_digest
 from perdure.ledger.values import CommitStatus, Reseed
 from shard.metrics import ShardMetrics
@@ -26,6 +26,8 @@ LAST_S = 10.0
 """For so long, in all, a shard that leaves tries to put back zones that the ledger has forgotten."""
 RESEED_TRIES, RESEED_AGAIN_S = 50, 0.1
 """Of putting a zone back where that fails for a reason that nobody has foreseen: no other copy of its last ticks is there."""
+REFUSALS_TOLD = 100
+"""One refusal in so many is logged."""
 RESEND_SENT_S = 10.0
 """How far back a zone that is restored in the ledger says what it has sent away: longer than anything is in transit."""
 
@@ -113,9 +115,12 @@ class Checkpoints:
                     await self._ledger.reseed(seed)
             except (LedgerUnavailable, TimeoutError):
                 await asyncio.sleep(RESEED_PAUSE_S)
-            except LedgerRefused as error:
+            except LedgerAhead as error:
                 log.error("reseed_refused", zone=zone.zone, why=str(error))
                 return
+            except LedgerRefused as error:
+                log.error("reseed_waits", zone=zone.zone, why=str(error))
+                await asyncio.sleep(RESEED_AGAIN_S)
             else:
                 log.warning("reseeded", zone=zone.zone, tick=zone.tick)
                 return
@@ -135,17 +140,22 @@ class Checkpoints:
     async def reseed(self, zone: Zone) -> None:
         """The ledger knows less than this owner: give it the zone anew, under a new generation."""
         seed = self._seed(zone)
-        failures = 0
+        failures = refusals = 0
         while self._zones.get(zone.zone) is zone and zone.phase is Phase.FROZEN:
             try:
                 head = await self._ledger.reseed(seed)
             except LedgerUnavailable:
                 await asyncio.sleep(RESEED_PAUSE_S)
-            except LedgerRefused as error:
+            except LedgerAhead as error:
                 log.error("reseed_refused", zone=zone.zone, why=str(error))
                 if self._zones.get(zone.zone) is zone:  # else it has been loaded anew meanwhile
                     self._remove(zone.zone)
                 return
+            except LedgerRefused as error:
+                if refusals % REFUSALS_TOLD == 0:  # a right that is lacking, a damaged record: it can be mended, and there is no other copy
+                    log.error("reseed_waits", zone=zone.zone, tick=zone.tick, why=str(error))
+                refusals += 1
+                await asyncio.sleep(RESEED_AGAIN_S)
             except Exception as error:
                 failures += 1
                 if failures >= RESEED_TRIES:

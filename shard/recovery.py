@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 
 import structlog
 
-from perdure.ledger.ledger import Ledger
+from perdure.ledger.ledger import Ledger, LedgerUnavailable
 from perdure.ledger.record import blob_digest, chain_digest
 from perdure.ledger.values import LoggedRecord, ZoneHead
 from perdure.wire.identifiers import WorldGrid
@@ -101,6 +101,11 @@ async def take_over(follower: Follower, generation: int, epoch: int) -> Zone:
     """Finish a follower whose zone is now assigned to this shard: the log can no longer grow under another owner."""
     zone = await follower.catch_up()
     head = await follower.head()
+    if (head.generation, head.epoch) < (generation, epoch):
+        raise LedgerUnavailable(
+            f"zone {zone.zone} is at generation {head.generation}, epoch {head.epoch} now, and was given away at {generation}, {epoch}: "
+            "the ledger has gone back in time"
+        )
     if (head.generation, head.epoch) == (generation, epoch) and (head.tick, head.digest) != (zone.tick, zone.digest):
         raise ZoneError(
             f"zone {zone.zone}: its log ends at tick {zone.tick}, but tick {head.tick} was committed; records are missing: "

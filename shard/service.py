@@ -326,6 +326,8 @@ class ShardService:
         self.ticks.turns.among(self.name, (member.name for member in view.members.values() if member.kind == "shard"))
         if not view.opened:
             return  # what this server says of owners may be old: zones that run go on, and commits tell what it forgot
+        # What is given to this shard's name is given to another process, as long as the name is held by that.
+        named = self._membership is not None and (me := view.members.get(self.name)) is not None and me.number == self._membership.number
         for route in view.zones.values():
             running = self.ticks.zones.get(route.zone)
             mine = route.owner == self.name and route.epoch > self._stale.get(route.zone, -1)
@@ -336,13 +338,13 @@ class ShardService:
             if running is not None and (not mine or newer) and running.phase is not Phase.FROZEN:
                 self.ticks.remove(route.zone)
                 running = None
-            if mine and running is None:
+            if mine and running is None and named:
                 self._take(route)
             if mine and route.ready and self._is_of_another_build(view, route.successor):
                 self.ticks.handovers.ask(route.zone)
             else:
                 self.ticks.handovers.withdraw(route.zone)
-            if route.successor == self.name and not mine:
+            if route.successor == self.name and not mine and named:
                 self._prefetch(route, follow=not self._is_of_another_build(view, route.owner))
         for number, (_, task) in list(self._followers.items()):
             route = view.zones.get(number)

@@ -53,6 +53,7 @@ class LedgerError(Exception):
     LedgerError
      +- LedgerUnavailable   no answer; whether the call took effect is unknown
      +- LedgerRefused       a definite no: wrong state, wrong type of key, read-only, out of memory
+         +- LedgerAhead     the ledger knows more of a zone than who would put it back
     """
 
 
@@ -62,6 +63,10 @@ class LedgerUnavailable(LedgerError):
 
 class LedgerRefused(LedgerError):
     """The ledger said no, and nothing was written."""
+
+
+class LedgerAhead(LedgerRefused):
+    """A zone is further in the ledger than its owner has it: the owner is to drop it."""
 
 
 class Ledger(ABC):
@@ -82,7 +87,9 @@ class Ledger(ABC):
 
         Per zone, in this order: the head's (generation, epoch) is above the commit's -> FENCED; below it, or no head at all ->
         GAP (the ledger went back in time). Head at the same tick with the same digest -> OK with the stored page (nothing
-        is written). Head is not (tick - 1, previous) -> GAP. A transfer whose player's place is not this zone, or who still
+        is written). Head is further under the same generation and epoch, or as far with another digest -> FENCED (another process
+        goes by the owner's name). Head is not (tick - 1, previous) -> GAP, as is a newer generation or epoch that an earlier owner
+        than the caller got by putting the zone back (see `reseed`). A transfer whose player's place is not this zone, or who still
         waits in this zone's inbox -> BROKEN; so is a zone whose keys are damaged. Else: the record is appended,
         transfers are delivered and places moved, up to INBOX_PAGE_ENTRIES entries (or INBOX_PAGE_BYTES) move from the inbox
         into the log entry and are answered.
@@ -133,7 +140,8 @@ class Ledger(ABC):
 
         Accepted where the ledger's (generation, epoch, tick) of the zone is not above the caller's; the zone then stands at
         `tick` with `digest`, the blob as its only checkpoint, an empty log, generation + 1 and an epoch of max(both) +
-        EPOCH_RESEED_STEP, with the caller as its owner. Refused (LedgerRefused) where the ledger is ahead. The inbox is kept.
+        EPOCH_RESEED_STEP, with the caller as its owner. Refused (LedgerAhead) where the ledger is ahead, or as far under the same
+        generation and epoch with another digest: then another process goes by the caller's name. The inbox is kept.
 
         While the world is not open, a zone that was put back by the owner of an earlier (generation, epoch) is taken from it: that one had
         not heard that the zone was given away, and the ledger had forgotten it.

@@ -44,7 +44,7 @@ def commit_one(store: MemoryStore, commit: Commit) -> CommitAnswer:
     zone = data.zones.get(commit.zone)
     head = zone.head if zone else None
     if zone is None or head is None or not _follows(head, commit):
-        return _not_next(zone, head, commit)
+        return _not_next(store, zone, head, commit)
 
     movers: dict[bytes, _Mover] = {}
     for transfer in commit.transfers:
@@ -101,16 +101,23 @@ def _follows(head: StoredHead, commit: Commit) -> bool:
     return (head.generation, head.epoch, head.tick, head.digest) == (commit.generation, commit.epoch, commit.tick - 1, commit.previous)
 
 
-def _not_next(zone: StoredZone | None, head: StoredHead | None, commit: Commit) -> CommitAnswer:
+def _not_next(store: MemoryStore, zone: StoredZone | None, head: StoredHead | None, commit: Commit) -> CommitAnswer:
     """Return why a commit does not append to the head: a resend, a newer owner, or a ledger that went back in time."""
     if zone is None or head is None:
         return CommitAnswer(CommitStatus.GAP, detail=f"the ledger does not know zone {commit.zone}")
     mine, theirs = (head.generation, head.epoch), (commit.generation, commit.epoch)
     if mine != theirs:
-        status = CommitStatus.FENCED if mine > theirs else CommitStatus.GAP
-        return CommitAnswer(status, detail=f"zone {commit.zone} is at generation {mine[0]}, epoch {mine[1]}, not {theirs[0]}, {theirs[1]}")
+        detail = f"zone {commit.zone} is at generation {mine[0]}, epoch {mine[1]}, not {theirs[0]}, {theirs[1]}"
+        if mine > theirs and store.put_back_too_early(commit.zone, theirs) is not None:
+            return CommitAnswer(CommitStatus.GAP, detail=f"{detail}; an earlier owner has put it back")
+        return CommitAnswer(CommitStatus.FENCED if mine > theirs else CommitStatus.GAP, detail=detail)
     if head.tick == commit.tick and head.digest == commit.digest and commit.tick in zone.log:
         return CommitAnswer(CommitStatus.OK, zone.log[commit.tick].page)
+    if head.tick > commit.tick or (head.tick == commit.tick and head.digest != commit.digest):
+        return CommitAnswer(
+            CommitStatus.FENCED,
+            detail=f"zone {commit.zone} stands at tick {head.tick} ({head.digest}): another process goes by the name of its owner",
+        )
     return CommitAnswer(
         CommitStatus.GAP, detail=f"zone {commit.zone} stands at tick {head.tick} ({head.digest}), not {commit.tick - 1} ({commit.previous})"
     )

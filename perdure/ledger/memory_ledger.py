@@ -27,13 +27,14 @@ from perdure.ledger.ledger import (
     ROUTES_CHANNEL,
     SUSPECT_CHANNEL,
     Ledger,
+    LedgerAhead,
     LedgerRefused,
     LedgerUnavailable,
     gateway_channel,
 )
 from perdure.ledger.memory_commit import commit_one
 from perdure.ledger.memory_reseed import deliver_again, restore_player, without_known
-from perdure.ledger.memory_store import MemoryStore, StoredCheckpoint, StoredHead, StoredPlayer, StoredZone, Subscription
+from perdure.ledger.memory_store import MemoryStore, PutBack, StoredCheckpoint, StoredHead, StoredPlayer, StoredZone, Subscription
 from perdure.ledger.record import blob_digest
 from perdure.ledger.values import (
     ClusterView,
@@ -147,11 +148,13 @@ class MemoryLedger(Ledger):
     async def reseed(self, seed: Reseed) -> ZoneHead:
         data = self.store.data
         head = (data.zones.get(seed.zone) or StoredZone()).head or StoredHead(0, 0)
-        at, by = head.tick, self._put_back_by(seed.zone)
-        if by is not None and by[:2] < (seed.generation, seed.epoch):
-            at = by[2]  # a later owner than who came first
-        elif (head.generation, head.epoch, head.tick) > (seed.generation, seed.epoch, seed.tick):
-            raise LedgerRefused(
+        owner = (seed.generation, seed.epoch)
+        at, earlier, before = head.tick, self.store.put_back_too_early(seed.zone, owner), self.store.put_back_by(seed.zone)
+        another = (head.generation, head.epoch, head.tick) == (*owner, seed.tick) and head.digest != seed.digest
+        if earlier is not None:
+            at = earlier.at
+        elif another or (head.generation, head.epoch, head.tick) > (*owner, seed.tick):
+            raise LedgerAhead(
                 f"zone {seed.zone} is at generation {head.generation}, epoch {head.epoch}, tick {head.tick} in the ledger, "
                 f"ahead of {seed.generation}, {seed.epoch}, {seed.tick}: drop it and load it from there"
             )
@@ -163,7 +166,8 @@ class MemoryLedger(Ledger):
         found.blobs = {(seed.tick, new.epoch): bytes(seed.blob)}
         found.checkpoints = [StoredCheckpoint(seed.tick, new.epoch, seed.blob_digest)]
         data.generation = max(data.generation, new.generation, generation_above(seed.highest))
-        data.restored[seed.zone] = self.store.run_id, (seed.generation, seed.epoch, at)
+        first = before.first if before is not None else (new.generation, new.epoch)
+        data.restored[seed.zone] = PutBack(self.store.run_id, owner, at, first)
         found.inbox = without_known(found.inbox, seed)
         for player in seed.players:
             restore_player(self.store, seed.zone, player)
@@ -172,12 +176,6 @@ class MemoryLedger(Ledger):
                 deliver_again(self.store, seed.zone, sent.transfer)
         self._raise_version()
         return await self.zone_head(seed.zone)
-
-    def _put_back_by(self, zone: int) -> tuple[int, int, int] | None:
-        """Return who put a zone back for this run of the server, while the world is not open: generation, epoch, tick that there was."""
-        data = self.store.data
-        run, by = data.restored.get(zone, ("", (0, 0, 0)))
-        return by if run == self.store.run_id != data.opened_for else None
 
     async def open_world(self, term: int, generation: int = 0) -> int:
         data = self.store.data

@@ -72,6 +72,17 @@ class StoredPlayer:
     moves: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """For which run a zone was put back, by the owner of which (generation, epoch); the tick that there was before the first who did so for
+    that run, and the (generation, epoch) that that one got: whoever is below it ran the zone before the ledger forgot."""
+
+    run: str
+    by: tuple[int, int]
+    at: int
+    first: tuple[int, int]
+
+
 @dataclass(slots=True, eq=False)
 class Subscription:
     """One subscriber's hints. `wake` is set when there is something to read, or when it was closed."""
@@ -119,8 +130,8 @@ class StoredData:
     beat: int = 0
     version: int = 0
     generation: int = 1
-    restored: dict[int, tuple[str, tuple[int, int, int]]] = field(default_factory=dict)
-    """By zone: for which run it was last put back, by the owner of which generation and epoch, and the tick that there was before."""
+    restored: dict[int, PutBack] = field(default_factory=dict)
+    """By zone, the last time that it was put back."""
     opened_for: str = "memory-1"
     """The run that the world was opened for; a new store is open for its first, so that tests of one part need no coordinator."""
 
@@ -143,6 +154,16 @@ class MemoryStore:
     @property
     def run_id(self) -> str:
         return f"memory-{self.run}"
+
+    def put_back_by(self, zone: int) -> PutBack | None:
+        """Return who has put a zone back for this run of the server, while the world is not open."""
+        found = self.data.restored.get(zone)
+        return found if found is not None and found.run == self.run_id != self.data.opened_for else None
+
+    def put_back_too_early(self, zone: int, owner: tuple[int, int]) -> PutBack | None:
+        """Return the same where it was an earlier owner than (generation, epoch), who had not heard that the zone was given away."""
+        found = self.put_back_by(zone)
+        return found if found is not None and found.by < owner < found.first else None
 
     def snapshot(self) -> object:
         """Return a copy of all that is kept, for `restore`."""

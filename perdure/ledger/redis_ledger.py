@@ -28,7 +28,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from perdure.ledger import keys
 from perdure.ledger.chat import CHAT_PAGE, ChatLine, ChatPage, SayStatus
 from perdure.ledger.generations import generation_above
-from perdure.ledger.ledger import Ledger, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import Ledger, LedgerAhead, LedgerRefused, LedgerUnavailable
 from perdure.ledger.record import blob_digest
 from perdure.ledger.redis_answers import Routes, decoding, pairs_of, presence_of, run_id_of, view_of, world_of, zone_head_of
 from perdure.ledger.redis_commit import CommitConnection, pack
@@ -344,7 +344,12 @@ class RedisLedger(Ledger):
             transfer = sent.transfer
             said += (sent.tick, transfer.target, _PLAYER.pack(transfer.player) if transfer.player else b"", transfer.entry)
         where = (seed.zone, seed.owner, seed.generation, seed.epoch, seed.tick, seed.digest, seed.blob, seed.blob_digest)
-        return zone_head_of(seed.zone, await self._call("reseed", *where, *said))
+        try:
+            return zone_head_of(seed.zone, await self._call("reseed", *where, *said))
+        except LedgerRefused as error:
+            if "drop it and load it from there" in str(error):
+                raise LedgerAhead(str(error)) from error
+            raise
 
     async def open_world(self, term: int, generation: int = 0) -> int:
         return int(await self._call("open_world", term, generation))

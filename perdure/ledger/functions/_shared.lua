@@ -89,6 +89,22 @@ local function compare(a, b, c, d)
   return 0
 end
 
+-- Who has put a zone back for this run of the server, while the world is not open, as strings: generation, epoch, the tick that there was
+-- before; and the (generation, epoch) that the first of them got. Whoever is below that ran the zone before the ledger forgot.
+local function put_back_by(base, zone)
+  local run, row = run_of(), redis.call('HMGET', base .. KEY.CONTROL, 'opened_for', 'restored:' .. zone)
+  if not row[2] or row[1] == run then return nil end
+  local for_run, generation, epoch, at, first_generation, first_epoch = string.match(row[2], '^(%S+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  if for_run == run then return generation, epoch, at, first_generation, first_epoch end
+end
+
+-- Was the zone put back by an earlier owner than (generation, epoch), who had not heard that it was given away? Then the tick that there was.
+local function put_back_too_early(base, zone, generation, epoch)
+  local by_generation, by_epoch, at, first_generation, first_epoch = put_back_by(base, zone)
+  if by_generation and compare(by_generation, by_epoch, generation, epoch) < 0
+    and compare(generation, epoch, first_generation, first_epoch) < 0 then return at end
+end
+
 -- 8 raw bytes, little endian -> 16 hex digits.
 local function hex_of(raw)
   local a, b, c, d, e, f, g, h = string.byte(raw, 1, 8)

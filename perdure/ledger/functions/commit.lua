@@ -14,6 +14,9 @@ local function not_next(base, zone, expected, new, tick, digest)
   local order = compare(generation, epoch, my_generation, my_epoch)
   if order ~= 0 then
     local detail = 'zone ' .. zone .. ' is at generation ' .. generation .. ', epoch ' .. epoch .. ', not ' .. my_generation .. ', ' .. my_epoch
+    if order > 0 and put_back_too_early(base, zone, my_generation, my_epoch) then
+      return { 'GAP', detail .. '; an earlier owner has put it back' }
+    end
     return { order > 0 and 'FENCED' or 'GAP', detail }
   end
   if at == tick and last == digest then
@@ -23,6 +26,9 @@ local function not_next(base, zone, expected, new, tick, digest)
       for i = 6, #fields, 2 do reply[#reply + 1] = fields[i] end
       return reply
     end
+  end
+  if tonumber(at) > tonumber(tick) or (at == tick and last ~= digest) then
+    return { 'FENCED', 'zone ' .. zone .. ' stands at tick ' .. at .. ' (' .. last .. '): another process goes by the name of its owner' }
   end
   local before, previous = string.match(expected, '^%d+ %d+ (%-?%d+) (%x*)$')
   return { 'GAP', 'zone ' .. zone .. ' stands at tick ' .. at .. ' (' .. last .. '), not ' .. before .. ' (' .. previous .. ')' }

@@ -4,7 +4,7 @@
 --         moves are above all that the zone remembers>' (a shard of an earlier build leaves that away), then for each player: key (8 raw bytes),
 --         session, gateway, slot, hop; then for each transfer: tick, target (-1 is the lobby), player (8 raw bytes, or empty), entry
 -- answer  as zone_head
--- errors  PERDURE ... where the ledger is ahead of the caller, or a record is damaged; WRONGTYPE
+-- errors  PERDURE ... where the ledger is ahead of the caller (or as far, by another process of its name), or a record is damaged; WRONGTYPE
 -- Where several have run the zone, whoever ran it last holds: before the world is open, a later owner takes it from an earlier one that
 -- came first (it had not heard that the zone was given away, and the ledger has forgotten it).
 -- Of two statements about where a player is, the one with the higher number of moves holds.
@@ -120,24 +120,15 @@ local function restore(base, zone, one)
   announce(base, place == '-1' and 'leave' or 'restore', player)
 end
 
--- Who put the zone back for this run of the server, while the world is not open: generation, epoch, and the tick that there was before.
-local function put_back_by(base, zone)
-  local run, row = run_of(), redis.call('HMGET', base .. KEY.CONTROL, 'opened_for', 'restored:' .. zone)
-  if not row[2] or row[1] == run then return nil end
-  local for_run, generation, epoch, at = string.match(row[2], '^(%S+) (%d+) (%d+) (%d+)$')
-  if for_run == run then return generation, epoch, at end
-end
-
 local function reseed(keys, args)
   local base, zone, owner, generation, epoch, tick = keys[1], args[1], args[2], args[3], args[4], args[5]
   want('hash', base .. KEY.CONTROL)
-  local has_generation, has_epoch, at = head_of(base, zone)
+  local has_generation, has_epoch, at, digest = head_of(base, zone)
   local order = compare(has_generation, has_epoch, generation, epoch)
-  local by_generation, by_epoch, before = put_back_by(base, zone)
-  local later = by_generation and compare(by_generation, by_epoch, generation, epoch) < 0
-  if later then
+  local before = put_back_too_early(base, zone, generation, epoch)
+  if before then
     at = before
-  elseif order > 0 or (order == 0 and tonumber(at) > tonumber(tick)) then
+  elseif order > 0 or (order == 0 and (tonumber(at) > tonumber(tick) or (at == tick and digest ~= args[6]))) then
     refuse('zone ' .. zone .. ' is at generation ' .. has_generation .. ', epoch ' .. has_epoch .. ', tick ' .. at
       .. ' in the ledger, ahead of ' .. generation .. ', ' .. epoch .. ', ' .. tick .. ': drop it and load it from there')
   end
@@ -155,6 +146,7 @@ local function reseed(keys, args)
   local blob_key = base .. KEY.BLOB .. zone .. ':' .. tick .. ':' .. new_epoch
   want('string', blob_key)
   local _, above = players_of(args)
+  local _, _, _, first_generation, first_epoch = put_back_by(base, zone)
   local said = statements(base, zone, args, tonumber(at))
 
   for _, blob in ipairs(redis.call('SMEMBERS', blobs_key)) do redis.call('UNLINK', base .. KEY.BLOB .. zone .. ':' .. blob) end
@@ -166,7 +158,7 @@ local function reseed(keys, args)
   redis.call('HSET', base .. KEY.OWNERS, zone, owner)
   redis.call('HDEL', base .. KEY.SUCCESSORS, zone, zone .. ':image')
   redis.call('HSET', base .. KEY.CONTROL, 'generation', digits(math.max(world_generation, tonumber(new_generation), above)),
-    'restored:' .. zone, run_of() .. ' ' .. generation .. ' ' .. epoch .. ' ' .. at)
+    'restored:' .. zone, table.concat({ run_of(), generation, epoch, at, first_generation or new_generation, first_epoch or new_epoch }, ' '))
   local inbox_key = base .. KEY.INBOX .. zone
   local inbox = redis.call('LRANGE', inbox_key, 0, -1)
   local kept = without_known(inbox, args)

@@ -89,12 +89,12 @@ async def test_a_resent_commit_gets_the_stored_page_and_writes_nothing(lab: Lab)
     assert len(await lab.inbox(0)) == 1
 
 
-async def test_the_same_tick_with_another_digest_is_a_gap(lab: Lab) -> None:
+async def test_the_same_tick_with_another_digest_is_another_process_of_the_name(lab: Lab) -> None:
     await lab.zones(0)
     commit = lab.next(0)
     await lab.commit(0)
     (answer,) = await lab.unchanged(lab.ledger.commit([lab.next(0, tick=1, previous="", digest="ee" * 16)]))
-    assert answer.status is GAP and "tick 1" in answer.detail and commit.digest in answer.detail
+    assert answer.status is FENCED and "tick 1" in answer.detail and commit.digest in answer.detail
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,9 @@ async def test_the_same_tick_with_another_digest_is_a_gap(lab: Lab) -> None:
         ({"generation": 2}, GAP),
         ({"generation": 2, "epoch": 0}, GAP),
         ({"tick": 4}, GAP),
-        ({"tick": 0}, GAP),
-        ({"tick": 1, "digest": "ab" * 16}, GAP),
+        ({"tick": 0}, FENCED),
+        ({"tick": 1, "digest": "ab" * 16}, FENCED),
+        ({"tick": 2, "digest": "ab" * 16}, FENCED),
         ({"previous": "ab" * 16}, GAP),
         ({"zone": 99}, GAP),
         ({"transfers": (arrive("nobody", 1),)}, BROKEN),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ledger_lab import Lab, arrive, effect, logout, seed
 from test_ledger_log import flip, stored_blobs
@@ -9,7 +11,7 @@ from test_ledger_open import shut
 
 from perdure.ledger import keys
 from perdure.ledger.generations import MOVES_A_GENERATION, generation_above, moves_floor, sessions_floor
-from perdure.ledger.ledger import EPOCH_RESEED_STEP, LedgerRefused
+from perdure.ledger.ledger import EPOCH_RESEED_STEP, LedgerAhead, LedgerRefused
 from perdure.ledger.record import blob_digest
 from perdure.ledger.values import CommitStatus, EnterStatus, PlayerInZone, Sent, ZoneHead
 from perdure.wire.entries import EntryKind, unpack_entry
@@ -17,7 +19,7 @@ from perdure.wire.identifiers import player_key
 
 pytestmark = pytest.mark.asyncio
 
-OK, FENCED = CommitStatus.OK, CommitStatus.FENCED
+OK, FENCED, GAP = CommitStatus.OK, CommitStatus.FENCED, CommitStatus.GAP
 
 
 async def test_an_owner_restores_a_zone_that_the_ledger_forgot(lab: Lab) -> None:
@@ -73,7 +75,7 @@ async def test_a_reseed_from_behind_is_refused_and_writes_nothing(lab: Lab, call
 async def restored_by(lab: Lab, run: str) -> None:
     """Have it said that zone 0 was put back for another run of the server."""
     if lab.store is not None:
-        lab.store.data.restored[0] = run, lab.store.data.restored[0][1]
+        lab.store.data.restored[0] = replace(lab.store.data.restored[0], run=run)
         return
     assert lab.raw is not None
     control = keys.key(lab.world, "CONTROL")
@@ -100,6 +102,46 @@ async def test_a_later_owner_takes_a_zone_from_an_earlier_one_that_came_first(la
         assert isinstance(await lab.unchanged(lab.ledger.reseed(seed(0, *caller))), LedgerRefused), "neither the first again, nor itself"
     lab.heads[0] = (2, later.epoch, 6, "cd" * 16)
     assert (await lab.commit(0)).status is OK
+
+
+async def test_a_later_owner_who_only_commits_is_not_fenced_by_an_earlier_one_that_came_first(lab: Lab) -> None:
+    """Its memory is the only copy of its ticks: it has to hear that the ledger went back, and not that it was put out."""
+    await lab.zones(0)
+    for _ in range(4):
+        await lab.commit(0)
+    await shut(lab)
+    first = await lab.ledger.reseed(seed(0, 1, 1, 5, "ab" * 16, b"five"))
+    lab.heads[0] = (1, 2, 54, "cd" * 16)
+    (answer,) = await lab.unchanged(lab.ledger.commit([lab.next(0)]))
+    assert answer.status is GAP and "an earlier owner has put it back" in answer.detail
+    lab.heads[0] = (1, 1, 5, "ab" * 16)
+    (answer,) = await lab.unchanged(lab.ledger.commit([lab.next(0)]))
+    assert answer.status is FENCED, "who put it back, under what it was before"
+    later = await lab.ledger.reseed(seed(0, 1, 2, 55, "ef" * 16, b"later"))
+    for _ in range(2):
+        lab.heads[0] = (first.generation, first.epoch, 5, "ab" * 16)
+        (answer,) = await lab.unchanged(lab.ledger.commit([lab.next(0)]))
+        assert answer.status is FENCED, "the two do not take it from each other in turn"
+        assert isinstance(await lab.unchanged(lab.ledger.reseed(seed(0, first.generation, first.epoch, 6))), LedgerAhead)
+        lab.heads[0] = (1, 1, 5, "ab" * 16)
+        (answer,) = await lab.unchanged(lab.ledger.commit([lab.next(0)]))
+        assert answer.status is FENCED
+    latest = await lab.ledger.reseed(seed(0, 1, 3, 60, "aa" * 16, b"latest"))
+    assert latest.epoch > later.epoch, "one that ran it later still"
+    await lab.ledger.open_world(lab.term)
+    lab.heads[0] = (1, 4, 70, "cd" * 16)
+    (answer,) = await lab.unchanged(lab.ledger.commit([lab.next(0)]))
+    assert answer.status is FENCED, "who comes when the world is open comes too late"
+
+
+async def test_a_process_that_goes_by_the_owners_name_puts_nothing_back_over_what_the_owner_committed(lab: Lab) -> None:
+    await lab.zones(0)
+    for _ in range(3):
+        await lab.commit(0)
+    *_, tick, digest = lab.heads[0]
+    assert isinstance(await lab.unchanged(lab.ledger.reseed(seed(0, 1, 1, tick, "ab" * 16))), LedgerAhead)
+    head = await lab.ledger.reseed(seed(0, 1, 1, tick, digest))
+    assert (head.tick, head.digest) == (tick, digest), "the very same is no harm"
 
 
 async def test_once_the_world_is_open_the_later_one_comes_too_late(lab: Lab) -> None:

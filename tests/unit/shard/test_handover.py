@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
 from perdure.ledger.record import unpack_record
 from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, Member, Reseed, ZoneHead
 from shard.program import Program
+from shard.recovery import Follower, take_over
 from shard.service import ShardService
 from shard.settings import ShardSettings
 from shard.warmup import warm
@@ -155,7 +157,10 @@ def shard_service(path: Path, game: Program, ledger: Any, **given: Any) -> Shard
 
 
 async def following(service: ShardService, world: World) -> None:
-    """Let a shard that was never started see the world as it stands."""
+    """Let a shard that was never started, and is a member, see the world as it stands."""
+    membership: Any = SimpleNamespace(number=7)
+    service._membership = membership
+    await world.ledger.heartbeat(Member("heir", "shard", 7, "unix:/heir", 1, {"state": "ready", "build": f"{service.program.build:016x}"}))
     service._grid, service._seed = world.grid, world.seed
     service._follow(await world.ledger.view())
 
@@ -345,6 +350,58 @@ async def test_a_shard_that_leaves_waits_for_zones_that_are_being_put_back(tmp_p
     may_go_on.set()
     await waiting
     assert zone.phase is Phase.READY
+    await service.ticks.close()
+
+
+async def test_a_reseed_that_is_refused_for_what_can_be_mended_waits_for_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without the right, a damaged record of a player: there is no other copy."""
+    monkeypatch.setattr(shard.checkpoints, "RESEED_AGAIN_S", 0.0)
+    world, service = with_a_zone_that_is_being_put_back(tmp_path)
+    zone, reseed, refusals = world.zones[0], world.ledger.reseed, 3 * shard.checkpoints.RESEED_TRIES
+
+    async def refuses_at_first(seed: Reseed) -> ZoneHead:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise LedgerRefused("user shard has no permissions to run this")
+        return await reseed(seed)
+
+    world.ledger.reseed = refuses_at_first  # type: ignore[method-assign]
+    service.ticks.checkpoints.restore(zone)
+    await service.ticks.checkpoints.restored(30.0)
+    assert service.ticks.zones[0] is zone and zone.phase is Phase.READY
+    await service.ticks.close()
+
+
+async def test_a_zone_is_not_taken_over_from_a_ledger_that_went_back_meanwhile(tmp_path: Path) -> None:
+    """What was committed under the epoch that the successor was told of is not there: it must not put back less over an owner's more."""
+    world = world_of()
+    follower = Follower(world.ledger, world.program, 0, world.grid, world.seed)
+    head = await world.ledger.zone_head(0)
+    with pytest.raises(LedgerUnavailable, match="the ledger has gone back in time"):
+        await take_over(follower, head.generation, head.epoch + 1)
+    assert (await take_over(follower, head.generation, head.epoch)).tick == head.tick
+
+
+async def test_a_process_takes_nothing_that_is_given_to_another_one_of_its_name(tmp_path: Path) -> None:
+    """It was stopped, and put out meanwhile; what took its place has its name, and is given zones by it."""
+    world = world_of()
+    service = shard_service(tmp_path, warm_program(SMALL), world.ledger)
+    world.put_checkpoint(0)
+    await world.ledger.heartbeat(Member("heir", "shard", 8, "unix:/heir", 1, {"state": "ready"}))
+    await world.ledger.assign(world.term, 0, "heir", world.zones[0].epoch)
+    await world.ledger.intend(world.term, 1, "heir")
+    membership: Any = SimpleNamespace(number=7)
+    service._membership, service._grid, service._seed = membership, world.grid, world.seed
+    service._follow(await world.ledger.view())
+    assert not service._takeovers and not service._followers
+    membership.number = 8
+    service._follow(await world.ledger.view())
+    assert 0 in service._takeovers and 1 in service._followers
+    await until(lambda: 0 in service.ticks.zones)
+    _, task = service._followers.pop(1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     await service.ticks.close()
 
 
