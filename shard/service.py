@@ -99,8 +99,8 @@ class ShardService:
         self.links = LinkServer(settings.secret.encode(), self.name, row_bytes)
         self.ticks = TickLoop(
             ledger, self.links, self.metrics, tick_hz=program.game.tick_hz, threads=settings.threads or min(os.cpu_count() or 1, 4),
-            checkpoint_s=settings.checkpoint_s, paused_after_s=settings.paused_after_ms / 1000, idle_hz=program.game.idle_hz,
-            owner=self.name, development=settings.development,
+            checkpoint_s=settings.checkpoint_s, paused_after_s=settings.paused_after_ms / 1000,
+            lease_s=settings.lease_ms / 1000, idle_hz=program.game.idle_hz, owner=self.name, development=settings.development,
         )  # fmt: skip
         self.border_links = BorderLinks(self.name, settings.secret.encode(), self._feed_came, self.ticks.borders.cut)
         self.ticks.reading.add(self.border_links.read)

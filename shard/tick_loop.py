@@ -43,7 +43,10 @@ from shard.zone import Phase, Zone
 
 log = structlog.get_logger("shard.tick")
 
-RESEND_PAUSE_S = 0.02
+RESEND_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.25
+HOLD_PART, HOLD_OF_S = 0.4, 4.0
+"""A shard whose commits had no answer for a lease holds them back for this part of that time (of so much at most), while the world is
+closed."""
 COLLECT_EVERY_S = 10.0
 LOOK_AROUND_S = 0.5
 UNCONFIRMED_S = 0.1
@@ -73,6 +76,7 @@ class TickLoop:
         threads: int,
         checkpoint_s: float,
         paused_after_s: float,
+        lease_s: float,
         idle_hz: float,
         owner: str = "",
         development: bool = False,
@@ -84,7 +88,9 @@ class TickLoop:
         self._lane_executor = ThreadPoolExecutor(MAX_LANES, thread_name_prefix="lanes")
         self.recovery_executor = ThreadPoolExecutor(threads, thread_name_prefix="recovery")
         """Replays of logs: zones that run must not wait for those of zones that come."""
-        self._paused_after_s = paused_after_s
+        self._paused_after_s, self._lease_s = paused_after_s, lease_s
+        self._answered_s = time.monotonic()
+        """When a commit had its answer last."""
         self._development = development
         self._across_told: dict[int, str] = {}
         self.times, self.commit_times = TickTimes(), TickTimes()
@@ -500,14 +506,17 @@ class TickLoop:
         try:
             while True:
                 try:
-                    return await self._ledger.commit(commits)
+                    await self._let_others_go_first()
+                    answers = await self._ledger.commit(commits)
+                    self._answered_s = time.monotonic()
+                    return answers
                 except (LedgerUnavailable, LedgerRefused) as error:
                     tries += 1
                     self._metrics.resends.inc()
                     self.wake(self.sleepers.numbers())  # whoever answers next may have forgotten what they committed
                     if tries == 1 or tries % 100 == 0:
                         log.warning("commit_unanswered", zones=len(commits), tries=tries, why=str(error))
-                    await asyncio.sleep(min(RESEND_PAUSE_S * tries, 0.25))
+                    await asyncio.sleep(min(RESEND_PAUSE_S * tries, LONGEST_PAUSE_S))
         finally:
             waiting.cancel()
             del self._commits[pause]
@@ -516,6 +525,21 @@ class TickLoop:
                 log.info("resumed", tries=tries)
                 self.reading.in_time("paused")
                 self._notify(Notice.RESUMED)
+
+    async def _let_others_go_first(self) -> None:
+        """Hold a commit back where this shard may have been replaced, and the ledger may have forgotten that.
+
+        Who took its zones over was heard by the ledger later than this shard: it waits for less, and puts back what it has. As long as this
+        takes, the world is closed. Raises LedgerError where the ledger is not there.
+        """
+        silent_s = time.monotonic() - self._answered_s
+        if silent_s <= self._lease_s or (await self._ledger.view()).opened:
+            return
+        hold_s = HOLD_PART * min(silent_s, HOLD_OF_S)
+        log.warning(
+            "commits_held_back", silent_s=round(silent_s, 2), for_s=round(hold_s, 2), why="another owner may have more of these zones"
+        )
+        await asyncio.sleep(hold_s)
 
     def _pause(self, pause: _Pause) -> None:
         pause.told = True

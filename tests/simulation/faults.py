@@ -17,8 +17,10 @@ from tests.simulation.clock import Process
 from tests.simulation.cluster import Cluster, next_program, program
 from tests.simulation.late_owner import plan_late_owner
 from tests.simulation.ledger_server import HOST
+from tests.simulation.namesake import plan_namesake
 from tests.simulation.older_in_migration import plan_older_in_migration
 from tests.simulation.players import Player
+from tests.simulation.unaware_owner import plan_unaware_owner
 
 
 def kinds_of(text: str) -> tuple[str, ...]:
@@ -37,7 +39,7 @@ MIGRATION_STEPS = ("intend", "successor_ready", "view", "assign")
 """Calls of the ledger that a migration goes through."""
 QUIET = frozenset(["gateway_change", "reconnect_storm", "second_device"])
 """Faults in which no member is silent: nobody may be put out for them."""
-BY_NAME = frozenset(["late_owner"])
+BY_NAME = frozenset(["late_owner", "namesake", "unaware_owner"])
 """Faults that take half a run: few have them beside others, where they are not asked for."""
 ASKED_FOR = frozenset(["late_owner_unseen", "older_in_migration"])
 """Faults that no run has which does not ask for them: they bring about a meeting of events that is rare with the others."""
@@ -466,6 +468,12 @@ class Faults:
 
     def _do_late_owner(self) -> None:
         plan_late_owner(self)
+
+    def _do_namesake(self) -> None:
+        plan_namesake(self)
+
+    def _do_unaware_owner(self) -> None:
+        plan_unaware_owner(self)
 
     def _do_late_owner_unseen(self) -> None:
         plan_late_owner(self, unseen=True)

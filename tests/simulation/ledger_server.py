@@ -34,6 +34,8 @@ class LedgerServer:
         self.store.data.opened_for = ""
         self.ledger = MemoryLedger(self.store)
         self.up = True
+        self.life = 0
+        """Rises with each crash: a call over a connection to the server of before never takes effect."""
         self.hangs = False
         self.refuses = ""
         self.slow_s = 0.0
@@ -58,12 +60,14 @@ class LedgerServer:
             self._waiting.append(lambda: self.handle(client, name, arguments, reply))
             return
         if self.slow_s:
-            self.machines.later(self.slow_s, self._execute, client, name, arguments, reply)
+            self.machines.later(self.slow_s, self._execute, self.life, client, name, arguments, reply)
         else:
-            self._execute(client, name, arguments, reply)
+            self._execute(self.life, client, name, arguments, reply)
 
-    def _execute(self, client: RemoteLedger, name: str, arguments: tuple[Any, ...], reply: Callable[[Any, Exception | None], None]) -> None:
-        if not self.up:
+    def _execute(
+        self, life: int, client: RemoteLedger, name: str, arguments: tuple[Any, ...], reply: Callable[[Any, Exception | None], None]
+    ) -> None:
+        if not self.up or life != self.life:
             return
         if self.refuses and name not in READS:
             reply(None, LedgerUnavailable(self.refuses) if name == "commit" else LedgerRefused(self.refuses))
@@ -91,6 +95,7 @@ class LedgerServer:
     def crash(self) -> None:
         """The server is gone; its data stays on the disk."""
         self.up = False
+        self.life += 1
         self._waiting.clear()
         for client in self.clients:
             client.disconnected()
@@ -197,8 +202,10 @@ class RemoteLedger(Ledger):
         def refuse() -> None:
             deliver(None, LedgerUnavailable("the ledger's port refuses"))
 
+        life = server.life
+
         def arrive() -> None:
-            if not server.up:
+            if not server.up or server.life != life:
                 machines.later(0.0005, refuse, process=process)
                 return
             server.handle(self, name, arguments, reply)

@@ -87,6 +87,30 @@ def an_older_view_takes_zones_away() -> list[Patch]:
     return [(ShardService, "_follow", follow)]
 
 
+@mutant("unaware_owner")
+def who_was_cut_off_goes_first() -> list[Patch]:
+    """An owner that may have been replaced commits as soon as it reaches the ledger, which may have forgotten who replaced it."""
+
+    async def at_once(self: TickLoop) -> None:
+        return None
+
+    return [(TickLoop, "_let_others_go_first", at_once)]
+
+
+@mutant("namesake")
+def a_name_is_enough() -> list[Patch]:
+    """A shard takes what is given to its name, whoever goes by that now."""
+    real = ShardService._follow
+
+    def follow(self: ShardService, view: ClusterView) -> None:
+        me = view.members.get(self.name)
+        if me is not None and self._membership is not None:
+            view.members[self.name] = dataclasses.replace(me, number=self._membership.number)
+        real(self, view)
+
+    return [(ShardService, "_follow", follow)]
+
+
 MOVES = ("late_owner", "ledger_older", "drain_shard", "scale", "kill_shard", "lost_replies")
 
 

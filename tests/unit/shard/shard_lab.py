@@ -126,8 +126,9 @@ class Shard:
         row_bytes = 16 + self.program.schema.command_payload_bytes
         self.links = LinkServer(SECRET, "shard-1", row_bytes)
         self.ticks = TickLoop(
-            self.ledger, self.links, self.metrics, tick_hz=tick_hz, threads=1, checkpoint_s=0.2, paused_after_s=0.05, idle_hz=idle_hz
-        )
+            self.ledger, self.links, self.metrics, tick_hz=tick_hz, threads=1, checkpoint_s=0.2, paused_after_s=0.05, lease_s=1.0,
+            idle_hz=idle_hz,
+        )  # fmt: skip
         self.address = f"unix:{path}/shard.sock"
         self.gateways: list[Gateway] = []
         self.task: asyncio.Task[None] | None = None

@@ -147,6 +147,26 @@ async def test_a_lost_answer_is_asked_for_again(tmp_path: Path) -> None:
         assert not shard_1.ledger.script
 
 
+async def test_a_shard_that_may_have_been_replaced_lets_others_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had no answer for more than a lease, and the ledger is one that may have forgotten who replaced it."""
+    monkeypatch.setattr(shard.tick_loop, "HOLD_OF_S", 0.5)
+    async with shard_in(tmp_path) as shard_1:
+        await playing(shard_1)
+        ledger, ticks = shard_1.ledger, shard_1.ticks
+        for is_open, held in ((True, False), (False, True)):
+            ledger.away = True
+            await until(lambda: ticks.paused)
+            ticks._answered_s -= 10.0
+            data, tick = ledger.store.data, ticks.zones[0].tick
+            data.opened_for = ledger.store.run_id if is_open else "another run"
+            ledger.away, began_s = False, time.monotonic()
+            await until(lambda tick=tick: ticks.zones[0].tick > tick)
+            assert (time.monotonic() - began_s >= 0.2) is held
+            tick, began_s = ticks.zones[0].tick, time.monotonic()
+            await until(lambda tick=tick: ticks.zones[0].tick > tick + 3)
+            assert time.monotonic() - began_s < 0.2, "it was answered: it goes on as always"
+
+
 @pytest.mark.parametrize("status", [CommitStatus.FENCED, CommitStatus.BROKEN])
 async def test_a_zone_of_another_owner_or_a_broken_one_stops_at_once(tmp_path: Path, status: CommitStatus) -> None:
     async with shard_in(tmp_path) as shard_1:
