@@ -109,8 +109,8 @@ def resend_not_recognised() -> list[Patch]:
     """A commit that is there already is answered as a gap."""
     real = model._not_next
 
-    def not_next(zone: Any, head: Any, commit: Commit) -> CommitAnswer:
-        answer = real(zone, head, commit)
+    def not_next(store: MemoryStore, zone: Any, head: Any, commit: Commit) -> CommitAnswer:
+        answer = real(store, zone, head, commit)
         return CommitAnswer(CommitStatus.GAP, detail="as if it were not there") if answer.status is CommitStatus.OK else answer
 
     return [(model, "_not_next", not_next)]
