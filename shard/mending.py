@@ -35,7 +35,10 @@ Rows = npt.NDArray[np.uint8]
 
 
 class Mending:
-    """All zones that are being mended. `replace(old, new)` swaps a zone in the tick loop, `give_up(zone)` takes it out."""
+    """All zones that are being mended.
+
+    `replace(old, new)` swaps a zone in the tick loop, `give_up(zone)` takes it out, `queue(zone, rows)` keeps commands for its next tick.
+    """
 
     def __init__(
         self,
@@ -43,8 +46,9 @@ class Mending:
         executor: Executor,
         replace: Callable[[Zone, Zone], bool],
         give_up: Callable[[Zone], None],
+        queue: Callable[[Zone, Rows], None],
     ) -> None:
-        self._ledger, self._executor, self._replace, self._give_up = ledger, executor, replace, give_up
+        self._ledger, self._executor, self._replace, self._give_up, self._queue = ledger, executor, replace, give_up, queue
         self._suspects = Suspects()
         self._barred: dict[int, set[tuple[int, int]]] = {}
         self._later: dict[int, tuple[int, Rows]] = {}
@@ -111,8 +115,8 @@ class Mending:
         fresh.proposes_from = fresh.tick + round(QUIET_S * fresh.program.game.tick_hz)
         if not self._replace(zone, fresh):
             return
-        fresh.add_commands(rows[now])
-        fresh.add_commands(self.let_in(zone.zone, zone.queued()))
+        self._queue(fresh, rows[now])
+        self._queue(fresh, self.let_in(zone.zone, zone.queued()))
         later = rows[np.isin(keys, list(waiting))]
         if len(later):
             self._later[zone.zone] = fresh.tick, later

@@ -95,7 +95,7 @@ class TickLoop:
         self._across_told: dict[int, str] = {}
         self.times, self.commit_times = TickTimes(), TickTimes()
         self.released_bytes = 0
-        self.mending = Mending(ledger, self.recovery_executor, self._replace, self._give_up)
+        self.mending = Mending(ledger, self.recovery_executor, self._replace, self._give_up, self._queue)
         self.zones: dict[int, Zone] = {}
         self.checkpoints = Checkpoints(ledger, metrics, self.zones, self.remove, owner=owner, tick_hz=tick_hz, every_s=checkpoint_s)
         self.handovers = Handovers(self.checkpoints.last)
@@ -175,16 +175,20 @@ class TickLoop:
         here = {zone.zone: zone for zone in zones}
         numbers = list(here)
         for number, rows in self.arrivals.rows_of(numbers):
-            if not here[number].add_commands(self.mending.let_in(number, rows)):
-                log.error("commands_overflow", zone=number, mend="there are more commands than the zone can hold; links are renewed")
-                self._links.end_all(f"zone {number} holds all the commands it can")
+            self._queue(here[number], self.mending.let_in(number, rows))
         for number, wanted in self.arrivals.wanted_of(numbers):
             if wanted.keyframes:
                 here[number].force_keyframe(sorted(wanted.keyframes))
             for gateway in wanted.gateways:
                 here[number].force_keyframes_of(gateway)
         for number, rows in self.mending.held_back(here):
-            here[number].add_commands(self.mending.let_in(number, rows))
+            self._queue(here[number], self.mending.let_in(number, rows))
+
+    def _queue(self, zone: Zone, rows: npt.NDArray[np.uint8]) -> None:
+        """Queue commands for a zone's next tick; where it holds all that it can, gateways send all of them again, with new links."""
+        if not zone.add_commands(rows):
+            log.error("commands_overflow", zone=zone.zone, mend="there are more commands than the zone can hold; links are renewed")
+            self._links.end_all(f"zone {zone.zone} holds all the commands it can")
 
     @property
     def paused(self) -> bool:
