@@ -118,7 +118,10 @@ class Ledger(ABC):
 
     @abstractmethod
     async def put_checkpoint(self, zone: int, tick: int, epoch: int, blob: bytes) -> None:
-        """Store a blob under (zone, tick, epoch). Nothing refers to it until `flip_checkpoint`."""
+        """Store a blob under (zone, tick, epoch). Nothing refers to it until `flip_checkpoint`.
+
+        Blobs of the same epoch and earlier ticks that nothing refers to are deleted: their owner has had no answer, and does not come back.
+        """
 
     @abstractmethod
     async def flip_checkpoint(self, zone: int, generation: int, epoch: int, tick: int, digest: str) -> CommitStatus:

@@ -108,7 +108,11 @@ class MemoryLedger(Ledger):
         return Waiting(frozenset(zone for zone in zones if zone in kept and kept[zone].inbox), self.store.run_id)
 
     async def put_checkpoint(self, zone: int, tick: int, epoch: int, blob: bytes) -> None:
-        self.store.data.zone(zone).blobs[(tick, epoch)] = bytes(blob)
+        found = self.store.data.zone(zone)
+        named = {(checkpoint.tick, checkpoint.epoch) for checkpoint in found.checkpoints}
+        for stray in [at for at in found.blobs if at[1] == epoch and at[0] < tick and at not in named]:
+            del found.blobs[stray]
+        found.blobs[(tick, epoch)] = bytes(blob)
 
     async def flip_checkpoint(self, zone: int, generation: int, epoch: int, tick: int, digest: str) -> CommitStatus:
         found = self.store.data.zones.get(zone)

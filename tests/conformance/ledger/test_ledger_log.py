@@ -352,6 +352,22 @@ async def test_two_checkpoints_are_kept_and_the_log_reaches_back_to_the_older(la
     assert answer.status is OK
 
 
+async def test_an_image_whose_answer_was_lost_goes_with_the_next_one(lab: Lab) -> None:
+    """Else they pile up as long as no checkpoint comes through: seed 1437 of the simulation."""
+    await lab.zones(0)
+    for _ in range(4):
+        await lab.commit(0)
+    assert await flip(lab, 0, b"four") is OK
+    await lab.ledger.put_checkpoint(0, 9, 0, b"of an owner before")
+    for _ in range(4):
+        await lab.commit(0)
+    for tick in (5, 6, 7, 8):
+        await lab.ledger.put_checkpoint(0, tick, 1, b"lost")
+    assert await stored_blobs(lab, 0) == {(4, 1), (8, 1), (9, 0)}
+    assert await lab.ledger.flip_checkpoint(0, 1, 1, 8, blob_digest(b"lost")) is OK
+    assert await stored_blobs(lab, 0) == {(4, 1), (8, 1)}
+
+
 async def test_a_blob_that_was_only_put_is_referred_to_by_nothing_and_later_removed(lab: Lab) -> None:
     await lab.zones(0)
     await lab.commit(0)
@@ -382,8 +398,8 @@ async def test_a_refused_flip_writes_nothing(lab: Lab) -> None:
     await lab.commit(0)
     await lab.commit(0)
     assert await flip(lab, 0, b"two") is OK
-    await lab.ledger.put_checkpoint(0, 1, 1, b"one")
     await lab.ledger.put_checkpoint(0, 3, 1, b"three")
+    await lab.ledger.put_checkpoint(0, 1, 1, b"one")
 
     async def refused(generation: int, epoch: int, tick: int, blob: bytes, zone: int = 0) -> CommitStatus:
         return await lab.unchanged(lab.ledger.flip_checkpoint(zone, generation, epoch, tick, blob_digest(blob)))
