@@ -27,9 +27,9 @@ _SESSION_MASK = 0xFFFF
 class LogWatch:
     """`applied_in_stays`: how often the logs hold a player's command. `faults`: breaks of the chain, epochs that went back.
 
-    A command is named by its session and its number: a player who was logged out and comes in again counts from 1 anew. Of a session
-    a record has the low half; its whole number is known by the entries with which it came. `joined[player key]`: the sessions that came
-    in from the lobby.
+    A command is named by its session and its number. Numbers go on for a player who was logged out and comes in again, but a ledger that
+    forgot the player has it count from an earlier number: a new stay. Of a session a record has the low half; its whole number is known
+    by the entries with which it came. `joined[player key]`: the sessions that came in from the lobby.
     `unwatched`: records that were trimmed before this process came to read them, on a machine too busy to keep up. They
     are no fault of the log's, yet nothing can be said about the commands in them: a run with any proves less.
     `restored[player key]`: (session, the last command that a zone's image had applied which an owner put back into a ledger that forgot).

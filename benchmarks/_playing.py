@@ -76,10 +76,11 @@ class Playing:
             await asyncio.sleep(0.02)
 
     def commands(self) -> dict[str, int]:
-        """Compare what bots were told is applied with what the logs held, each stay of a player by itself.
+        """Compare what bots were told is applied with what the logs held.
 
-        A player whose first acknowledgement of a session is below what it was told before has lost commands, unless the log says that
-        it came in from the lobby meanwhile: then its numbers began anew (`entered_anew`), and that it was put out is a fault by itself.
+        A player whose first acknowledgement of a session is below what it was told before has lost commands. Numbers go on where it came in
+        from the lobby meanwhile; that it was put out is a fault by itself (`entered_anew`). Where it comes from there with lower numbers,
+        since the ledger has forgotten it, these are looked at apart.
         A command that no watched record holds, nor an image that an owner put back into a ledger that forgot, is lost; where
         records went unwatched, it counts as unwatched instead, and the run does not pass: it proves too little, and says so.
         """
@@ -87,8 +88,8 @@ class Playing:
         lost = missing = duplicated = acknowledged = anew = 0
         for bot in self.report.bots:
             player = player_key(bot.name)
-            begins, behind = _stays(bot, self.watch)
-            lost, anew, acknowledged = lost + behind, anew + len(begins), acknowledged + len(bot.acknowledged)
+            begins, behind, entered = _stays(bot, self.watch)
+            lost, anew, acknowledged = lost + behind, anew + entered, acknowledged + len(bot.acknowledged)
             stays = self.watch.applied_in_stays(player, begins)
             restored = [0] * len(stays)
             for session, last in self.watch.restored.get(player, ()):
@@ -144,15 +145,18 @@ def _told(bot: BotReport) -> Iterator[tuple[int, list[int]]]:
         yield session, bot.acknowledged[first:last]
 
 
-def _stays(bot: BotReport, watch: LogWatch) -> tuple[list[int], int]:
-    """Return the sessions with which a bot's numbers began anew, and how often it was behind what it had been told within a stay."""
-    begins, behind = [], 0
+def _stays(bot: BotReport, watch: LogWatch) -> tuple[list[int], int, int]:
+    """Return the sessions with which a bot came in from the lobby with lower numbers, how often it was behind what it had been told, and
+    how often it came in from the lobby."""
+    begins, behind, entered = [], 0, 0
     for (played, following), (_, told) in zip(itertools.pairwise(bot.sessions), _told(bot), strict=False):
-        if following.first_ack == 0 and watch.came_in(player_key(bot.name), played.session, following.session):
-            begins.append(following.session)
-        elif following.first_ack < max([played.first_ack, *told[-1:]]):
+        came_in = watch.came_in(player_key(bot.name), played.session, following.session)
+        entered += came_in
+        if following.first_ack < max([played.first_ack, *told[-1:]]):
             behind += 1
-    return begins, behind
+            if came_in:
+                begins.append(following.session)
+    return begins, behind, entered
 
 
 ZEROES = ("sockets_dropped", "resumes_refused", "entered_anew", "players_lost", "players_duplicated", "commands_lost",

@@ -249,6 +249,8 @@ def enter_player(z, w, k):
         if e.gateway == 0:
             player.detached_at = meta[META_TICK]
         player.hop = e.hop
+        if e.kind == KIND_JOIN and e.last_seq > player.last_seq:
+            player.last_seq = e.last_seq  # applied elsewhere: the body here stays, but no number is used twice
         if e.kind == KIND_ARRIVE and e.arrival >= 0 and player.row >= 0:
             player.last_seq = e.last_seq
             append_row(z.{a}_words[: player.row + 1], player.row, z.{a}_words, {arrivals} + e.arrival)

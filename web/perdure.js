@@ -256,7 +256,7 @@ export class Client extends EventTarget {
     if (this.newSocket) {
       this.newSocket = false;
       for (const seq of this.protocol.unknown) {
-        this.waiting.get(seq)?.reject(new OutcomeUnknown(`another session was there while command ${seq} was on its way`));
+        this.waiting.get(seq)?.reject(new OutcomeUnknown(`nobody can tell whether command ${seq}, which was on its way, was applied`));
         this.waiting.delete(seq);
       }
       const { renumbered } = this.protocol;

@@ -37,7 +37,7 @@ class SessionPlayed(NamedTuple):
 class BotReport:
     """What one bot saw. `gaps`: (monotonic time, seconds since the snapshot before). `acknowledged`: own command numbers.
 
-    The numbers begin anew when a player who was logged out comes in again: `sessions` tells which of them are of which session.
+    Numbers go on over sessions and logouts; they go back only where a ledger forgot. `sessions` tells which of them are of which session.
     """
 
     name: str
@@ -137,11 +137,9 @@ class Bot:
         if received.zone == self._zone and received.tick <= self._tick:
             self.report.backward_ticks += 1
         self._zone, self._tick = received.zone, received.tick
-        if self.client.protocol.unknown:
-            self._sent = [seq for seq in self._sent if seq not in self.client.protocol.unknown]
         if self._session:
-            new = self.client.protocol.renumbered
-            self._sent = [new.get(seq, seq) for seq in self._sent]
+            unknown, new = self.client.protocol.unknown, self.client.protocol.renumbered
+            self._sent = [new.get(seq, seq) for seq in self._sent if seq not in unknown]
         sent = self._sent
         while sent and sent[0] <= received.ack:
             self.report.acknowledged.append(sent.pop(0))

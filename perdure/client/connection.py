@@ -63,7 +63,8 @@ class CommandRefused(Exception):
 
 
 class OutcomeUnknown(Exception):
-    """Another session of this player was there before the zone acknowledged a command: it was applied, or it was not."""
+    """A command was applied, or it was not: before the zone acknowledged it, another session of this player was there, or the world
+    forgot some of what it had acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +349,7 @@ class Client:
             for seq in self.protocol.unknown:
                 future = self._acknowledgements.pop(seq, None)
                 if future is not None and not future.done():
-                    future.set_exception(OutcomeUnknown(f"another session was there while command {seq} was on its way"))
+                    future.set_exception(OutcomeUnknown(f"nobody can tell whether command {seq}, which was on its way, was applied"))
                     future.exception()  # nobody may be waiting any more
             if self.protocol.renumbered:
                 new = self.protocol.renumbered

@@ -158,11 +158,12 @@ class ClientProtocol:
         self.outgoing: list[bytes] = []
         """Messages that the driver must send, in order."""
         self.renumbered: dict[int, int] = {}
-        """Commands that the last resume gave other numbers: old to new. Empty unless another client played meanwhile."""
+        """Commands that the last login gave other numbers: old to new. Empty unless some were refused, or another client played."""
         self.unknown: list[int] = []
-        """Commands whose outcome the last login could not tell: another session of the player used their numbers meanwhile."""
+        """Commands whose outcome the last login could not tell: another session of the player used their numbers meanwhile, or the
+        world has forgotten some of what it had acknowledged."""
         self.acknowledged_lost = 0
-        """How often a session began behind what was acknowledged before: data loss, unless the player was logged out meanwhile."""
+        """How often a session began behind what was acknowledged before: data loss."""
         self.pace: Paced | None = None
         """What was last said of the clock of the zone that the player is in; None: it never was slowed."""
         self.queued: Queued | None = None
@@ -335,8 +336,12 @@ class ClientProtocol:
 
     def applied(self, ack: int) -> None:
         """A snapshot that acknowledges commands up to `ack` was applied: by `receive`, or by who decodes them by other means."""
-        if not self._synchronised and not self._contiguous:
-            self._begin_anew(ack)
+        if not self._synchronised:
+            self.unknown = []
+            if ack < self.acked:
+                self._forgotten(ack)
+            elif not self._contiguous:
+                self._begin_anew(ack)
         self._acknowledge(ack)
         if not self._synchronised:
             self._synchronise(ack)
@@ -348,10 +353,15 @@ class ClientProtocol:
             self._pending.popleft()
         self.acked = ack
 
+    def _forgotten(self, ack: int) -> None:
+        """The world has forgotten some of what it told us. Of our other commands it may know none either, though it has applied them."""
+        self.acknowledged_lost += 1
+        self.unknown = self.pending
+        self._pending.clear()
+        self.acked = ack
+
     def _acknowledge(self, ack: int) -> None:
-        if ack > self.acked or not self._synchronised:
-            if ack < self.acked:
-                self.acknowledged_lost += 1
+        if ack > self.acked:
             self.acked = ack
             pending = self._pending
             while pending and pending[0].seq <= ack:
@@ -359,10 +369,7 @@ class ClientProtocol:
 
     def _synchronise(self, ack: int) -> None:
         """First snapshot of a connection: what is above its acknowledgement is sent again, before anything newer."""
-        self._synchronised = True
-        if self._contiguous:
-            self.unknown = []
-        self._contiguous = True
+        self._synchronised = self._contiguous = True
         self.renumbered = {}
         if self._pending and self._pending[0].seq != ack + 1:
             # The zone never heard of the ones in between, and never will: they were refused, or another client of the

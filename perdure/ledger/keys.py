@@ -41,7 +41,7 @@ SUFFIXES: dict[str, tuple[str, str]] = {
     "CHECKPOINTS": (":checkpoints:", "string a zone: '<tick> <epoch> <digest>' of each kept, newest first, by ';'"),
     "BLOBS": (":blobs:", "set a zone: '<tick>:<epoch>' of each stored blob, referred to or not"),
     "BLOB": (":blob:", "string a checkpoint blob: <zone>:<tick>:<epoch>"),
-    "PLAYER": (":player:", "hash a player (16 hex digits): name session place gateway slot since saved home resume"),
+    "PLAYER": (":player:", "hash a player (16 hex digits): name session place gateway slot since saved home resume moves seq"),
     "ONLINE": (":online", "hash: player -> '<place> <gateway> <slot> <session> <since> <name>' of all who are online"),
     "ZONE_PLAYERS": (":players:", "set a zone: players whose place it is"),
     "GATEWAY_PLAYERS": (":gateway:", "set a gateway: players attached to it"),

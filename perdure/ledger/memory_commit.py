@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from perdure.ledger.ledger import INBOX_PAGE_BYTES, INBOX_PAGE_ENTRIES
 from perdure.ledger.memory_store import MemoryStore, StoredHead, StoredPlayer, StoredZone
 from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, LoggedRecord, Transfer
-from perdure.wire.entries import ENTRY_HEADER, HOP_AT, Entry, EntryKind
+from perdure.wire.entries import ENTRY_HEADER, HOP_AT, SEQ_AT, Entry, EntryKind
 from perdure.wire.identifiers import LOBBY, key_hex
 
 _PLAYER = struct.Struct("<q")
@@ -24,6 +24,11 @@ CARRIERS = frozenset((EntryKind.JOIN, EntryKind.ARRIVE))
 def hop_of(entry: bytes) -> int:
     """Return the number of the move that an entry brings about; 0 where it is too short to have one."""
     return int.from_bytes(entry[HOP_AT : HOP_AT + 4], "little")
+
+
+def seq_of(entry: bytes) -> int:
+    """Return the number of the last command that was applied of the player whom an entry carries; 0 where it is too short to have one."""
+    return int.from_bytes(entry[SEQ_AT:ENTRY_HEADER], "little") if len(entry) >= ENTRY_HEADER else 0
 
 
 @dataclass(slots=True)
@@ -82,7 +87,7 @@ def _move(store: MemoryStore, mover: _Mover, zone: int) -> None:
     data, transfer, player = store.data, mover.transfer, mover.record
     player.moves = hop_of(transfer.entry)
     if transfer.target == LOBBY:
-        player.saved, player.home = transfer.entry[ENTRY_HEADER:], zone
+        player.saved, player.seq, player.home = transfer.entry[ENTRY_HEADER:], seq_of(transfer.entry), zone
         if mover.rejoined:
             player.moves += 1
             return
@@ -165,6 +170,5 @@ def _follow_movers(inbox: list[bytes], movers: dict[bytes, _Mover]) -> list[byte
         elif kind == EntryKind.ATTACH:
             mover.rejoined = True
             hop = _U32.pack(hop_of(mover.transfer.entry) + 1)
-            payload = mover.transfer.entry[ENTRY_HEADER:]
-            kept.append(bytes((EntryKind.JOIN,)) + entry[1:HOP_AT] + hop + entry[HOP_AT + 4 : ENTRY_HEADER] + payload)
+            kept.append(bytes((EntryKind.JOIN,)) + entry[1:HOP_AT] + hop + mover.transfer.entry[SEQ_AT:])
     return kept

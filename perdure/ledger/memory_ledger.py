@@ -223,6 +223,7 @@ class MemoryLedger(Ledger):
             request.gateway,
             request.slot,
             hop=known.moves if joins else 0,
+            last_seq=known.seq if joins else 0,
             payload=known.saved if joins else b"",
         )
         data.zone(place).inbox.append(entry.pack())
@@ -287,7 +288,9 @@ class MemoryLedger(Ledger):
 
     async def player(self, player: int) -> LobbyRecord | None:
         known = self.store.data.players.get(player)
-        return None if known is None else LobbyRecord(_presence(player, known), known.saved, known.home, known.moves, known.resume)
+        if known is None:
+            return None
+        return LobbyRecord(_presence(player, known), known.saved, known.home, known.moves, known.resume, known.seq)
 
     async def online(self, zone: int | None = None) -> list[Presence]:
         players = self.store.data.players.items()

@@ -64,11 +64,11 @@ def deliver_again(store: MemoryStore, zone: int, transfer: Transfer) -> None:
     record.moves = entry.hop
     _leave_no_copy(store, record.place, {zone, transfer.target}, transfer.player, entry.hop)
     if transfer.target == LOBBY:
-        record.saved, record.home = transfer.entry[ENTRY_HEADER:], zone
+        record.saved, record.seq, record.home = transfer.entry[ENTRY_HEADER:], entry.last_seq, zone
         if record.session > entry.session and record.gateway >= 0:  # somebody has looked for the player here since
             record.place, record.moves = zone, entry.hop + 1
-            again = Entry(EntryKind.JOIN, transfer.player, record.session, record.gateway, record.slot, record.moves, payload=record.saved)
-            data.zone(zone).inbox.append(again.pack())
+            at = record.session, record.gateway, record.slot, record.moves, record.seq
+            data.zone(zone).inbox.append(Entry(EntryKind.JOIN, transfer.player, *at, payload=record.saved).pack())
             store.announce("restore", transfer.player, record)
             return
         record.session, record.resume = max(record.session, entry.session), ""

@@ -70,6 +70,8 @@ class StoredPlayer:
     home: int = LOBBY
     resume: str = ""
     moves: int = 0
+    seq: int = 0
+    """The number of the last command that was applied when the player last left for the lobby."""
 
 
 @dataclass(frozen=True, slots=True)

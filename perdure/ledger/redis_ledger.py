@@ -393,14 +393,14 @@ class RedisLedger(Ledger):
             tell = 0
 
     async def player(self, player: int) -> LobbyRecord | None:
-        wanted = ("name", "place", "gateway", "slot", "session", "since", "saved", "home", "moves", "resume")
+        wanted = ("name", "place", "gateway", "slot", "session", "since", "saved", "home", "moves", "resume", "seq")
         at = keys.key(self._world, "PLAYER", key_hex(player))
-        name, place, gateway, slot, session, since, saved, home, moves, resume = await self._run("HMGET", at, *wanted)
+        name, place, gateway, slot, session, since, saved, home, moves, resume, seq = await self._run("HMGET", at, *wanted)
         if name is None:
             return None
         with decoding(f"the record of player {key_hex(player)}"):
             presence = Presence(player, name.decode(), int(place), int(gateway), int(slot), int(session), int(since))
-            return LobbyRecord(presence, saved or b"", int(home), int(moves or 0), (resume or b"").decode())
+            return LobbyRecord(presence, saved or b"", int(home), int(moves or 0), (resume or b"").decode(), int(seq or 0))
 
     async def online(self, zone: int | None = None) -> list[Presence]:
         if zone is None:

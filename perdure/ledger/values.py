@@ -24,14 +24,15 @@ class CommitStatus(StrEnum):
 class Transfer:
     """Something that leaves a zone with a commit. `target` is a zone, or LOBBY (-1) for a logout.
 
-    `entry` is an inbox entry: for a zone, what its inbox gets; for the lobby, one whose payload (schema hash and row) is saved in
-    the player's record. `player` is 0 for an entity without a player. The entry of a player carries the number of this move as its
-    hop: one more than the move before. The commit checks that the player's place is the committing zone, then moves it; a move that
-    the record has reached already (a ledger went back in time, and was told) is passed over.
+    `entry` is an inbox entry: for a zone, what its inbox gets; for the lobby, one whose payload (schema hash and row) and
+    number of the last applied command (last_seq) are kept in the player's record. `player` is 0 for an entity without a
+    player. The entry of a player carries the number of this move as its hop: one more than the move before. The commit
+    checks that the player's place is the committing zone, then moves it; a move that the record has reached already (a
+    ledger went back in time, and was told) is passed over.
 
     What waits in the committing zone's inbox for a player who leaves with this commit (ATTACH, DETACH, LEAVE, KICK, the
     loss of its gateway) follows it, after its own entry, into the zone that it goes to. One who goes to the lobby while an
-    ATTACH waits is joined anew: that entry becomes a JOIN with what was just saved, and the player's place stays this zone.
+    ATTACH waits is joined anew: that entry becomes a JOIN with what was just kept, and the player's place stays this zone.
     So no zone has to forward an entry, and no session waits for a player who has just left.
     """
 
@@ -157,6 +158,7 @@ class LobbyRecord:
     """The whole of what the ledger keeps of a player: presence, and what was saved when it last left (schema hash, row).
 
     `moves`: how often it went from one place to another, lobby included. `resume`: the hash of the one resume token that counts, or "".
+    `seq`: the number of the last command that was applied when it last left; 0 in a record of a build that did not keep it.
     """
 
     presence: Presence
@@ -164,6 +166,7 @@ class LobbyRecord:
     home_zone: int
     moves: int = 0
     resume: str = ""
+    seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)

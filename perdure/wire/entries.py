@@ -15,13 +15,15 @@ ENTRY_STRUCT = struct.Struct("<BBHIqIIII")
 ENTRY_HEADER = ENTRY_STRUCT.size
 HOP_AT = 24
 """Where the hop stands in an entry: the number of the player's move, which rises by one with each."""
+SEQ_AT = 28
+"""Where the number of the player's last applied command stands."""
 NO_ORIGIN = 0xFFFF
 
 
 class EntryKind(IntEnum):
     """What an inbox entry asks of the zone. Numbers are on the log: never renumber."""
 
-    JOIN = 1  # a player comes from the lobby; payload: what was saved of it, or nothing
+    JOIN = 1  # a player comes from the lobby, and numbers its commands on from last_seq; payload: what was saved of it, or nothing
     ATTACH = 2  # a player in this zone is now on (gateway, slot) with this session
     DETACH = 3  # its socket is gone; it stays until the grace time is over
     LEAVE = 4  # log out: the zone returns it to the lobby

@@ -62,6 +62,8 @@ class Checks:
         self.zones = [ZoneTruth(Zone(program, number, grid, seed)) for number in range(grid.zones)]
         self.applied: dict[int, dict[int, int]] = {}
         """player -> seq -> tag"""
+        self.tags: dict[int, dict[int, int]] = {}
+        """player -> tag of a command that was applied -> the number that it had then"""
         self.senders: dict[int, dict[int, set[int]]] = {}
         """player -> tag of a command -> numbers of the sessions that the client had which sent it"""
         self.last_seq: Counter[int] = Counter()
@@ -205,7 +207,7 @@ class Checks:
         return truth.replica
 
     def _new_stays(self, zone: Zone) -> None:
-        """Who comes in from the lobby counts commands from the start again."""
+        """Who comes in counts commands on from what the entry says."""
         if not zone.page:
             return
         for data in zone.page:
@@ -213,9 +215,8 @@ class Checks:
             if entry.kind not in (EntryKind.JOIN, EntryKind.ARRIVE) or not entry.player or zone.passages.is_known(entry):
                 continue
             here = hop_in(zone, entry.player)
-            if entry.kind is EntryKind.JOIN and here is None:
-                self.last_seq[entry.player] = entry.last_seq
-                self.applied[entry.player] = {}
+            if entry.kind is EntryKind.JOIN:  # the body that may be there stays, and what it has applied
+                self.last_seq[entry.player] = max(entry.last_seq, self.last_seq[entry.player] if here is not None else 0)
             elif entry.kind is EntryKind.ARRIVE and here is not None and here < entry.hop:  # the body that is there is given up
                 self.last_seq[entry.player] = entry.last_seq
 
@@ -240,6 +241,11 @@ class Checks:
                 self.fail(f"exactly once: player {player:x} command {seq} was applied after {self.last_seq[player]} (zone {commit.zone})")
             self.last_seq[player] = seq
             self.applied.setdefault(player, {})[seq] = tag
+            tags = self.tags.setdefault(player, {})
+            if tag in tags and not self.holdings.forking:
+                self.fail(f"exactly once: player {player:x} command {seq} (tag {tag}) was applied before, as command {tags[tag]} "
+                          f"(zone {commit.zone})")  # fmt: skip
+            tags[tag] = seq
 
     def _is_given_up(self, zone: Zone, player: int) -> bool:
         """Is what a late owner has of this player of a history that is given up, and the zone about to hear so?"""
@@ -284,6 +290,11 @@ class Checks:
     def sent(self, name: str, tag: int, sessions: set[int]) -> None:
         """A client sends a command. `sessions`: the numbers (of 16 bits) that it has had, and will have."""
         self.senders.setdefault(player_key(name), {})[tag] = sessions
+
+    def began_behind(self, name: str, ack: int) -> None:
+        """A client's session began behind what the client had been told is applied."""
+        if not self.server.has_forgotten:
+            self.fail(f"acknowledged: {name} was told that nothing above command {ack} is applied, though it had been told of later ones")
 
     def told_applied(self, name: str, seq: int, tag: int) -> None:
         """A client's command was acknowledged."""

@@ -41,8 +41,9 @@ QUIET = frozenset(["gateway_change", "reconnect_storm", "second_device"])
 """Faults in which no member is silent: nobody may be put out for them."""
 BY_NAME = frozenset(["late_owner", "namesake", "unaware_owner"])
 """Faults that take half a run: few have them beside others, where they are not asked for."""
-ASKED_FOR = frozenset(["late_owner_unseen", "older_in_migration"])
+ASKED_FOR = frozenset(["cut_off", "late_owner_unseen", "older_in_migration"])
 """Faults that no run has which does not ask for them: they bring about a meeting of events that is rare with the others."""
+CUT_OFF_EVERY_S = 5.0
 FEW = 0.06
 CALM_S, MENDED_S = 7.0, 4.0
 """How long before and after the ledger forgets no other fault begins: owners must live to tell it."""
@@ -54,11 +55,15 @@ def _forget(slow_ways: dict[tuple[str, str], float], ways: Iterable[tuple[str, s
 
 
 class Faults:
-    """Plans faults between `first_s` and `last_s`; every one of them is over by `last_s`. `kinds`: only these."""
+    """Plans faults between `first_s` and `last_s`; every one of them is over by `last_s`. `kinds`: only these.
+
+    `cut_offs`: beside all others, players are cut off now and then.
+    """
 
     def __init__(
-        self, cluster: Cluster, crowd: list[Player], seed: int, first_s: float, last_s: float, kinds: tuple[str, ...] = ()
-    ) -> None:
+        self, cluster: Cluster, crowd: list[Player], seed: int, first_s: float, last_s: float, kinds: tuple[str, ...] = (),
+        cut_offs: bool = False,
+    ) -> None:  # fmt: skip
         self.cluster, self.crowd = cluster, crowd
         self.random = random.Random(seed ^ 0xFA)
         self.last_s = last_s
@@ -83,7 +88,23 @@ class Faults:
             if at >= last_s:
                 break
             cluster.machines.later(at - cluster.machines.now, self.random.choice(chosen))
+        if cut_offs:
+            self._plan_cut_offs(random.Random(seed ^ 0xC07), first_s)
         cluster.machines.later(last_s - cluster.machines.now, self._all_back)
+
+    def _plan_cut_offs(self, chance: random.Random, at: float) -> None:
+        while (at := at + chance.expovariate(1 / CUT_OFF_EVERY_S)) < self.last_s:
+            self._then(at - self.cluster.machines.now, partial(self._cut_off, chance))
+
+    def _cut_off(self, chance: random.Random) -> None:
+        player, for_s = chance.choice(self.crowd), chance.uniform(0.5, 5.0)
+        if self.cluster.machines.now + for_s < self.last_s and not player.process.stopped:
+            self.say("cut off", f"{player.name} for {for_s:.2f} s")
+            player.cut_off(for_s)
+
+    def _do_cut_off(self) -> None:
+        """A player with commands in flight is away for about as long as a short grace time."""
+        self._cut_off(self.random)
 
     def _guarded(self, name: str, fault: Callable[[], None]) -> Callable[[], None]:
         def strike() -> None:

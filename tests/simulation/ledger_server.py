@@ -48,6 +48,8 @@ class LedgerServer:
         self.on_call: list[Callable[[Process, str, tuple[Any, ...], Any], None]] = []
         """Told of each call that took effect: who, what, with which arguments, and the answer, before it is sent."""
         self.clients: list[RemoteLedger] = []
+        self.has_forgotten = False
+        """It has come back with less than it held, at some time."""
         self.began_at: dict[int, int] = {}
         """zone -> tick of what the server held as it started"""
         self._waiting: list[Callable[[], None]] = []
@@ -103,6 +105,7 @@ class LedgerServer:
     def start(self, data: object | None = None) -> None:
         """Start again, with what was on the disk, or with `data` (an older copy, or another server's)."""
         self.up = True
+        self.has_forgotten = self.has_forgotten or data is not None
         self.store.restore(self.store.snapshot() if data is None else data)
         self.began_at = {number: zone.head.tick for number, zone in self.store.data.zones.items() if zone.head is not None}
 

@@ -447,6 +447,34 @@ def another_sessions_acknowledgements() -> list[Patch]:
     return [(ClientProtocol, "_begin_anew", lambda self, ack: None)]
 
 
+@mutant("cut_off")
+def numbers_begin_anew_after_the_lobby() -> list[Patch]:
+    """Who comes in from the lobby counts commands from 1, and a client numbers anew what it cannot find acknowledged."""
+
+    def forgotten(self: ClientProtocol, ack: int) -> None:
+        self.acked = ack
+
+    return [*_joins_with_0(), (ClientProtocol, "_forgotten", forgotten)]
+
+
+@mutant("cut_off")
+def a_join_carries_no_number() -> list[Patch]:
+    """Who comes in from the lobby counts commands from 1; clients see that what they were told is forgotten, and send nothing again."""
+    return _joins_with_0()
+
+
+def _joins_with_0() -> list[Patch]:
+    real = MemoryLedger.enter
+
+    async def enter(self: MemoryLedger, request: EnterRequest) -> EnterAnswer:
+        record = self.store.data.players.get(request.player)
+        if record is not None:
+            record.seq = 0
+        return await real(self, request)
+
+    return [(MemoryLedger, "enter", enter)]
+
+
 @mutant("half_close", "kill_shard", seed=1)
 def a_half_closed_socket_stays() -> list[Patch]:
     """A client that says that it sends nothing more, and reads nothing, keeps its session until its last snapshot is out."""

@@ -27,6 +27,8 @@ class Player:
         self._sessions: dict[Client, set[int]] = {}
         """What each device of this player was welcomed under, in 16 bits."""
         self.seen: dict[int, tuple[int, int]] = {}
+        self._behind: dict[Client, int] = {}
+        """How often sessions of each device began behind what it had been told before."""
         self.tag = number * 4096
         self.last_heard_s = self.last_ack_s = 0.0
         self.closes: list[tuple[float, str]] = []
@@ -65,6 +67,12 @@ class Player:
         self._sessions[client] = sessions
         return client
 
+    def _looks_behind(self, client: Client, ack: int) -> None:
+        lost = client.protocol.acknowledged_lost
+        if lost != self._behind.get(client, 0):
+            self._behind[client] = lost
+            self.cluster.checks.began_behind(self.name, ack)
+
     def send_poison(self) -> None:
         """A command that the rules fail on."""
         if self.process.alive:
@@ -83,7 +91,7 @@ class Player:
         if self.process.alive:
             self.process.loop.call_soon(self._change)
 
-    def _change(self) -> None:
+    def _change(self, away_s: float = 0.0) -> None:
         client = self.client
         if client is None or client.ended is not None or not client.connected or self.resting:
             return
@@ -92,7 +100,18 @@ class Player:
             task = asyncio.ensure_future(self._command(client, False, self.tag))
             self._commands.add(task)
             task.add_done_callback(self._commands.discard)
-        self.process.loop.call_later(self.random.uniform(0.0, 0.1), client.drop_socket)
+        self.process.loop.call_later(self.random.uniform(0.0, 0.1), self._drop, client, away_s)
+
+    def _drop(self, client: Client, away_s: float) -> None:
+        client.drop_socket()
+        if away_s:
+            self.process.stop()
+            self.cluster.machines.later(away_s, self.process.go_on)
+
+    def cut_off(self, for_s: float) -> None:
+        """The socket breaks with commands in flight, and nobody hears of the player for so long."""
+        if self.process.alive:
+            self.process.loop.call_soon(self._change, for_s)
 
     def log_in_elsewhere(self, for_s: float) -> None:
         """The same player from a second device, which takes over; when it is gone, the first one comes back."""
@@ -156,6 +175,7 @@ class Player:
         checks, client = self.cluster.checks, self.client
         assert client is not None
         self.last_heard_s = self.cluster.machines.now
+        self._looks_behind(client, received.ack)
         before = self.seen.get(received.zone)
         if before is not None and received.tick < before[1]:
             checks.fail(f"time: {self.name} saw tick {received.tick} of zone {received.zone} after tick {before[1]}")

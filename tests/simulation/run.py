@@ -10,12 +10,14 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.simulation.clock import Machines, simulated_time
+from tests.simulation.clock import Machines, Patch, patched, simulated_time
 from tests.simulation.cluster import Cluster, next_program, production_in_one_process, program, traced
 from tests.simulation.faults import Faults
 from tests.simulation.players import Player
 from tests.simulation.watch import Watch
 
+SHORT_GRACE = 1 / 3
+"""So many of the runs have a grace time that players outlive who are cut off, and come back from the lobby."""
 FAULTS_FROM_S, REST_S, SETTLED_S = 4.0, 14.0, 3.0
 CALM_AFTER_S = 10.0
 """So long after the last fault everybody has found everybody again."""
@@ -58,14 +60,16 @@ def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: 
     started = PERF()
     machines = Machines(seed)
     lines: deque[tuple[float, str, str, dict[str, Any]]] = deque(maxlen=TRACE_LINES)
-    with simulated_time(machines, seed), production_in_one_process(), traced(machines, lines):
+    grace_s = _short_grace_s(seed, kinds)
+    with simulated_time(machines, seed), production_in_one_process(), traced(machines, lines), patched(_with_grace(grace_s)):
         chance = random.Random(seed ^ 0xC1)
         cluster = Cluster(machines, seed, shards=chance.randint(2, 4), gateways=chance.randint(1, 2))
         crowd: list[Player] = []
         machines.run(2.0)
         for number in range(players):
             crowd.append(Player(cluster, number, seed))
-        plan = Faults(cluster, crowd, seed, FAULTS_FROM_S, simulated_s - REST_S, kinds) if faults else None
+        last_s, cut_offs = simulated_s - REST_S, grace_s > 0.0 and not kinds
+        plan = Faults(cluster, crowd, seed, FAULTS_FROM_S, last_s, kinds, cut_offs) if faults else None
         checks, watch = cluster.checks, Watch(cluster)
         checks.sights.strict_until_s = FAULTS_FROM_S if faults else simulated_s
         checks.sights.calm_from_s = simulated_s - REST_S + CALM_AFTER_S
@@ -97,6 +101,18 @@ def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: 
     trace = sorted([*trace, *(f"{when:9.3f}  FAULT  {what}" for when, what in happened)], key=lambda line: float(line.split()[0]))
     counts = plan.counts if plan is not None else Counter()
     return Outcome(seed, machines.now, violations, counts, figures, trace, PERF() - started)
+
+
+def _short_grace_s(seed: int, kinds: tuple[str, ...]) -> float:
+    """Return a grace time of a run's own, or 0 for the game's. Drawn apart, so that no other choice hangs on it."""
+    chance = random.Random(seed ^ 0x6ACE)
+    short, grace_s = chance.random() < SHORT_GRACE, chance.uniform(1.0, 2.0)
+    return grace_s if (short and not kinds) or "cut_off" in kinds else 0.0
+
+
+def _with_grace(grace_s: float) -> list[Patch]:
+    games = [program().game, next_program().game] if grace_s else []
+    return [(game, "grace_ticks", round(grace_s * game.tick_hz)) for game in games]
 
 
 def _all_well(cluster: Cluster, crowd: list[Player], now_s: float) -> None:

@@ -79,11 +79,11 @@ export class ClientProtocol {
     this.acked = 0;
     /** Messages that the driver must send, in order. @type {Uint8Array[]} */
     this.outgoing = [];
-    /** Numbers that the last resume gave anew: old to new. @type {Map<number, number>} */
+    /** Numbers that the last login gave anew: old to new. @type {Map<number, number>} */
     this.renumbered = new Map();
     /** Commands whose outcome the last login could not tell. @type {number[]} */
     this.unknown = [];
-    /** Sessions that began behind what was acknowledged: data loss, unless the player was logged out meanwhile. */
+    /** Sessions that began behind what was acknowledged: data loss. */
     this.acknowledgedLost = 0;
     /** @type {Pending[]} */ this.pending = [];
     /** @type {Map<string, CommandType>} */ this.commands = new Map();
@@ -216,9 +216,12 @@ export class ClientProtocol {
   snapshot(message) {
     if (!this.world) throw new ProtocolError("a snapshot came before the welcome");
     const snapshot = this.world.apply(message);
-    if (!this.synchronised && !this.contiguous) this.beginAnew(snapshot.ack);
-    if (snapshot.ack > this.acked || !this.synchronised) {
-      if (snapshot.ack < this.acked) this.acknowledgedLost++;
+    if (!this.synchronised) {
+      this.unknown = [];
+      if (snapshot.ack < this.acked) this.forgotten(snapshot.ack);
+      else if (!this.contiguous) this.beginAnew(snapshot.ack);
+    }
+    if (snapshot.ack > this.acked) {
       this.acked = snapshot.ack;
       while (this.pending.length && this.pending[0].seq <= snapshot.ack) this.pending.shift();
     }
@@ -233,10 +236,18 @@ export class ClientProtocol {
     this.acked = ack;
   }
 
+  /** The world has forgotten some of what it told us. Of our other commands it may know none either, though it has applied them.
+   * @private @param {number} ack */
+  forgotten(ack) {
+    this.acknowledgedLost++;
+    this.unknown = this.pending.map((command) => command.seq);
+    this.pending = [];
+    this.acked = ack;
+  }
+
   /** First snapshot of a connection: what is above its acknowledgement is sent again, before all newer. @private @param {number} ack */
   synchronise(ack) {
     this.synchronised = true;
-    if (this.contiguous) this.unknown = [];
     this.contiguous = true;
     this.renumbered = new Map();
     if (this.pending.length && this.pending[0].seq !== ack + 1) {

@@ -119,8 +119,9 @@ local function raw_of(hex)
 end
 
 -- One inbox entry; the layout is ENTRY_STRUCT of perdure/wire/entries.py.
-local function entry_of(kind, raw, session, gateway, slot, payload, hop)
-  return struct.pack('<BBI2I4', kind, 0, LIMIT.NO_ORIGIN, session) .. raw .. struct.pack('<I4I4I4I4', gateway, slot, hop or 0, 0) .. (payload or '')
+local function entry_of(kind, raw, session, gateway, slot, payload, hop, seq)
+  return struct.pack('<BBI2I4', kind, 0, LIMIT.NO_ORIGIN, session) .. raw .. struct.pack('<I4I4I4I4', gateway, slot, hop or 0, seq or 0)
+    .. (payload or '')
 end
 
 -- The number of the move that an entry brings about; 0 where it is too short to have one.
@@ -129,16 +130,29 @@ local function hop_of(entry)
   return (struct.unpack('<I4', string.sub(entry, LIMIT.HOP_AT + 1, LIMIT.HOP_AT + 4)))
 end
 
+-- The number of the last command that was applied of the player whom an entry carries, as 4 raw bytes.
+local function seq_bytes_of(entry)
+  return string.sub(entry, LIMIT.HOP_AT + 5, LIMIT.ENTRY_HEADER)
+end
+
+-- The same as a number; 0 where the entry is too short to have one.
+local function seq_of(entry)
+  if #entry < LIMIT.ENTRY_HEADER then return 0 end
+  return (struct.unpack('<I4', seq_bytes_of(entry)))
+end
+
 local NO_PLAYER = '\0\0\0\0\0\0\0\0'
 
 -- The player's record as a table of strings, or nil.
 local function player_of(base, hex)
-  local row = redis.call('HMGET', base .. KEY.PLAYER .. hex, 'name', 'session', 'place', 'gateway', 'slot', 'since', 'home', 'resume', 'moves')
+  local row = redis.call('HMGET', base .. KEY.PLAYER .. hex,
+    'name', 'session', 'place', 'gateway', 'slot', 'since', 'home', 'resume', 'moves', 'seq')
   if not row[1] then return nil end
   local player = {
-    hex = hex, name = row[1], session = row[2], place = row[3], gateway = row[4], slot = row[5], since = row[6], home = row[7], resume = row[8], moves = row[9] or '0',
+    hex = hex, name = row[1], session = row[2], place = row[3], gateway = row[4], slot = row[5], since = row[6], home = row[7], resume = row[8],
+    moves = row[9] or '0', seq = row[10] or '0',
   }
-  for _, field in ipairs({ 'session', 'place', 'gateway', 'slot', 'since', 'home', 'moves' }) do
+  for _, field in ipairs({ 'session', 'place', 'gateway', 'slot', 'since', 'home', 'moves', 'seq' }) do
     number_of(player[field] or 'nothing', 0, 'player ' .. hex .. ' ' .. field)
   end
   return player

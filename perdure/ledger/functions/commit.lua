@@ -65,7 +65,7 @@ local function follow_movers(inbox, movers)
           if kind == KIND.ATTACH then
             mover.rejoined = true
             stays = string.char(KIND.JOIN) .. string.sub(entry, 2, LIMIT.HOP_AT) .. struct.pack('<I4', mover.hop + 1)
-              .. string.sub(entry, LIMIT.HOP_AT + 5, LIMIT.ENTRY_HEADER) .. string.sub(mover.entry, LIMIT.ENTRY_HEADER + 1)
+              .. seq_bytes_of(mover.entry) .. string.sub(mover.entry, LIMIT.ENTRY_HEADER + 1)
           end
         end
       end
@@ -112,7 +112,7 @@ local function move(base, zone, mover)
   local player, target = mover.player, mover.target
   local old_gateway, row = player.gateway, base .. KEY.PLAYER .. player.hex
   if target == '-1' then
-    redis.call('HSET', row, 'saved', string.sub(mover.entry, LIMIT.ENTRY_HEADER + 1), 'home', zone,
+    redis.call('HSET', row, 'saved', string.sub(mover.entry, LIMIT.ENTRY_HEADER + 1), 'seq', digits(seq_of(mover.entry)), 'home', zone,
       'moves', digits(mover.rejoined and mover.hop + 1 or mover.hop))
     if mover.rejoined then return end
     player.place, player.gateway, player.slot = '-1', '-1', '-1'

@@ -16,7 +16,7 @@ local function enter(keys, args)
       return { 'BAD_RESUME', 'the resume token is too old' }
     end
   end
-  player = player or { hex = hex, name = name, session = '0', place = '-1', gateway = '-1', slot = '-1', since = '0', home = '-1', moves = '0' }
+  player = player or { hex = hex, name = name, session = '0', place = '-1', gateway = '-1', slot = '-1', since = '0', home = '-1', moves = '0', seq = '0' }
   local old_place, old_gateway, old_slot = player.place, player.gateway, player.slot
   local joins = old_place == '-1'
   local place = joins and (player.home ~= '-1' and player.home or args[5]) or old_place
@@ -33,7 +33,9 @@ local function enter(keys, args)
   local moves = tonumber(player.moves)
   if joins then moves = math.max(moves, (generation - 1) * LIMIT.MOVES_A_GENERATION) + 1 end
   local saved = joins and redis.call('HGET', row, 'saved') or ''
-  local entry = entry_of(joins and KIND.JOIN or KIND.ATTACH, raw, session, tonumber(gateway), tonumber(slot), saved, joins and moves or 0)
+  -- Who comes in from the lobby numbers commands on from the last one that was applied: one that is sent again is not applied again.
+  local entry = entry_of(joins and KIND.JOIN or KIND.ATTACH, raw, session, tonumber(gateway), tonumber(slot), saved,
+    joins and moves or 0, joins and tonumber(player.seq) or 0)
 
   player.session, player.place, player.gateway, player.slot = digits(session), place, gateway, slot
   if joins then player.since = args[6] end

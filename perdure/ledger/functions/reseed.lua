@@ -10,7 +10,7 @@
 -- Of two statements about where a player is, the one with the higher number of moves holds.
 
 local function blank(hex)
-  return { hex = hex, name = '', session = '0', place = '-1', gateway = '-1', slot = '-1', since = '0', home = '-1', resume = '', moves = '0' }
+  return { hex = hex, name = '', session = '0', place = '-1', gateway = '-1', slot = '-1', since = '0', home = '-1', resume = '', moves = '0', seq = '0' }
 end
 
 local function players_of(args)
@@ -88,13 +88,13 @@ local function restore(base, zone, one)
   if one.entry and one.place ~= '-1' then redis.call('RPUSH', base .. KEY.INBOX .. one.place, one.entry) end
   local place, hop = one.place, one.hop
   if place == '-1' then
-    local saved = string.sub(one.entry, LIMIT.ENTRY_HEADER + 1)
+    local saved, seq = string.sub(one.entry, LIMIT.ENTRY_HEADER + 1), seq_of(one.entry)
     player.home = zone
-    redis.call('HSET', row, 'saved', saved)
+    redis.call('HSET', row, 'saved', saved, 'seq', digits(seq))
     if tonumber(player.session) > session and player.gateway ~= '-1' then -- somebody has looked for the player here since
       place, hop = zone, hop + 1
       redis.call('RPUSH', base .. KEY.INBOX .. zone,
-        entry_of(KIND.JOIN, one.raw, tonumber(player.session), tonumber(player.gateway), tonumber(player.slot), saved, hop))
+        entry_of(KIND.JOIN, one.raw, tonumber(player.session), tonumber(player.gateway), tonumber(player.slot), saved, hop, seq))
     else
       player.session = digits(math.max(tonumber(player.session), session))
       player.gateway, player.slot, player.resume = '-1', '-1', ''

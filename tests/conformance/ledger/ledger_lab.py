@@ -174,9 +174,10 @@ def arrive(name: str, target: int, *, session: int = 1, gateway: int = 7, slot: 
     return Transfer(target, player, entry.pack())
 
 
-def logout(name: str, saved: bytes = b"saved", *, session: int = 1, hop: int = 2) -> Transfer:
+def logout(name: str, saved: bytes = b"saved", *, session: int = 1, hop: int = 2, seq: int = 0) -> Transfer:
+    """Return the way of a player into the lobby, of whom commands up to `seq` were applied."""
     player = player_key(name)
-    return Transfer(-1, player, Entry(EntryKind.LEAVE, player, session, hop=hop, payload=saved).pack())
+    return Transfer(-1, player, Entry(EntryKind.LEAVE, player, session, hop=hop, last_seq=seq, payload=saved).pack())
 
 
 def effect(target: int, payload: bytes = b"x") -> Transfer:

@@ -172,6 +172,7 @@ async def test_a_key_of_a_wrong_type_is_refused_before_anything_is_written(redis
         ("MEMBERS", (), ("hset", "shard-a", b"\x91\x01")),
         ("PLAYER", (key_hex(ADA),), ("hset", "session", "x")),
         ("PLAYER", (key_hex(ADA),), ("hset", "place", "here")),
+        ("PLAYER", (key_hex(ADA),), ("hset", "seq", "x")),
         ("PLAYER", (key_hex(ADA),), ("hdel", "gateway")),
         ("BLOBS", (0,), ("sadd", "junk")),
         ("LOG", (0,), ("xadd", "9-0", "d", "x")),

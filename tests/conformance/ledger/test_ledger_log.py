@@ -13,7 +13,7 @@ from perdure.ledger.ledger import INBOX_PAGE_BYTES, INBOX_PAGE_ENTRIES
 from perdure.ledger.record import blob_digest
 from perdure.ledger.values import CommitAnswer, CommitStatus, Transfer, WorldSettings, ZoneHead
 from perdure.wire.entries import Entry, EntryKind, unpack_entry
-from perdure.wire.identifiers import player_key
+from perdure.wire.identifiers import key_hex, player_key
 
 pytestmark = pytest.mark.asyncio
 
@@ -224,6 +224,42 @@ async def test_a_logout_saves_the_player_and_its_zone(lab: Lab) -> None:
     assert (joined.kind, joined.session, joined.hop, joined.payload) == (EntryKind.JOIN, 2, 4, b"\x00\xffsaved")
 
 
+@pytest.mark.parametrize("seq", [57, 2**32 - 1])
+async def test_numbers_of_commands_go_on_after_the_lobby(lab: Lab, seq: int) -> None:
+    """Else a command whose acknowledgement was lost before the logout is applied twice when it is sent again."""
+    await lab.zones(0)
+    await lab.enter("ada")
+    await lab.commit(0)
+    await lab.commit(0, logout("ada", seq=seq))
+    record = await lab.ledger.player(player_key("ada"))
+    assert record is not None and record.seq == seq
+    await lab.enter("ada", gateway=8)
+    (joined,) = [unpack_entry(entry) for entry in (await lab.commit(0)).page]
+    assert joined == Entry(EntryKind.JOIN, player_key("ada"), 2, 8, 3, hop=3, last_seq=seq, payload=b"saved")
+    await lab.enter("ada", gateway=9)
+    assert [(entry.kind, entry.last_seq) for entry in await lab.inbox(0)] == [(EntryKind.ATTACH, 0)], "the zone knows it itself"
+    await lab.commit(0)
+    await lab.commit(0, logout("ada", session=3, hop=4, seq=5))
+    record = await lab.ledger.player(player_key("ada"))
+    assert record is not None and record.seq == 5, "what the zone says holds, as it does of what is saved"
+
+
+async def test_a_record_of_a_build_that_kept_no_number_counts_from_the_start(lab: Lab) -> None:
+    await lab.zones(0)
+    await lab.enter("ada")
+    await lab.commit(0)
+    await lab.commit(0, logout("ada", seq=57))
+    if lab.raw is not None:
+        assert await lab.raw.hdel(keys.key(lab.world, "PLAYER", key_hex(player_key("ada"))), "seq") == 1  # type: ignore[misc]
+    else:
+        assert lab.store is not None
+        lab.store.data.players[player_key("ada")].seq = 0
+    record = await lab.ledger.player(player_key("ada"))
+    assert record is not None and record.seq == 0
+    await lab.enter("ada")
+    assert [(entry.kind, entry.last_seq) for entry in await lab.inbox(0)] == [(EntryKind.JOIN, 0)]
+
+
 async def test_what_waits_for_a_player_follows_it_over_the_border(lab: Lab) -> None:
     await lab.zones(0, 1)
     await lab.enter("ada")
@@ -264,11 +300,11 @@ async def test_one_who_comes_back_as_it_logs_out_is_joined_anew(lab: Lab) -> Non
     back = await lab.enter("ada", gateway=8, slot=5)
     assert back.place == 0
     await lab.ledger.detach(player_key("ada"), back.session)
-    page = [unpack_entry(entry) for entry in (await lab.commit(0, logout("ada", b"newest"))).page]
+    page = [unpack_entry(entry) for entry in (await lab.commit(0, logout("ada", b"newest", seq=57))).page]
     assert [entry.kind for entry in page] == [EntryKind.JOIN, EntryKind.DETACH]
-    assert (page[0].session, page[0].gateway, page[0].slot, page[0].hop, page[0].payload) == (2, 8, 5, 3, b"newest")
+    assert page[0] == Entry(EntryKind.JOIN, player_key("ada"), 2, 8, 5, hop=3, last_seq=57, payload=b"newest")
     record = await lab.ledger.player(player_key("ada"))
-    assert record is not None and record.presence.place == 0 and record.saved == b"newest" and record.moves == 3
+    assert record is not None and record.presence.place == 0 and record.saved == b"newest" and (record.moves, record.seq) == (3, 57)
     assert (await lab.commit(0, logout("ada", hop=4))).status is OK
     assert await lab.ledger.online() == []
 

@@ -14,7 +14,7 @@ from perdure.ledger.generations import MOVES_A_GENERATION, generation_above, mov
 from perdure.ledger.ledger import EPOCH_RESEED_STEP, LedgerAhead, LedgerRefused
 from perdure.ledger.record import blob_digest
 from perdure.ledger.values import CommitStatus, EnterStatus, PlayerInZone, Sent, ZoneHead
-from perdure.wire.entries import EntryKind, unpack_entry
+from perdure.wire.entries import Entry, EntryKind, unpack_entry
 from perdure.wire.identifiers import player_key
 
 pytestmark = pytest.mark.asyncio
@@ -193,7 +193,7 @@ async def test_a_reseed_delivers_again_what_the_ledger_forgot_and_nothing_else(l
     await lab.commit(0, arrive("ada", 2))  # tick 2: the ledger has it still
     await lab.commit(2)
     sent = (Sent(2, arrive("ada", 2)), Sent(2, effect(2, b"old")), Sent(3, arrive("bob", 1)), Sent(3, effect(1, b"new")),
-            Sent(4, logout("cid", b"what cid has")), Sent(5, arrive("ada", 1, hop=4)))  # fmt: skip
+            Sent(4, logout("cid", b"what cid has", seq=57)), Sent(5, arrive("ada", 1, hop=4)))  # fmt: skip
     await lab.ledger.reseed(seed(1, 1, 1, 1, players=(PlayerInZone(player_key("ada"), 1, 7, 3, 5),)))
     await lab.ledger.reseed(seed(0, 1, 1, 6, sent=sent))
     (copy,) = await lab.inbox(2)
@@ -203,7 +203,9 @@ async def test_a_reseed_delivers_again_what_the_ledger_forgot_and_nothing_else(l
     ]  # fmt: skip
     assert {presence.name: presence.place for presence in await lab.ledger.online()} == {"ada": 1, "bob": 1}
     cid = await lab.ledger.player(player_key("cid"))
-    assert cid is not None and (cid.saved, cid.home_zone, cid.moves) == (b"what cid has", 0, 2)
+    assert cid is not None and (cid.saved, cid.home_zone, cid.moves, cid.seq) == (b"what cid has", 0, 2, 57)
+    await lab.enter("cid")
+    assert [(entry.player, entry.last_seq) for entry in await lab.inbox(0) if entry.kind is EntryKind.JOIN] == [(player_key("cid"), 57)]
 
 
 async def test_a_reseed_takes_out_of_the_inbox_who_came_before(lab: Lab) -> None:
@@ -254,15 +256,13 @@ async def test_who_logged_in_again_where_a_late_owner_knows_that_it_has_left(lab
         await lab.enter(name)
     await lab.commit(0)
     again = await lab.enter("ada", gateway=9, slot=8)
-    sent = (Sent(9, logout("ada", b"what ada has")), Sent(9, logout("bob", b"what bob has")))
+    sent = (Sent(9, logout("ada", b"what ada has", seq=57)), Sent(9, logout("bob", b"what bob has")))
     await lab.ledger.reseed(seed(0, 1, 1, 10, sent=sent))
     joined = [entry for entry in await lab.inbox(0) if entry.kind is EntryKind.JOIN]
-    assert [(e.player, e.session, e.gateway, e.slot, e.hop, e.payload) for e in joined] == [
-        (player_key("ada"), again.session, 9, 8, 3, b"what ada has"),
-    ]  # fmt: skip
+    assert joined == [Entry(EntryKind.JOIN, player_key("ada"), again.session, 9, 8, hop=3, last_seq=57, payload=b"what ada has")]
     assert [(presence.name, presence.place, presence.gateway) for presence in await lab.ledger.online()] == [("ada", 0, 9)]
     record = await lab.ledger.player(player_key("ada"))
-    assert record is not None and (record.moves, record.saved, record.home_zone) == (3, b"what ada has", 0)
+    assert record is not None and (record.moves, record.saved, record.home_zone, record.seq) == (3, b"what ada has", 0, 57)
 
 
 async def test_numbers_rise_above_all_that_a_zone_remembers(lab: Lab) -> None:

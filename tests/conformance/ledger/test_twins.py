@@ -231,8 +231,8 @@ class Twins:
         player = player_key(who) if who else 0
         session, hop = max(self.session(who) + d_session, 0), self.moves(who) + 1 + d_hop
         payload = b"row %d" % next(self.counter)
-        kind = EntryKind.LEAVE if target == -1 else EntryKind.ARRIVE
-        return Transfer(target, player, Entry(kind, player, session, gate, 1, hop=hop, payload=payload).pack())
+        kind, seq = EntryKind.LEAVE if target == -1 else EntryKind.ARRIVE, next(self.counter) * 0x9E37_79B1 & 0xFFFF_FFFF
+        return Transfer(target, player, Entry(kind, player, session, gate, 1, hop=hop, last_seq=seq, payload=payload).pack())
 
     async def look(self, ledger: Ledger) -> dict[str, Any]:
         """Return all that can be seen of a world."""

@@ -35,7 +35,7 @@ def _run(watch: LogWatch | None = None, bot: BotReport | None = None, **more: An
 
 
 def _counts(watch: LogWatch, *sessions: tuple[int, int, list[int]]) -> tuple[int, int, int]:
-    """Return commands lost, commands doubled, and how often numbers began anew; a session: its number, first and later acknowledgements."""
+    """Return commands lost, commands doubled, and how often it came in anew; a session: its number, first and later acknowledgements."""
     bot = BotReport("ann", entered=True)
     for session, first_ack, told in sessions:
         bot.sessions.append(SessionPlayed(session, first_ack, len(bot.acknowledged)))
@@ -48,9 +48,19 @@ FIRST = ([], (entry(EntryKind.JOIN, ANN, 1),))
 PLAYED = ([(ANN, 1, 1), (ANN, 1, 2), (ANN, 1, 3)], ())
 
 
-def test_numbers_that_begin_anew_after_a_logout_are_neither_lost_nor_doubled() -> None:
+def test_numbers_that_go_on_after_a_logout_are_neither_lost_nor_doubled() -> None:
+    watch = _watch(FIRST, PLAYED, ([], (entry(EntryKind.JOIN, ANN, 2),)), ([(ANN, 2, 4), (ANN, 2, 5)], ()))
+    assert _counts(watch, (1, 0, [1, 2, 3]), (2, 3, [4, 5])) == (0, 0, 1)
+
+
+def test_a_number_that_was_applied_before_a_logout_and_after_it_is_doubled() -> None:
+    watch = _watch(FIRST, PLAYED, ([], (entry(EntryKind.JOIN, ANN, 2),)), ([(ANN, 2, 3)], ()))
+    assert _counts(watch, (1, 0, [1, 2]), (2, 2, [3])) == (0, 1, 1)
+
+
+def test_numbers_that_begin_anew_after_a_logout_are_lost_and_not_doubled() -> None:
     watch = _watch(FIRST, PLAYED, ([], (entry(EntryKind.JOIN, ANN, 2),)), ([(ANN, 2, 1), (ANN, 2, 2)], ()))
-    assert _counts(watch, (1, 0, [1, 2, 3]), (2, 0, [1, 2])) == (0, 0, 1)
+    assert _counts(watch, (1, 0, [1, 2, 3]), (2, 0, [1, 2])) == (1, 0, 1)
 
 
 def test_that_a_player_was_put_out_fails_the_run_all_the_same() -> None:
@@ -74,14 +84,13 @@ def test_who_is_behind_without_having_been_logged_out_has_lost_commands() -> Non
 
 
 def test_who_comes_from_the_lobby_with_some_of_its_numbers_has_lost_the_others() -> None:
-    """Whoever was logged out begins at 0: anything between is a body that went back in time."""
     watch = _watch(FIRST, PLAYED, ([], (entry(EntryKind.JOIN, ANN, 2),)))
-    assert _counts(watch, (1, 0, [1, 2, 3]), (2, 2, [])) == (1, 0, 0)
+    assert _counts(watch, (1, 0, [1, 2, 3]), (2, 2, [])) == (1, 0, 1)
 
 
 def test_a_command_of_the_second_stay_that_only_the_first_had_applied_is_lost() -> None:
     watch = _watch(FIRST, PLAYED, ([], (entry(EntryKind.JOIN, ANN, 2),)), ([(ANN, 2, 1)], ()))
-    assert _counts(watch, (1, 0, [1, 2, 3]), (2, 0, [1, 2])) == (1, 0, 1)
+    assert _counts(watch, (1, 0, [1, 2, 3]), (2, 0, [1, 2])) == (2, 0, 1), "the last one of the first stay, and the second one's last"
 
 
 def test_a_refused_resume_fails_the_run_and_why_sockets_ended_is_told() -> None:

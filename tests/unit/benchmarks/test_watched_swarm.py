@@ -133,7 +133,7 @@ async def test_a_refused_resume_is_told_and_the_login_after_it_goes_on_with_the_
     assert [(end.code, end.reason) for end in seen.socket_drops] == [(None, "the socket broke"), (4004, "used")]
 
 
-async def test_numbers_that_begin_anew_after_a_logout_are_told_with_their_session() -> None:
+async def test_numbers_that_a_ledger_which_forgot_begins_anew_are_told_with_their_session() -> None:
     one, _, _ = player()
     one.stopped = True
     for _ in range(2):
@@ -149,7 +149,24 @@ async def test_numbers_that_begin_anew_after_a_logout_are_told_with_their_sessio
     seen = one.report()
     assert (seen.acknowledged, seen.unacknowledged, seen.sent) == ([5, 1, 2], [3], 5)
     assert seen.sessions == [SessionPlayed(1, 4, 0), SessionPlayed(2, 0, 1)]
-    assert (seen.resumes_refused, seen.socket_drops[0].code) == (0, 4015)
+    assert (seen.resumes_refused, seen.acknowledged_lost, seen.socket_drops[0].code) == (0, 1, 4015)
+
+
+async def test_numbers_go_on_after_a_logout() -> None:
+    one, _, _ = player()
+    one.stopped = True
+    for _ in range(3):
+        one.steer()
+    one.data_received(snapshot(3, 11, 5))
+    one.data_received(bytes((0x88, 9)) + (4015).to_bytes(2, "big") + b"put out")
+    one.connection_lost(None)
+    come_in(one, 2)
+    one.data_received(snapshot(3, 40, 6))  # the second one was applied, the third was not, and is not sent again
+    one.steer()
+    one.data_received(snapshot(3, 41, 7))
+    seen = one.report()
+    assert (seen.acknowledged, seen.unacknowledged, seen.acknowledged_lost) == ([5, 6, 7], [], 0)
+    assert seen.sessions == [SessionPlayed(1, 4, 0), SessionPlayed(2, 6, 2)]
 
 
 def test_gaps_are_looked_up_as_those_of_a_bot_and_go_through_a_file() -> None:

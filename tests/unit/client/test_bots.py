@@ -20,16 +20,18 @@ def comes_in(bot: Bot, session: int, ack: int) -> None:
     take(bot, Parts().message(flags=KEYFRAME, ack=ack))
 
 
-def test_acknowledgements_are_told_with_their_session_also_where_numbers_begin_anew() -> None:
+def test_acknowledgements_are_told_with_their_session_also_where_numbers_go_back() -> None:
     bot = Bot("ws://x/ws", "s" * 32, "anna", commands_hz=10.0, hold_s=1.0, seed=1)
     comes_in(bot, 1, 0)
-    for _ in range(4):
+    for _ in range(5):
         steer(bot)
     take(bot, Parts().message(tick=2, ack=2))
-    comes_in(bot, 2, 3)  # the same stay: number 3 was applied while nobody looked
-    comes_in(bot, 3, 0)  # a new one: what is left is numbered anew
-    take(bot, Parts().message(tick=9, ack=1))
-    steer(bot)
-    take(bot, Parts().message(tick=10, ack=2))
-    assert bot.report.acknowledged == [1, 2, 3, 1, 2]
-    assert bot.report.sessions == [SessionPlayed(1, 0, 0), SessionPlayed(2, 3, 3), SessionPlayed(3, 0, 3)]
+    comes_in(bot, 2, 3)  # number 3 was applied while nobody looked
+    take(bot, Parts().message(tick=9, ack=4))
+    comes_in(bot, 3, 0)  # a ledger forgot: what becomes of number 5 is unknown
+    for _ in range(5):
+        steer(bot)
+    take(bot, Parts().message(tick=10, ack=5))
+    assert bot.report.acknowledged == [1, 2, 3, 4, 1, 2, 3, 4, 5]
+    assert bot.report.sessions == [SessionPlayed(1, 0, 0), SessionPlayed(2, 3, 3), SessionPlayed(3, 0, 4)]
+    assert bot._sent == []

@@ -205,14 +205,39 @@ def test_a_resume_sends_again_what_the_zone_has_not_applied() -> None:
     assert client.acknowledged_lost == 0
 
 
-def test_a_zone_that_forgot_what_it_acknowledged_is_noticed() -> None:
-    client = playing()
-    client.command("steer")
+@pytest.mark.parametrize(("session", "resumed"), [(2, True), (2, False), (9, False)])
+def test_numbers_go_on_after_the_lobby(session: int, resumed: bool) -> None:
+    """What the zone applied before the player was logged out is acknowledged by the next stay, and not sent again."""
+    client = playing(ack=55)
+    for mx in (0, 1, -1):
+        client.command("steer", mx=mx)
+    client.receive(Parts().message(tick=2, ack=56))
+    client.hello(token=None if resumed else "t")
+    client.receive(welcome("anna.r2", session))
+    client.receive(Parts().message(flags=KEYFRAME, tick=900, ack=57))
+    assert (client.unknown, client.pending, client.acknowledged_lost) == ([57] if session == 9 else [], [58], 0)
+    assert [message[:2] for message in sent(client.outgoing)] == [[2, 58]]
+    assert client.command("steer")[0] == 59
+
+
+@pytest.mark.parametrize(("session", "resumed"), [(2, True), (2, False), (9, False)])
+def test_where_the_world_forgot_what_it_acknowledged_no_outcome_is_known_and_nothing_is_sent_again(session: int, resumed: bool) -> None:
+    """It may have applied what it forgot: sent again under other numbers, that would be applied twice."""
+    client = playing(ack=55)
+    for mx in (0, 1, -1):
+        client.command("steer", mx=mx)
+    client.receive(Parts().message(tick=2, ack=56))
+    client.hello(token=None if resumed else "t")
+    client.receive(welcome("anna.r2", session))
+    client.receive(Parts().message(flags=KEYFRAME, tick=1, ack=0))
+    assert (client.unknown, client.pending, client.renumbered, client.acknowledged_lost) == ([57, 58], [], {}, 1)
+    assert client.outgoing == []
+    assert client.command("steer")[0] == 1
     client.receive(Parts().message(tick=2, ack=1))
     client.hello()
-    client.receive(welcome("anna.r2", 2))
-    client.receive(Parts().message(flags=KEYFRAME, tick=1, ack=0))
-    assert client.acknowledged_lost == 1
+    client.receive(welcome("anna.r3", session + 1))
+    client.receive(Parts().message(flags=KEYFRAME, tick=3, ack=1))
+    assert (client.unknown, client.acknowledged_lost) == ([], 1), "that is over"
 
 
 def test_another_clients_numbers_in_between_renumber_what_is_left() -> None:
@@ -255,16 +280,6 @@ def test_numbers_that_another_session_has_used_are_unknown_not_acknowledged(sess
     assert (client.unknown, client.pending, client.acknowledged_lost) == ([2], [3], 0)
     client.receive(Parts().message(tick=10, ack=3))
     assert client.pending == []
-
-
-def test_a_shorter_stay_than_ones_own_is_no_data_loss_where_another_session_was_there() -> None:
-    client = playing()
-    client.command("steer")
-    client.receive(Parts().message(tick=2, ack=1))
-    client.hello(token="t")
-    client.receive(welcome("anna.r9", 9))
-    client.receive(Parts().message(flags=KEYFRAME, tick=1, ack=0))
-    assert (client.acknowledged_lost, client.command("steer")[0]) == (0, 1)
 
 
 def test_after_a_refusal_all_that_was_on_its_way_is_awaited_before_numbers_are_used_again() -> None:

@@ -154,6 +154,48 @@ def test_a_kick_is_a_leave_whatever_the_session() -> None:
     assert world.place("one") == LOBBY
 
 
+def test_a_command_that_is_sent_again_after_the_grace_time_is_acknowledged_and_not_applied_again() -> None:
+    world = small()
+    one = world.join("one")
+    settle(world)
+    for n in range(1, 8):
+        world.command("one", "add", n=n)
+    lost = one.unacked.copy()  # what its gateway hears of them is lost with the socket
+    settle(world, 8)
+    before = world.row("one").copy()
+    assert now(world.ledger.detach(one.key, one.session))
+    settle(world, world.program.game.grace_ticks + 3)
+    assert world.place("one") == LOBBY
+    again = world.join("one")
+    assert again.seq == 7, "the last one that was applied"
+    for seq, row in lost.items():
+        again.unacked[seq] = row.copy()
+        again.unacked[seq][0, 12:14] = np.frombuffer((again.session & 0xFFFF).to_bytes(2, "little"), np.uint8)
+    for _ in range(3):
+        world.tick(encode=True)
+    row = world.row("one")
+    assert (row["log"], row["applied"], row["returned"]) == (before["log"], 7, 1)
+    assert again.snapshots[0].ack == again.snapshots[-1].ack == 7
+    assert world.command("one", "add", n=9) == 8
+    settle(world)
+    assert (world.row("one")["applied"], world.zones[0].players[0]["last_seq"]) == (8, 8)
+
+
+def test_a_join_that_finds_a_body_keeps_the_higher_number() -> None:
+    """A ledger went back in time: neither what the body has applied nor what was applied elsewhere is applied again."""
+    world = small()
+    one = world.join("one")
+    settle(world)
+    for n in (1, 2, 3):
+        world.command("one", "add", n=n)
+    settle(world, 4)
+    zone = world.zones[0]
+    for hop, told, kept in ((5, 1, 3), (6, 70, 70), (6, 90, 70)):
+        zone.page = (Entry(EntryKind.JOIN, one.key, one.session + hop, 8, 3, hop=hop, last_seq=told).pack(),)
+        settle(world)
+        assert zone.players[0]["last_seq"] == kept
+
+
 def test_one_without_a_socket_stays_for_its_grace_time() -> None:
     world = small()
     one = world.join("one")

@@ -124,8 +124,8 @@ class World:
 
     # --- players --------------------------------------------------------------------------------------------------
     def join(self, name: str, zone: int = 0, gateway: int = 1, slot: int = -1) -> Player:
-        """Log a player in, or in again: what was not acknowledged is sent again, unless it had left."""
-        known = self.players.get(name)
+        """Log a player in, or in again: what was not acknowledged is sent again, unless it had left. Numbers go on in any case."""
+        known, record = self.players.get(name), now(self.ledger.player(player_key(name)))
         here = self.place(name) >= 0
         slot = slot if slot >= 0 else len(self.players) + 100
         answer = now(self.ledger.enter(EnterRequest(player_key(name), name, gateway, slot, zone, 0, "")))
@@ -135,7 +135,7 @@ class World:
             "schema": self.program.schema.to_wire(), "schema_hash": self.program.schema.hash, "gateway": "g",
         }  # fmt: skip
         client.receive(msgpack.packb([1, welcome]) or b"")
-        player = Player(name, slot, gateway, answer.session, client)
+        player = Player(name, slot, gateway, answer.session, client, record.seq if record else 0)
         if known and here:
             player.seq = known.seq
             for seq, row in known.unacked.items():

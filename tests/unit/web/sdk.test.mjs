@@ -168,6 +168,40 @@ test("after another session was there, the outcome of a command is unknown, and 
   client.close();
 });
 
+test("numbers go on after the lobby: what was applied before the logout is acknowledged, and not sent again", async () => {
+  const { client, socket } = await playing();
+  const outcomes = [1, 2, 3].map(() => client.command("steer", { mx: 1 }));
+  for (const outcome of outcomes) outcome.catch(() => {});
+  socket.hear(ack(1));
+  socket.break();
+  const second = await next(2);
+  second.hear(welcome(2));
+  second.hear(ack(2));
+  assert.equal(await outcomes[1], 2);
+  assert.deepEqual(second.sent.slice(1), [[2, 3, 1, 1, 0, 0]]);
+  assert.equal(client.protocol.acknowledgedLost, 0);
+  client.close();
+});
+
+test("where the world forgot what it acknowledged, no outcome is known and nothing is sent again", async () => {
+  const { client, socket } = await playing();
+  const outcomes = [1, 2, 3].map(() => client.command("steer", { mx: 1 }));
+  for (const outcome of outcomes) outcome.catch(() => {});
+  socket.hear(ack(2));
+  socket.break();
+  const second = await next(2);
+  second.hear(welcome(2));
+  second.hear(ack(1));
+  await assert.rejects(outcomes[2], OutcomeUnknown);
+  assert.deepEqual(second.sent.slice(1), []);
+  assert.equal(client.protocol.acknowledgedLost, 1);
+  const again = client.command("steer", { mx: 1 });
+  assert.deepEqual(second.sent.slice(1), [[2, 2, 1, 1, 0, 0]]);
+  second.hear(ack(2));
+  assert.equal(await again, 2);
+  client.close();
+});
+
 test("a refused command is told, and its number is used again only when all refusals are in", async () => {
   const { client, socket } = await playing();
   const [first, second] = [client.command("steer"), client.command("steer")];

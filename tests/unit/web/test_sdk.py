@@ -151,7 +151,7 @@ def test_the_javascript_client_sees_what_the_python_client_sees(tmp_path: Path) 
     environment = {"PERDURE_FIXTURES": str(path), "PATH": os.environ.get("PATH", "")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "# pass 15" in done.stdout, done.stdout[-1000:]
+    assert "# pass 17" in done.stdout, done.stdout[-1000:]
 
 
 def test_a_typed_line_of_chat_goes_where_it_is_meant_to() -> None:
