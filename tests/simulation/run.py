@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.simulation.clock import Machines, simulated_time
-from tests.simulation.cluster import Cluster, next_program, production_in_one_process, program, traced
-from tests.simulation.faults import Faults
+from tests.simulation.cluster import ROOMY, TIGHT, Cluster, next_program, production_in_one_process, traced
+from tests.simulation.faults import Faults, is_tight
 from tests.simulation.players import Player
 from tests.simulation.watch import Watch
 
@@ -43,24 +43,24 @@ class Outcome:
 
 def simulate(seed: int, simulated_s: float = 60.0, players: int = 6, faults: bool = True, kinds: tuple[str, ...] = ()) -> Outcome:
     """Run seed `seed` for so many virtual seconds, faults stopping in time for everybody to be well again at the end."""
-    program()
-    next_program()
+    capacity = TIGHT if faults and is_tight(seed, kinds) else ROOMY
+    next_program(capacity)
     collects = gc.isenabled()
     gc.disable()  # what a run leaves behind is small, and the compiler's objects are many
     try:
-        return _simulate(seed, simulated_s, players, faults, kinds)
+        return _simulate(seed, simulated_s, players, faults, kinds, capacity)
     finally:
         if collects:
             gc.enable()
 
 
-def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: tuple[str, ...]) -> Outcome:
+def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: tuple[str, ...], capacity: int) -> Outcome:
     started = PERF()
     machines = Machines(seed)
     lines: deque[tuple[float, str, str, dict[str, Any]]] = deque(maxlen=TRACE_LINES)
     with simulated_time(machines, seed), production_in_one_process(), traced(machines, lines):
         chance = random.Random(seed ^ 0xC1)
-        cluster = Cluster(machines, seed, shards=chance.randint(2, 4), gateways=chance.randint(1, 2))
+        cluster = Cluster(machines, seed, shards=chance.randint(2, 4), gateways=chance.randint(1, 2), capacity=capacity)
         crowd: list[Player] = []
         machines.run(2.0)
         for number in range(players):
@@ -87,7 +87,7 @@ def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: 
         violations = [*checks.violations, *(f"{at:.3f} s: unhandled in {name}: {context}" for at, name, context in machines.faults)]
         figures = {
             "commits": checks.commits, "snapshots": checks.snapshots, "acknowledged": checks.acknowledged, "steps": machines.steps,
-            "handovers": checks.handovers, "effects": checks.effects, "places": watch.places_looked_at,
+            "handovers": checks.handovers, "effects": checks.effects, "places": watch.places_looked_at, "refused": checks.arrivals_refused,
             "ghosts_seen": checks.sights.ghosts_seen, "owned_seen": checks.sights.owned_seen, "calm_seen": checks.sights.calm_seen,
             "closes": sum(len(player.closes) for player in crowd), "digests": [truth.replica.digest for truth in checks.zones],
         }  # fmt: skip
