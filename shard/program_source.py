@@ -76,7 +76,7 @@ def generate(game: Game, module_name: str, variable: str, tables: Sequence[Table
     parts = [HEADER.format(name=game.name, module=module_name, variable=variable)]
     parts += [f"game_{hook} = _game.hooks[{hook!r}]\n" for hook in sorted(game.hooks)]
     parts += [_tuples(game), _refuse(game, tables), effects_source(game, effects), _apply_inputs(game, tables), _apply_commands(game)]
-    parts += [_emigrate(game), _logouts(game), _hash(game), _step(game, tables, effects)]
+    parts += [_emigrate(game), _logouts(game, tables), _hash(game), _step(game, tables, effects)]
     parts += [across_source(game, _world(game, tables, effects, ghosts_too=True)), encoder_source(game), border_source(game, tables)]
     parts += [_entries(game)]
     return "\n".join(parts)
@@ -179,12 +179,28 @@ def _note_departure(entity: str, target: str) -> str:
     return f"{count} = note_departure(z.departures, {count}, {entity}, {target})\n"
 
 
+def _on_the_way(game: Game, tables: Sequence[TableParts], hook: str, entry: str, indent: int) -> str:
+    """Return the call of a hook for the row of a player who has arrived, with `entry`, and finds no room."""
+    index, avatar = _avatar(game)
+    if hook not in game.hooks:
+        return ""
+    lines = [
+        f"if {entry}.kind == KIND_ARRIVE:",
+        f"    row = z.{avatar}_rows[{tables[index].spawned} + {entry}.arrival]",
+        "    row.dead = 0",
+        f"    game_{hook}(w, row)",
+        "    row.dead = DEAD_DEPARTED",
+    ]
+    return "".join(f"{' ' * indent}{line}\n" for line in lines)
+
+
 def _refuse(game: Game, tables: Sequence[TableParts]) -> str:
     noted = "".join(
         f"    if target >= 0 and z.inputs[k].type == {t} and z.inputs[k].arrival >= 0:\n"
         f"        {_note_departure(f'z.{e.name}_rows[{tables[t].spawned} + z.inputs[k].arrival].id', 'target')}"
         for t, e in enumerate(game.entities) if e.name in _targets(game)
     )  # fmt: skip
+    resume = _on_the_way(game, tables, "resume", "back", 8)
     return f'''
 @part_of_program
 def refuse(z, k, target):
@@ -199,6 +215,67 @@ def refuse(z, k, target):
     out.player = -1
     out.entry = k
     meta[META_OUT] = at + 1
+
+
+@part_of_program
+def refused(z, player):
+    """Return the out row of a player whom this page brings and who finds no room, or -1."""
+    for at in range(z.meta[META_OUT]):
+        if z.out[at].kind == OUT_REFUSED and z.inputs[z.out[at].entry].player == player:
+            return at
+    return -1
+
+
+@part_of_program
+def mark_resumed_on_the_way(back, e):
+    back.session = e.session
+    back.gateway = e.gateway
+    back.slot = e.slot
+    back.leaving = 0
+
+
+@part_of_program
+def refuse_player(z, k):
+    """Inbox entry k brings a player who finds no room. Of two that the page brings of one player, the later move goes back."""
+    e = z.inputs[k]
+    target = e.origin if e.kind == KIND_ARRIVE else LOBBY
+    at = refused(z, e.player)
+    if at < 0:
+        refuse(z, k, target)
+    elif e.hop > z.inputs[z.out[at].entry].hop:
+        z.inputs[z.out[at].entry].kind = 0  # as if it had not come
+        z.out[at].entry = k
+        z.out[at].target = target
+    else:
+        if e.session > z.inputs[z.out[at].entry].session:
+            mark_resumed_on_the_way(z.inputs[z.out[at].entry], e)
+        z.inputs[k].kind = 0
+
+
+@part_of_program
+def tell_refused(z, w, k):
+    """Inbox entry k is for a player who is not here. Who found no room goes back as the entries behind it in the page leave it."""
+    e = z.inputs[k]
+    at = refused(z, e.player) if e.player != 0 else -1
+    if at < 0:
+        return
+    back = z.inputs[z.out[at].entry]
+    if e.kind == KIND_ATTACH and e.session > back.session:
+        mark_resumed_on_the_way(back, e)
+{resume}    if e.kind == KIND_DETACH and e.session == back.session:
+        back.gateway = 0
+    if e.kind == KIND_KICK or (e.kind == KIND_LEAVE and e.session == back.session):
+        back.leaving = 1
+
+
+@part_of_program
+def detach_refused(z, gateway):
+    """A gateway is lost: who found no room in this tick, and was attached to it, goes back without a socket."""
+    for at in range(z.meta[META_OUT]):
+        if z.out[at].kind == OUT_REFUSED:
+            back = z.inputs[z.out[at].entry]
+            if back.player != 0 and back.gateway == gateway:
+                back.gateway = 0
 
 
 @part_of_program
@@ -260,7 +337,7 @@ def enter_player(z, w, k):
     if n < {owned}:
         place = np.int64(add_player(z.players, meta[META_PLAYERS_HIGH], z.player_index, e.player))
     if place < 0:
-        refuse(z, k, e.origin if e.kind == KIND_ARRIVE else LOBBY)
+        refuse_player(z, k)
         return
     if place >= meta[META_PLAYERS_HIGH]:
         meta[META_PLAYERS_HIGH] = place + 1
@@ -300,6 +377,7 @@ def apply_inputs(z, w):
         if e.kind == KIND_ATTACH or e.kind == KIND_DETACH or e.kind == KIND_LEAVE or e.kind == KIND_KICK:
             p = find_player(z.players, z.player_index, e.player)
             if p < 0:
+                tell_refused(z, w, k)
                 continue
             player = z.players[p]
             if e.kind == KIND_ATTACH and e.session > player.session:
@@ -312,6 +390,7 @@ def apply_inputs(z, w):
             elif player.leaving == 0 and (e.kind == KIND_KICK or (e.kind == KIND_LEAVE and e.session == player.session)):
                 player.leaving = 1
         if e.kind == KIND_GATEWAY_LOST:
+            detach_refused(z, e.gateway)
             for p in range(meta[META_PLAYERS_HIGH]):
                 player = z.players[p]
                 if player.key != 0 and player.gateway == e.gateway:
@@ -419,15 +498,19 @@ def emigrate_{e.name}(z):
     return text
 
 
-def _logouts(game: Game) -> str:
+def _logouts(game: Game, tables: Sequence[TableParts]) -> str:
     index, a = _avatar(game)
+    refused = _on_the_way(game, tables, "leave", "z.inputs[z.out[at].entry]", 12)
     leave = "        if player.leaving != LEAVING_COPY:\n            game_leave(w, row)\n" if "leave" in game.hooks else ""
     return f'''
 @part_of_program
 def logouts(z, w):
     """Players who asked to leave, or whose grace is over, go to the lobby; before anything crosses a border."""
     meta = z.meta
-    for p in range(meta[META_PLAYERS_HIGH]):
+    for at in range(meta[META_OUT]):
+        if z.out[at].kind == OUT_REFUSED and z.inputs[z.out[at].entry].leaving != 0:
+            z.out[at].target = LOBBY
+{refused}    for p in range(meta[META_PLAYERS_HIGH]):
         player = z.players[p]
         if player.key == 0 or player.departed != 0 or meta[META_OUT] >= len(z.out):
             continue

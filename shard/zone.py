@@ -383,13 +383,16 @@ class Zone:
         kind, target, table, row, place, entry_index = out
         if kind == layout.OUT_REFUSED:
             entry = unpack_entry(self._entries[entry_index])
-            if target == LOBBY:
-                header = ENTRY_STRUCT.pack(EntryKind.LEAVE, 0, self.zone, entry.session, entry.player, 0, 0, entry.hop + 1, entry.last_seq)
-                return Transfer(LOBBY, entry.player, header + entry.payload)
             if not entry.player:
                 return self._stamped(target, index, entry.kind, entry.type, entry.payload)
-            back = Entry(entry.kind, entry.player, entry.session, entry.gateway, entry.slot, entry.hop + 1, entry.last_seq,
-                         entry.type, self.zone, entry.payload)  # fmt: skip
+            session, gateway, slot, arrival = self.arrays.inputs[entry_index][["session", "gateway", "slot", "arrival"]].item()
+            payload = self._arrived(table, arrival) if entry.kind is EntryKind.ARRIVE else entry.payload
+            if target == LOBBY:
+                back = Entry(EntryKind.LEAVE, entry.player, session, hop=entry.hop + 1, last_seq=entry.last_seq, origin=self.zone,
+                             payload=payload)  # fmt: skip
+            else:
+                back = Entry(entry.kind, entry.player, session, gateway, slot, entry.hop + 1, entry.last_seq, entry.type,
+                             self.zone, payload)  # fmt: skip
             return Transfer(target, entry.player, back.pack())
         if kind == layout.OUT_EFFECT:
             rows = getattr(self.arrays, f"{self.program.game.effects[table].name}_effects")
@@ -407,6 +410,12 @@ class Zone:
         header = ENTRY_STRUCT.pack(EntryKind.ARRIVE, table, self.zone, session, key, gateway, slot, hop + 1, last_seq)
         assert len(header) == ENTRY_HEADER
         return Transfer(target, key, header + payload)
+
+    def _arrived(self, table: int, arrival: int) -> bytes:
+        """Return the row of one who arrived and found no room, as the hooks have left it."""
+        entity = self.program.game.entities[table]
+        at = table_parts(entity)[2] + arrival
+        return pack_rows(np.asarray(getattr(self.arrays, f"{entity.name}_rows")[at : at + 1]))
 
     def _stamped(self, target: int, index: int, kind: EntryKind, table: int, payload: bytes) -> Transfer:
         """Return the crossing of an entity without a player, or an effect, with a stamp (passages.stamp_of) that says which it is."""

@@ -43,10 +43,11 @@ LEAVING_COPY = 2
 
 INPUT = np.dtype(
     [("player", "<i8"), ("kind", "<i4"), ("type", "<i4"), ("session", "<u4"), ("gateway", "<u4"), ("slot", "<u4"), ("hop", "<u4"),
-     ("last_seq", "<u4"), ("arrival", "<i4"), ("origin", "<i4"), ("pad", "<i4")],
+     ("last_seq", "<u4"), ("arrival", "<i4"), ("origin", "<i4"), ("leaving", "<i4")],
     align=True,
 )  # fmt: skip
-"""An inbox entry, decoded; `arrival` is the row in its type's arrivals array, or -1."""
+"""An inbox entry, decoded; `arrival` is the row in its type's arrivals array, or -1. Where it brings a player who finds no room, session,
+gateway and slot become what later entries of the page say; leaving: 1 where one of them puts the player out."""
 
 OUT = np.dtype([("kind", "<i4"), ("target", "<i4"), ("type", "<i4"), ("row", "<i4"), ("player", "<i4"), ("entry", "<i4")], align=True)
 """Something that leaves the zone. kind OUT_CROSS: row `row` of table `type` goes to zone `target`, with player index `player`

@@ -20,7 +20,8 @@ from typing import IO
 from rich.console import Console
 from rich.progress import Progress
 
-from tests.simulation.cluster import next_program, program
+from tests.simulation.cluster import ROOMY, TIGHT, next_program
+from tests.simulation.faults import is_tight
 from tests.simulation.run import Outcome, simulate
 
 SHOWN_TRACE = 80
@@ -41,8 +42,8 @@ def run_seeds(
     """Run every seed in a process of a pool; return the outcomes, traces only of those that failed. `keep` gets each when it is there.
     `within_s`, above 0: what has not been run after so long is left out."""
     wanted = list(seeds)
-    program()
-    next_program()  # compiled once, before the pool is forked
+    for capacity in {TIGHT if is_tight(seed, kinds) else ROOMY for seed in wanted}:
+        next_program(capacity)  # and with it `program`: compiled once, before the pool is forked
     found: list[Outcome] = []
     context = multiprocessing.get_context("fork")
     until_s = time.monotonic() + within_s if within_s > 0 else float("inf")

@@ -21,6 +21,7 @@ from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, Reseed
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY, WorldGrid, player_key
 from perdure.wire.link import command_dtype
+from shard.kernels import layout
 from shard.program import Program
 from shard.zone import Zone, ZoneError
 from tests.simulation.clock import Process
@@ -69,7 +70,7 @@ class Checks:
         self.last_seq: Counter[int] = Counter()
         self.violations: list[str] = []
         self.sights = Sights(program.schema, self.fail, lambda: server.machines.now)
-        self.commits = self.snapshots = self.acknowledged = self.handovers = self.effects = 0
+        self.commits = self.snapshots = self.acknowledged = self.handovers = self.effects = self.arrivals_refused = 0
         self._dtype = command_dtype(program.schema.command_payload_bytes)
         self._tag_at = {c.kind: (c.payload.fields or {})["tag"][1] for c in program.schema.commands}
         self.refused: dict[tuple[int, int], Commit] = {}
@@ -133,6 +134,8 @@ class Checks:
             self.fail(f"replay: {error}")
             return
         self.holdings.sent(zone, tuple(commit.transfers))
+        out = zone.arrays.out[: zone.arrays.meta[layout.META_OUT]]
+        self.arrivals_refused += int(np.count_nonzero(out["kind"] == layout.OUT_REFUSED))
         truth.looks[commit.tick] = commit.epoch, self._look(zone)
         truth.looks.pop(commit.tick - REMEMBERED_TICKS, None)
         self.sights.committed(zone, commit.epoch)

@@ -36,29 +36,44 @@ SECRET = "the secret of a simulated cluster, long enough"
 S = TypeVar("S", ShardSettings, GatewaySettings, CoordinatorSettings)
 COLUMNS, ROWS = 2, 2
 SHARD_PORT, GATEWAY_PORT = 7701, 8080
+ROOMY, TIGHT = 48, 3
+"""How many traders find room in a zone: all of them, or, in some runs, half of the crowd."""
 
 
 @functools.cache
-def program() -> Program:
-    """Return the game's program, compiled."""
-    made = compile_program(load_game(GAME))
-    warm(made)
+def program(capacity: int = ROOMY) -> Program:
+    """Return the game's program, compiled, for so many traders a zone."""
+    return _compiled(GAME) if capacity == ROOMY else _compiled(_written(f"{capacity}", _with_capacity(capacity)))
+
+
+@functools.cache
+def next_program(capacity: int = ROOMY) -> Program:
+    """Return the program of the game's next build: traders walk slower, what is stored and shown is the same."""
+    text = _with_capacity(capacity)
+    assert "SPEED = 25.0" in text
+    made = _compiled(_written("" if capacity == ROOMY else f"{capacity}-next", text.replace("SPEED = 25.0", "SPEED = 20.0")))
+    assert made.build != program(capacity).build
     return made
 
 
-@functools.cache
-def next_program() -> Program:
-    """Return the program of the game's next build: traders walk slower, what is stored and shown is the same."""
-    file = cache_root() / "simulation" / GAME.name
+def _with_capacity(capacity: int) -> str:
     text = GAME.read_text()
-    assert "SPEED = 25.0" in text
+    assert f"capacity={ROOMY}, avatar=True" in text
+    return text.replace(f"capacity={ROOMY}, avatar=True", f"capacity={capacity}, ghosts={ROOMY}, avatar=True")
+
+
+def _written(folder: str, text: str) -> Path:
+    file = cache_root() / "simulation" / folder / GAME.name
     file.parent.mkdir(parents=True, exist_ok=True)
     written = file.with_suffix(f".{os.getpid()}")
-    written.write_text(text.replace("SPEED = 25.0", "SPEED = 20.0"))
+    written.write_text(text)
     os.replace(written, file)
+    return file
+
+
+def _compiled(file: Path) -> Program:
     made = compile_program(load_game(file))
     warm(made)
-    assert made.build != program().build
     return made
 
 
@@ -127,12 +142,15 @@ def _settings(kind: type[S], **given: Any) -> S:
 class Cluster:
     """Starts, ends and finds the processes of the cluster; all of them know one ledger server."""
 
-    def __init__(self, machines: Machines, seed: int, shards: int = 3, gateways: int = 2, coordinators: int = 2) -> None:
-        self.machines, self.seed = machines, seed
+    def __init__(
+        self, machines: Machines, seed: int, shards: int = 3, gateways: int = 2, coordinators: int = 2, capacity: int = ROOMY
+    ) -> None:
+        self.machines, self.seed, self.capacity = machines, seed, capacity
+        self.program, self.next_program = program(capacity), next_program(capacity)
         self.network = Network(machines)
         self.server = LedgerServer(self.network)
-        self.grid = WorldGrid(*program().game.world_size, COLUMNS, ROWS)
-        self.checks = Checks(self.server, program(), self.grid, seed, next_program())
+        self.grid = WorldGrid(*self.program.game.world_size, COLUMNS, ROWS)
+        self.checks = Checks(self.server, self.program, self.grid, seed, self.next_program)
         self.hosts: dict[str, str] = {}
         self.shards: dict[str, shard.service.ShardService] = {}
         self.programs: dict[str, Program] = {}
@@ -183,7 +201,7 @@ class Cluster:
         )  # fmt: skip
 
         async def main() -> int:
-            made = self.programs.get(name, program())
+            made = self.programs.get(name, self.program)
             service = self.shards[name] = shard.service.ShardService(settings, made, remote_ledger(self.server, process))
             try:
                 return await service.serve()
@@ -197,7 +215,7 @@ class Cluster:
 
     def build_of(self, name: str) -> int:
         """Return the build that a shard of this name is started with."""
-        return self.programs.get(name, program()).build
+        return self.programs.get(name, self.program).build
 
     def _look_after(self, process: Process) -> None:
         """What a supervisor does: start again what ended by itself with an error."""

@@ -14,7 +14,7 @@ from perdure.ledger.memory_store import StoredData
 from perdure.ledger.record import blob_digest
 from perdure.ledger.values import LoggedRecord
 from tests.simulation.clock import Process
-from tests.simulation.cluster import Cluster, next_program, program
+from tests.simulation.cluster import TIGHT, Cluster
 from tests.simulation.late_owner import plan_late_owner
 from tests.simulation.ledger_server import HOST
 from tests.simulation.namesake import plan_namesake
@@ -33,20 +33,29 @@ def kinds_of(text: str) -> tuple[str, ...]:
     return wanted
 
 
-BENIGN = ("reconnect_storm", "second_device", "clock_jump", "lost_replies")
+CORNERS = ((1, 1), (-1, -1), (1, -1), (-1, 1))
+BENIGN = ("crowd", "reconnect_storm", "second_device", "clock_jump", "lost_replies")
 """Faults that no process dies of, and that cut none off."""
 MIGRATION_STEPS = ("intend", "successor_ready", "view", "assign")
 """Calls of the ledger that a migration goes through."""
-QUIET = frozenset(["gateway_change", "reconnect_storm", "second_device"])
+QUIET = frozenset(["crowd", "gateway_change", "reconnect_storm", "second_device"])
 """Faults in which no member is silent: nobody may be put out for them."""
 BY_NAME = frozenset(["late_owner", "namesake", "unaware_owner"])
 """Faults that take half a run: few have them beside others, where they are not asked for."""
 ASKED_FOR = frozenset(["cut_off", "late_owner_unseen", "older_in_migration"])
 """Faults that no run has which does not ask for them: they bring about a meeting of events that is rare with the others."""
 CUT_OFF_EVERY_S = 5.0
+TIGHTLY = frozenset(["crowd"])
+"""Faults of runs in which zones have room for few (`is_tight`)."""
 FEW = 0.06
+TIGHT_RUNS = 0.1
 CALM_S, MENDED_S = 7.0, 4.0
 """How long before and after the ledger forgets no other fault begins: owners must live to tell it."""
+
+
+def is_tight(seed: int, kinds: tuple[str, ...]) -> bool:
+    """Has a run zones in which not everybody finds room? By a chance of its own, so that other runs are what they were."""
+    return bool(TIGHTLY.intersection(kinds)) if kinds else random.Random(seed ^ 0xF019).random() < TIGHT_RUNS
 
 
 def _forget(slow_ways: dict[tuple[str, str], float], ways: Iterable[tuple[str, str]]) -> None:
@@ -68,17 +77,19 @@ class Faults:
         self.random = random.Random(seed ^ 0xFA)
         self.last_s = last_s
         self.scaling = False
+        self.tight = cluster.capacity == TIGHT
         self.counts: Counter[str] = Counter()
         self.happened: list[tuple[float, str]] = []
         every: dict[str, Callable[[], None]] = {
             name.removeprefix("_do_"): getattr(self, name) for name in sorted(dir(type(self))) if name.startswith("_do_")
         }
         self.spare_until_s = 0.0
-        names = list(kinds or sorted(every.keys() - BY_NAME - ASKED_FOR))
+        names = list(kinds or sorted(every.keys() - BY_NAME - ASKED_FOR - TIGHTLY))
         if not kinds:  # a run has a few kinds of faults, many times each, so that unusual combinations come up
             names = self.random.sample(names, self.random.randint(2, 6))
             apart = random.Random(seed ^ 0x1A7E)  # so that what other runs choose does not hang on it
-            names += [name for name in sorted(BY_NAME) if apart.random() < FEW]
+            names += [name for name in sorted(BY_NAME) if apart.random() < FEW and not self.tight]
+            names += TIGHTLY if self.tight else ()
         chosen = [self._guarded(name, every[name]) for name in names]
         if QUIET.issuperset(names):
             cluster.server.on_call.append(self._nobody_is_put_out)
@@ -143,6 +154,9 @@ class Faults:
         for name in list(self.cluster.hosts):
             if not name.startswith("player-"):
                 self.cluster.start_if_gone(name)
+        if self.tight:
+            for number, player in enumerate(self.crowd):
+                player.heading = CORNERS[number % len(CORNERS)]  # there is room for everybody, but not everywhere
         for wait_s in (0.0, 3.0):  # who was leaving then has left
             self._then(wait_s, self._needed_build_back)
 
@@ -243,8 +257,8 @@ class Faults:
         cluster, machines = self.cluster, self.cluster.machines
         alive = cluster.alive("shard")
         there = {cluster.build_of(name) for name in alive}
-        later = program() if there == {next_program().build} else next_program()
-        new = f"shard-{20 if later is next_program() else 30}{self.random.randrange(3)}"
+        later = cluster.program if there == {cluster.next_program.build} else cluster.next_program
+        new = f"shard-{20 if later is cluster.next_program else 30}{self.random.randrange(3)}"
         cluster.programs[new] = later
         cluster.start_if_gone(new)
         old = [name for name in alive if cluster.build_of(name) != later.build]
@@ -620,6 +634,22 @@ class Faults:
         self.say("gateway change", ", ".join(player.name for player in some))
         for player in some:
             player.change_gateway()
+
+    def _do_crowd(self) -> None:
+        """Everybody walks to one corner of the world, whose zone has no room for all; some are on their way back and forth meanwhile."""
+        if self.cluster.capacity != TIGHT or any(player.heading for player in self.crowd):
+            return
+        corner, for_s = self.random.choice(CORNERS), self._for(8.0)
+        self.say("crowd", f"everybody goes to {corner} for {for_s:.2f} s")
+        for player in self.crowd:
+            player.heading = corner
+        self._then(for_s, self._disperse)
+
+    def _disperse(self) -> None:
+        if self.cluster.machines.now >= self.last_s - 0.02:
+            return  # `_all_back` says where everybody goes
+        for player in self.crowd:
+            player.heading = None
 
     def _do_reconnect_storm(self) -> None:
         self.say("reconnect storm", "every player's socket breaks")

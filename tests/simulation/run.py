@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.simulation.clock import Machines, Patch, patched, simulated_time
-from tests.simulation.cluster import Cluster, next_program, production_in_one_process, program, traced
-from tests.simulation.faults import Faults
+from tests.simulation.cluster import ROOMY, TIGHT, Cluster, next_program, production_in_one_process, program, traced
+from tests.simulation.faults import Faults, is_tight
 from tests.simulation.players import Player
 from tests.simulation.watch import Watch
 
@@ -45,25 +45,25 @@ class Outcome:
 
 def simulate(seed: int, simulated_s: float = 60.0, players: int = 6, faults: bool = True, kinds: tuple[str, ...] = ()) -> Outcome:
     """Run seed `seed` for so many virtual seconds, faults stopping in time for everybody to be well again at the end."""
-    program()
-    next_program()
+    capacity = TIGHT if faults and is_tight(seed, kinds) else ROOMY
+    next_program(capacity)
     collects = gc.isenabled()
     gc.disable()  # what a run leaves behind is small, and the compiler's objects are many
     try:
-        return _simulate(seed, simulated_s, players, faults, kinds)
+        return _simulate(seed, simulated_s, players, faults, kinds, capacity)
     finally:
         if collects:
             gc.enable()
 
 
-def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: tuple[str, ...]) -> Outcome:
+def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: tuple[str, ...], capacity: int) -> Outcome:
     started = PERF()
     machines = Machines(seed)
     lines: deque[tuple[float, str, str, dict[str, Any]]] = deque(maxlen=TRACE_LINES)
     grace_s = _short_grace_s(seed, kinds)
-    with simulated_time(machines, seed), production_in_one_process(), traced(machines, lines), patched(_with_grace(grace_s)):
+    with simulated_time(machines, seed), production_in_one_process(), traced(machines, lines), patched(_with_grace(grace_s, capacity)):
         chance = random.Random(seed ^ 0xC1)
-        cluster = Cluster(machines, seed, shards=chance.randint(2, 4), gateways=chance.randint(1, 2))
+        cluster = Cluster(machines, seed, shards=chance.randint(2, 4), gateways=chance.randint(1, 2), capacity=capacity)
         crowd: list[Player] = []
         machines.run(2.0)
         for number in range(players):
@@ -91,7 +91,7 @@ def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: 
         violations = [*checks.violations, *(f"{at:.3f} s: unhandled in {name}: {context}" for at, name, context in machines.faults)]
         figures = {
             "commits": checks.commits, "snapshots": checks.snapshots, "acknowledged": checks.acknowledged, "steps": machines.steps,
-            "handovers": checks.handovers, "effects": checks.effects, "places": watch.places_looked_at,
+            "handovers": checks.handovers, "effects": checks.effects, "places": watch.places_looked_at, "refused": checks.arrivals_refused,
             "ghosts_seen": checks.sights.ghosts_seen, "owned_seen": checks.sights.owned_seen, "calm_seen": checks.sights.calm_seen,
             "closes": sum(len(player.closes) for player in crowd), "digests": [truth.replica.digest for truth in checks.zones],
         }  # fmt: skip
@@ -110,8 +110,8 @@ def _short_grace_s(seed: int, kinds: tuple[str, ...]) -> float:
     return grace_s if (short and not kinds) or "cut_off" in kinds else 0.0
 
 
-def _with_grace(grace_s: float) -> list[Patch]:
-    games = [program().game, next_program().game] if grace_s else []
+def _with_grace(grace_s: float, capacity: int) -> list[Patch]:
+    games = [program(capacity).game, next_program(capacity).game] if grace_s else []
     return [(game, "grace_ticks", round(grace_s * game.tick_hz)) for game in games]
 
 

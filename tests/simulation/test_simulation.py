@@ -14,7 +14,7 @@ from perdure.wire.tokens import make_resume, split_resume
 from tests.simulation import campaign
 from tests.simulation.clock import Machines, patched, simulated_time
 from tests.simulation.cluster import program
-from tests.simulation.faults import Faults, kinds_of
+from tests.simulation.faults import Faults, is_tight, kinds_of
 from tests.simulation.mutants import MUTANTS, SEEDS, planted
 from tests.simulation.mutants_pace import dear, sleepy
 from tests.simulation.run import simulate
@@ -56,6 +56,7 @@ def test_every_kind_of_fault_happens_and_does_no_harm(kind: str) -> None:
     outcome = simulate(21, 60.0 if long else 30.0, kinds=(kind,))
     assert outcome.violations == [], "\n".join(outcome.trace[-40:])
     assert outcome.faults.total() > 0
+    assert kind != "crowd" or outcome.figures["refused"] > 10
     assert kind != "older_in_migration" or outcome.faults["older in migration"] > 0
 
 
@@ -67,6 +68,13 @@ def test_zones_that_sleep_and_zones_that_are_dear_lose_nothing_and_serve_everybo
     assert outcome.violations == [], "\n".join(outcome.trace[-40:])
     calm = simulate(seed, 60.0)
     assert outcome.figures["commits"] < 0.9 * calm.figures["commits"], "they slept, and slowed"
+
+
+def test_some_runs_have_zones_without_room_for_everybody_and_others_are_what_they_were() -> None:
+    tight = [seed for seed in range(1, 1001) if is_tight(seed, ())]
+    assert 50 < len(tight) < 150
+    assert is_tight(1, ("reset", "crowd")) and not is_tight(tight[0], ("reset",))
+    assert simulate(1, 24.0).figures["refused"] == 0
 
 
 def test_kinds_are_read_and_unknown_ones_refused() -> None:
