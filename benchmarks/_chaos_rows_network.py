@@ -134,7 +134,7 @@ async def _gateway_cut(stage: Stage, cut: Cut, wait_s: float = 0.9 * CUT_S) -> N
     end = time.monotonic()
 
     def waited(report: BotsReport) -> None:
-        waits = percentiles([longest_gap(bot, start, end) for bot in report.bots if bot.name in players])
+        waits = percentiles([longest_gap(bot, start, end) for bot in report.bots if bot.name in players], "players between the two")
         stage.expect(waits["p50"] >= 1000 * wait_s, f"half of {len(players)} players wait for {wait_s:g} s", waits)
 
     stage.afterwards.append(waited)

@@ -126,7 +126,7 @@ async def slow_readers(stage: Stage) -> None:
         """Compare the gaps between all snapshots of all bots."""
 
         def p99_ms(start: float, end: float) -> float:
-            return percentiles([gap for bot in report.bots for at, gap in bot.gaps if start <= at < end])["p99"]
+            return percentiles([gap for bot in report.bots for at, gap in bot.gaps if start <= at < end], "gaps between snapshots")["p99"]
 
         calm_ms, slow_ms = p99_ms(calm_from, slow_from), p99_ms(slow_from, slow_to)
         stage.figures |= {"gap_p99_ms_before": calm_ms, "gap_p99_ms_during": slow_ms}

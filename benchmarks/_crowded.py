@@ -23,6 +23,10 @@ HZ, COMMANDS_HZ = 20, 10
 """Of the meadow's ticks, and of the commands of each player."""
 RATE_SHARE = 0.95
 """At least so much of these must be seen: a second of measuring may begin and end within a tick."""
+FEWEST_SHARE = 0.5
+"""At least so much of the snapshots that there should be must be shown to each player, too."""
+SIGHT_SHARE, SIGHT_PLAYERS = 0.1, 1000
+"""How many entities are in sight may be off by so much, of crowds of so many at least: a twentieth decodes, and fewer are no sample."""
 INTEREST = 100.0
 ENTER_DEADLINE_S = 120.0
 SETTLE_S = 3.0
@@ -37,23 +41,35 @@ def cpu_ns(pid: int) -> int:
 
 
 def reach_of(players: int, visible: float) -> int:
-    """Return the side of the square in which so many players have so many of each other within the radius of interest."""
+    """Return the side of the square in which so many players have so many of each other within the radius of interest.
+
+    At its sides one sees less; since they turn round there they stand closer together within, and with the player itself it is that
+    number again, but for some hundredths.
+    """
     return min(2047, round(math.sqrt(players * math.pi * INTEREST**2 / visible)))
 
 
-def amiss(seen: Measured, players: int) -> list[str]:
+def amiss(seen: Measured, players: int, *, sees: float = 0.0, commands_hz: float = COMMANDS_HZ) -> list[str]:
     """Return what a crowd saw that it should not have, in words: a cost of less than this is no cost of it.
 
-    Everybody in the world, nothing decoded wrongly, and each second some 20 snapshots shown, 10 commands sent and 10 acknowledged.
+    Everybody in the world, nothing decoded wrongly, and each second some 20 snapshots shown, 10 commands sent (or `commands_hz`) and as
+    many acknowledged; nobody who is shown far fewer than the others. `sees`: how many entities should be in sight, if that is judged.
     """
     found = [f"{seen.playing} of {players} players are in the world"] if seen.playing != players else []
     if seen.faults:
         found.append(f"{seen.faults} faults in what was decoded")
-    for what, value, hz in (("snapshots", seen.snapshots, HZ), ("commands", seen.commands, COMMANDS_HZ),
-                            ("acknowledged commands", seen.acknowledged, COMMANDS_HZ)):  # fmt: skip
+    for what, value, hz in (("snapshots", seen.snapshots, HZ), ("commands", seen.commands, commands_hz),
+                            ("acknowledged commands", seen.acknowledged, commands_hz)):  # fmt: skip
         if (each := value / seen.seconds / players) < RATE_SHARE * hz:
-            found.append(f"{each:.2f} {what} a second for each player, not {hz}")
-    return found
+            found.append(f"{each:.2f} {what} a second for each player, not {hz:g}")
+    if seen.fewest < FEWEST_SHARE * HZ * seen.seconds:
+        found.append(f"a player was shown {seen.fewest} snapshots, not {HZ * seen.seconds:.0f}")
+    return found + (sight_amiss(seen.entities_seen, sees) if sees and players >= SIGHT_PLAYERS else [])
+
+
+def sight_amiss(seen: float, sees: float) -> list[str]:
+    """Return in words that another number of entities is in sight than there should be, if it is."""
+    return [f"{seen:.1f} entities are in sight, not {sees:.0f}"] if abs(seen - sees) > SIGHT_SHARE * sees else []
 
 
 def rates(seen: Measured, players: int) -> dict[str, float]:

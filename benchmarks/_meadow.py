@@ -1,6 +1,7 @@
 """A meadow for crowds who steer: each commands where it walks, and within how large a square, so that one game serves any crowd.
 
-With 1,000 players in a square of 1,000 each sees 31 others within the radius of 100.
+With 1,000 players in a square of 1,000 each sees 31 others within the radius of 100. Opposite headings are opposite ways, so that who
+goes through all of them is where it was, and a crowd stays as it is.
 """
 
 from perdure import Game, f64, q, rand, u8, u16
@@ -48,7 +49,7 @@ def tick(w):
             elif me.y > reach - 5.0:
                 me.heading = 6
         along = 30.0 * w.dt
-        side = 1.0 if me.heading % 4 == 1 or me.heading % 4 == 2 else -1.0
+        side = 1.0 if me.heading < 4 else -1.0
         dx = along if me.heading == 0 or me.heading == 1 or me.heading == 7 else (-along if 3 <= me.heading <= 5 else 0.1 * side)
         dy = along if 1 <= me.heading <= 3 else (-along if me.heading >= 5 else 0.1 * side)
         me.x = min(max(me.x + dx, w.x0), w.x1 - 1.0)

@@ -38,6 +38,8 @@ COMMANDS_HZ = 10.0
 STEERING = [(mx, my, fire) for fire in (0, 0, 1) for mx, my in ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))]
 """What the swarm does, another each second: a circle of eight turns is 1,600 wide, so that borders are crossed all the time."""
 ENTER_DEADLINE_S = 300.0
+APART_S = 0.25
+"""A window in which gaps are looked for ends so long before the next fault: what is under way at its end is not of that one."""
 HISTOGRAM_MS = 10
 console = Console(stderr=True)
 
@@ -168,10 +170,10 @@ def nothing_lost(figures: dict[str, Any]) -> bool:
     return all(figures[name] == 0 for name in ZEROES) and figures["bots_entered"] == figures["bots"]
 
 
-def percentiles(values_s: list[float]) -> dict[str, float]:
-    """Return p50, p99 and max of seconds, in milliseconds; zeros where there are none."""
+def percentiles(values_s: list[float], what: str) -> dict[str, float]:
+    """Return p50, p99 and max of seconds, in milliseconds. Raises RuntimeError where there are none of `what`: nothing was measured."""
     if not values_s:
-        return {"p50": 0.0, "p99": 0.0, "max": 0.0}
+        raise RuntimeError(f"there were no {what}: nothing was measured")
     ms = 1000 * np.array(values_s)
     return {"p50": round(float(np.percentile(ms, 50)), 1), "p99": round(float(np.percentile(ms, 99)), 1), "max": round(float(ms.max()), 1)}
 
@@ -183,10 +185,22 @@ def histogram(values_s: list[float]) -> list[list[int]]:
 
 
 def longest_gap(bot: BotReport, start: float, end: float) -> float:
-    """Return the longest time between two of a bot's snapshots, of which the later one came within [start, end)."""
-    first = bisect.bisect_left(bot.gaps, start, key=lambda g: g[0])
-    last = bisect.bisect_left(bot.gaps, end, key=lambda g: g[0])
-    return max((gap for _, gap in bot.gaps[first:last]), default=0.0)
+    """Return the longest time between two of a bot's snapshots of those that ended within [start, end) or were under way at `end`.
+
+    A gap counts in full, also what of it is outside. If no snapshot came any more, the last gap lasts until `end`; a bot that had no
+    gap there was shown nothing in all that time.
+    """
+    gaps = bot.gaps
+    first = bisect.bisect_left(gaps, start, key=lambda g: g[0])
+    last = bisect.bisect_left(gaps, end, key=lambda g: g[0])
+    found = [gap for _, gap in gaps[first:last]]
+    if last < len(gaps):
+        at, gap = gaps[last]
+        if at - gap < end:
+            found.append(gap)
+    elif len(gaps):
+        found.append(end - gaps[last - 1][0])
+    return max(found, default=end - start)
 
 
 @asynccontextmanager

@@ -2,7 +2,8 @@
 
 `Swarm` is the runner's side: one process of its own with all the players, on a core of its own where it is given one. Run as a module,
 this is that process. Orders beside those of _light_clients: `steer HZ` (commands a second of each player from now on), `measure SECONDS`
-(its answer: a `Measured` as JSON). Times are those at which a snapshot is read: what the swarm itself is late counts as the cluster's.
+(its answer: a `Measured` as JSON). Times are those at which a snapshot is read: what the swarm itself is late counts as the cluster's. A
+player who is shown nothing any more is seen too: by the interval that is still open as the measuring ends, and by `fewest`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from typing import Any, overload
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks._light_clients import Herd, LightPlayer, Players, serve
 from perdure.client.frames import BINARY, CLOSE
 from perdure.client.protocol import ClientProtocol, ProtocolError
-from perdure.client.world_view import SnapshotError
+from perdure.client.world_view import Snapshot, SnapshotError
 from perdure.wire.client_messages import encode_command
 from perdure.wire.opcodes import ServerOp
 
@@ -33,6 +35,8 @@ SLICES = 100
 """Sends of one second are spread over so many moments."""
 WINDOW = 48
 """Commands that may wait for their acknowledgement; a gateway holds 64. A player over it leaves a turn out."""
+OVERDUE = 2.0
+"""An interval that is still open counts once it is longer than so many usual ones (the median): the others tell when they end."""
 
 
 NUMBER_BYTES = bytes({0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}.get(head, 1) for head in range(256))
@@ -47,10 +51,12 @@ def number_at(data: bytes, at: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a swarm saw in `seconds`. Intervals: milliseconds between two snapshots of one player."""
+    """What a swarm saw in `seconds`. Intervals: milliseconds between two snapshots of one player. `fewest`: snapshots of the player who was
+    shown the fewest. `entities_seen`: in the mean of all snapshots that were decoded, the player itself included."""
 
     seconds: float
     snapshots: int
+    fewest: int
     bytes: int
     commands: int
     commands_left_out: int
@@ -115,7 +121,7 @@ class Steering(LightPlayer):
 
     def __init__(self, herd: SwarmPlayers, name: str, number: int) -> None:
         super().__init__(herd, name, number)
-        self.seq = self.acked = self.refused = self.refusals_due = 0
+        self.seq = self.acked = self.refused = self.refusals_due = self.shown = 0
         self.last_s = 0.0
         self.sample = ClientProtocol() if number % SAMPLE_EVERY == 0 else None
 
@@ -173,8 +179,11 @@ class Steering(LightPlayer):
     def _decode(self, message: bytes) -> None:
         assert self.sample is not None
         try:
-            self.sample.receive(message)
+            received = self.sample.receive(message)
             self.herd.decoded += 1
+            if isinstance(received, Snapshot) and self.sample.world is not None:
+                self.herd.views += 1
+                self.herd.in_sight += len(self.sample.world.entities)
         except (ProtocolError, SnapshotError, ValueError) as error:
             self.herd.faults += 1
             print(f"{self.name}: {error}", file=sys.stderr, flush=True)
@@ -198,7 +207,7 @@ class Steering(LightPlayer):
         if self.last_s:
             herd.intervals.append(now - self.last_s)
         self.last_s = now
-        herd.snapshots += 1
+        self.shown += 1
         if ack != self.acked:
             herd.acknowledged += ack - self.acked
             self.acked = ack
@@ -213,7 +222,7 @@ class SwarmPlayers(Players):
         if order["core"] is not None:
             os.sched_setaffinity(0, {order["core"]})
         self.intervals: array[float] = array("d")
-        self.snapshots = self.commands = self.left_out = self.acknowledged = self.decoded = self.faults = 0
+        self.commands = self.left_out = self.acknowledged = self.decoded = self.faults = self.views = self.in_sight = 0
         whole = [encode_command(1, order["kind"], values) for values in order["choices"]]
         self.parts = whole[0][:2] + b"\xce", [message[3:] for message in whole]
         self._task: asyncio.Task[None] | None = None
@@ -242,21 +251,29 @@ class SwarmPlayers(Players):
 
     async def _measure(self, seconds: float) -> dict[str, Any]:
         del self.intervals[:]
-        self.snapshots = self.commands = self.left_out = self.acknowledged = self.decoded = 0
+        self.commands = self.left_out = self.acknowledged = self.decoded = self.views = self.in_sight = 0
+        for one in self.steering:
+            one.shown = 0
         taken, cpu_s, began_s = self.count()["bytes"], time.process_time(), time.perf_counter()
         await asyncio.sleep(seconds)
-        took_s = time.perf_counter() - began_s
-        found = np.asarray(self.intervals) * 1e3
+        now = time.perf_counter()
+        still_open = [now - one.last_s for one in self.steering if one.playing and one.last_s]
+        found = with_overdue(np.asarray(self.intervals), np.asarray(still_open)) * 1e3
         cuts = np.percentile(found, [50, 99, 99.9, 100]) if len(found) else np.full(4, np.inf)
-        views = [one.sample.world for one in self.steering if one.sample is not None]
-        seen = [len(view.entities) for view in views if view is not None]
+        shown = [one.shown for one in self.steering]
         return {
-            "seconds": took_s, "snapshots": self.snapshots, "bytes": self.count()["bytes"] - taken, "commands": self.commands,
-            "commands_left_out": self.left_out, "acknowledged": self.acknowledged, "interval_ms_p50": float(cuts[0]),
-            "interval_ms_p99": float(cuts[1]), "interval_ms_p999": float(cuts[2]), "interval_ms_max": float(cuts[3]),
-            "decoded": self.decoded, "entities_seen": float(np.mean(seen)) if seen else 0.0, "faults": self.faults,
-            "playing": self.count()["playing"], "cpu_s": time.process_time() - cpu_s,
+            "seconds": now - began_s, "snapshots": sum(shown), "fewest": min(shown, default=0), "bytes": self.count()["bytes"] - taken,
+            "commands": self.commands, "commands_left_out": self.left_out, "acknowledged": self.acknowledged,
+            "interval_ms_p50": float(cuts[0]), "interval_ms_p99": float(cuts[1]), "interval_ms_p999": float(cuts[2]),
+            "interval_ms_max": float(cuts[3]), "decoded": self.decoded, "entities_seen": self.in_sight / self.views if self.views else 0.0,
+            "faults": self.faults, "playing": self.count()["playing"], "cpu_s": time.process_time() - cpu_s,
         }  # fmt: skip
+
+
+def with_overdue(intervals: npt.NDArray[np.float64], still_open: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the intervals, and those of the open ones that are overdue: all of them where no interval has ended."""
+    usual = float(np.median(intervals)) if len(intervals) else 0.0
+    return np.concatenate([intervals, still_open[still_open > OVERDUE * usual]])
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Each player sees about 40 others, gets 20 snapshots and sends 10 commands a second; the swarm on the other core counts and times every
 snapshot, and decodes one in twenty. A level is measured in five windows. It holds if the p99 of the snapshot intervals (the median of the
-windows) is within the bar, nothing was decoded wrongly, and in each window as many snapshots were shown, commands sent and commands
-acknowledged as there should be.
+windows) is within the bar, nothing was decoded wrongly, and in each window as many snapshots were shown (to everybody), commands sent
+and commands acknowledged, and as many others in sight, as there should be.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def _level(players: int, rounds: int, seconds: float) -> dict[str, Any]:
             with console.status(f"{players} players, {number + 1} of {rounds}"):
                 windows.append(await world.measure(seconds))
     seen, spent = [one for one, _ in windows], [cores for _, cores in windows]
-    wrong = [what for one in seen for what in amiss(one, players)]
+    wrong = [what for one in seen for what in amiss(one, players, sees=VISIBLE)]
     for what in wrong:
         console.print(f"{players} players: {what}", highlight=False)
     each = [rates(one, players) for one in seen]

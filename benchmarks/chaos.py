@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from benchmarks import _chaos_results
 from benchmarks._chaos_results import DUPLICATED, LOST
 from benchmarks._chaos_row import ROWS, Row
-from benchmarks._playing import console, percentiles
+from benchmarks._playing import console
 from benchmarks._stage import Outcome, Staging, perform
 from perdure.cli.bench import BadOption
 
@@ -165,9 +165,10 @@ def line(outcome: Outcome) -> str:
         return f"SKIP {outcome.row}: {outcome.skipped}"
     if outcome.fault:
         return f"FAIL {outcome.row} ({outcome.took_s:.0f} s): {outcome.fault} [logs: {outcome.logs}]"
-    blackout = percentiles(outcome.blackouts_s)
+    blackout = outcome.blackout_ms()
+    seen = f"blackout p50 {blackout['p50']:g}, p99 {blackout['p99']:g} ms" if blackout else "nobody was affected"
     often = f", {outcome.runs} times" if outcome.runs > 1 else ""
-    return f"ok   {outcome.row} ({outcome.took_s:.0f} s{often}): blackout p50 {blackout['p50']:g}, p99 {blackout['p99']:g} ms"
+    return f"ok   {outcome.row} ({outcome.took_s:.0f} s{often}): {seen}"
 
 
 def summary(outcomes: list[Outcome], *, seed: int, rounds: int, bots: int, build: str) -> dict[str, Any]:

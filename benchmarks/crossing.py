@@ -1,5 +1,5 @@
 """Crossing: players go to and fro over borders between shards. The gap is the time between the last snapshot of the old zone
-and the first of the new one, at the client."""
+and the first of the new one, at the client. Without crossings nothing is measured, and the bench fails."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def _run(crossings: int, players: int, bots: int, shards: int, seed: int) 
                 if game.swarm is not None:
                     swarms.extend(await game.swarm.crossings())
                 await asyncio.sleep(0.2)
-    gap = percentiles(between_shards())
+    gap = percentiles(between_shards(), "crossings between shards")
     gaps = {f"gap_ms_{k}": v for k, v in gap.items()}
     figures = {"crossings": len(between_shards()), "crossings_in_all": len(every()), **gaps, **game.verdict(),
                "gap_ms_histogram": histogram(between_shards())}  # fmt: skip

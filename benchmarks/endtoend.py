@@ -3,8 +3,8 @@
 1,000 players, 20 snapshots and 10 commands a second each, 31 others in sight (radius 100 in a square of 1,000), all servers on one
 core: gateway, shard, a coordinator and the one that stands by, the ledger's server. The floor is a loop of bare sends and receives with
 as many bytes (benchmarks/_message_floor.py), at the rate that was seen. It runs between two halves of the rounds, each with a world of its
-own, so that a machine that grows slower or faster meanwhile counts for both. A round counts only if so many snapshots were shown, commands
-sent and commands acknowledged.
+own, so that a machine that grows slower or faster meanwhile counts for both. A round counts only if so many snapshots were shown (to
+everybody), commands sent and commands acknowledged, and so many others in sight.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def _run(players: int, rounds: int, seconds: float) -> dict[str, Any]:
         floor_us = median(_floor(players, round(size), rounds, seconds)) / 1e3
     later, found_later = await _world(players, half, seconds)
     found, findings = found + later, findings + found_later
-    wrong = [what for one in found for what in amiss(one.seen, players)]
+    wrong = [what for one in found for what in amiss(one.seen, players, sees=in_square(players))]
     for what in wrong:
         console.print(what, highlight=False)
     cost_us = median(sum(one.cores.values()) for one in found) / players * 1e6
@@ -66,10 +66,15 @@ async def _run(players: int, rounds: int, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def in_square(players: int) -> float:
+    """Return how many of so many players in a square of SIDE are within the radius of interest."""
+    return players * math.pi * INTEREST**2 / SIDE**2
+
+
 async def _world(players: int, rounds: int, seconds: float) -> tuple[list[_Round], int]:
     """Return the rounds of one world, and how much was wrong in it in the end, by `perdure audit`."""
     found = []
-    async with crowded(players, reach_of(players, players * math.pi * INTEREST**2 / SIDE**2)) as world:
+    async with crowded(players, reach_of(players, in_square(players))) as world:
         for number in range(rounds):
             with console.status(f"round {number + 1} of {rounds}"):
                 found.append(_Round(*await world.measure(seconds)))

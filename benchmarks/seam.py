@@ -2,7 +2,7 @@
 
 Part "age": pairs of players stand side by side, some with the border of two shards between them, some within one zone. Of each state of a
 player that the other is shown, its age is how much earlier the player itself was shown it. Across the border it may be up to two
-ticks older than within a zone (p99), and nobody may be missing from a neighbour's view.
+ticks older than within a zone (p99), and nobody may be missing from a neighbour's view. Without such states the bench fails.
 
 Part "effects": players on both sides shoot at each other and race for coins over the border while shards are killed. Each coin is taken
 once, and the damage that was sent is what was dealt, came back, or is on its way.
@@ -124,8 +124,8 @@ async def _age(cluster: LocalCluster, pairs: int, seconds: float) -> dict[str, A
                 watcher.watching = False
     finally:
         await asyncio.gather(*(watcher.client.close() for watcher in everybody))
-    over = percentiles([age for watcher in across for age in watcher.ages_s()])
-    inside = percentiles([age for watcher in within for age in watcher.ages_s()])
+    over = percentiles([age for watcher in across for age in watcher.ages_s()], "states of a player across the border")
+    inside = percentiles([age for watcher in within for age in watcher.ages_s()], "states of a player within the zone")
     missing = sum(watcher.missing for watcher in everybody)
     older_ms = round(over["p99"] - inside["p99"], 1)
     return {

@@ -1,5 +1,5 @@
 """Zombies: a shard is stopped (SIGSTOP) for five seconds, and goes on afterwards as if nothing had happened. Its zones run
-elsewhere by then; nothing that it still writes or sends may count."""
+elsewhere by then; nothing that it still writes or sends may count. Without players on it nothing is measured, and the bench fails."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def _run(rounds: int, bots: int, shards: int, stopped_s: float, seed: int)
     assert game.report is not None
     reports = {bot.name: bot for bot in game.report.bots}
     gaps = [longest_gap(reports[name], start, end) for start, end, names in happened for name in names if name in reports]
-    blackout = percentiles(gaps)
+    blackout = percentiles(gaps, "players on a shard that was stopped")
     verdict = game.verdict()
     figures = {
         "rounds": rounds, "stopped_s": stopped_s, **{f"blackout_ms_{k}": v for k, v in blackout.items()}, "clients_affected": len(gaps),

@@ -48,6 +48,12 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").exists() and [p.name for p in (tmp_path / "images").iterdir()] == ["blackout.svg"]
 
 
+def test_a_kept_result_that_has_not_passed_falls_short_on_the_page(tmp_path: Path) -> None:
+    keep(tmp_path, "failover", {**FAILOVER, "players_lost": 1, "passed": False})
+    said = page(read(tmp_path))
+    assert "<td class=n>-</td><td>its own verdict</td><td class=n></td><td class=short>falls short</td>" in said
+
+
 def test_a_folder_without_results_and_a_file_that_is_none_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
     (tmp_path / "notes.json").write_text(json.dumps([1]))

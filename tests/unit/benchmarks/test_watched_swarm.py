@@ -173,6 +173,7 @@ def test_gaps_are_looked_up_as_those_of_a_bot_and_go_through_a_file() -> None:
     gaps: Gaps = pickle.loads(pickle.dumps(Gaps(array("d", [1.0, 1.1, 2.0, 2.05]))))
     assert [round(gap, 3) for _, gap in gaps] == [0.1, 0.9, 0.05]
     assert bisect_left(gaps, 2.0, key=lambda g: g[0]) == 1
-    assert round(longest_gap(BotReport("ann", gaps=gaps), 1.5, 2.5), 3) == 0.9
-    assert round(longest_gap(BotReport("ann", gaps=gaps), 2.02, 2.5), 3) == 0.05
+    assert round(longest_gap(BotReport("ann", gaps=gaps), 1.5, 2.04), 3) == 0.9
+    assert round(longest_gap(BotReport("ann", gaps=gaps), 2.02, 2.04), 3) == 0.05
+    assert round(longest_gap(BotReport("ann", gaps=gaps), 2.02, 2.5), 3) == 0.45, "nothing came after 2.05"
     assert len(Gaps(array("d"))) == 0
