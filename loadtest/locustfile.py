@@ -256,6 +256,12 @@ def _read_by_compiled_code(environment: Environment, **_: Any) -> None:
 
 
 @events.init.add_listener
+def _set_clock(**_: Any) -> None:
+    """The loop's clock stands still while code is compiled, and Locust counts the run time by it: a first run would be short, or none."""
+    gevent.get_hub().loop.update_now()
+
+
+@events.init.add_listener
 def _choose_shape(environment: Environment, runner: Any = None, **_: Any) -> None:
     """Of the shapes in this file Locust would take the first, wanted or not: take the one that was asked for, or none."""
     options = environment.parsed_options
