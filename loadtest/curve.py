@@ -1,4 +1,4 @@
-"""What players felt, over how many there were: the picture that lies beside Locust's report (`--html FILE`: FILE-players.svg).
+"""What players felt, over how many there were: a picture in Locust's report (`--html FILE`), and beside it (FILE-players.svg).
 
 Pure: samples in, a picture out. With the shape `ramp` it is the curve of what a cluster carries. Called by locustfile.
 """
@@ -35,3 +35,15 @@ class Curve:
         series = [Series(row, [(n, median(values)) for n, values in sorted(found.items())]) for row, found in self._samples.items()]
         note = "p99 of the last ten seconds; where a number of players lasted, the median"
         return svg(Plot("What players feel, over their number", note, "players", "ms", [one for one in series if one.points]))
+
+
+MARK = '<figure id="perdure-players"'
+
+
+def with_picture(page: str, picture: str) -> str:
+    """Return a page with a picture at its end; one that has it already as it is."""
+    if MARK in page:
+        return page
+    at = page.lower().rfind("</body>")
+    figure = f'{MARK} style="max-width: 800px; margin: 2em auto; padding: 0 1em">\n{picture}</figure>\n'
+    return page + figure if at < 0 else page[:at] + figure + page[at:]

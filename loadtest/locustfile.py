@@ -23,7 +23,8 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
-from loadtest.curve import ROWS, Curve
+from loadtest.census import Census, verdict
+from loadtest.curve import ROWS, Curve, with_picture
 from loadtest.player import Conductor, Player
 from loadtest.reader import Reader, compile_reader
 from loadtest.report import Report, bounds_of
@@ -36,6 +37,7 @@ from perdure.client.protocol import ClientProtocol
 from perdure.runtime.settings import secret_of_environment
 from perdure.wire.tokens import make_token
 
+BEGAN_S = time.time()
 TOKEN_TTL_S = 300.0
 SENT_AWAY_S = 5.0
 SCENARIOS = {
@@ -52,6 +54,11 @@ PLAYERLESS = frozenset({"--master", "--help", "-h", "--version", "-V", "--list",
 
 SEEING = ("hotspot", "patrol")
 """Scenarios in which players steer by what they see."""
+
+PICTURE: list[str] = []
+"""What players felt in the last run, once it is over."""
+WORKERS: dict[str, tuple[int, int]] = {}
+"""What the census of each worker said last."""
 
 
 @events.init_command_line_parser.add_listener
@@ -81,6 +88,7 @@ def _options(parser: LocustArgumentParser) -> None:
     group.add_argument(
         "--bound", action="append", default=[], help='ROW=MS: more than so many milliseconds is a failure, e.g. "connect=900"'
     )
+    group.add_argument("--entered", type=float, default=0.95, help="share of the players who must have come into the world")
 
 
 class PlayerUser(User):
@@ -91,6 +99,7 @@ class PlayerUser(User):
     conductor: Conductor | None = None
     tls: ssl.SSLContext | None = None
     reader: Reader | None = None
+    census = Census(0.0)
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -111,6 +120,9 @@ class PlayerUser(User):
             reader=type(self).reader,
         )  # fmt: skip
 
+    def on_start(self) -> None:
+        self.census.joins(self._player, time.monotonic())
+
     @task
     def play(self) -> None:
         """Play until Locust ends this user, this visit is over, or the server sends the player away for good."""
@@ -127,6 +139,7 @@ class PlayerUser(User):
     def stop(self, force: bool = False) -> bool:
         """Log out, so that nobody stands in the world until the grace time is over; the task then ends by itself."""
         self._player.stop()
+        self.census.leaves(self._player, time.monotonic())
         return super().stop(force)
 
 
@@ -175,7 +188,8 @@ SHAPE_CLASSES = (SteadyRamp, Hotspot, BorderPatrol, Churn, ReconnectStorm, Shard
 
 def _gateways(options: Namespace) -> list[str]:
     """Raises ValueError where one is named wrongly."""
-    return [gateway_url(text) for text in options.gateway or ([options.host] if options.host else [])]
+    given = [*filter(None, options.gateway)]  # Locust's page sends an empty one for none
+    return [gateway_url(text) for text in given or ([options.host] if options.host else [])]
 
 
 def _protocol(options: Namespace, number: int) -> type[ClientProtocol]:
@@ -211,8 +225,8 @@ def _check(environment: Environment, **_: Any) -> None:
         fault = "no gateway: give --gateway ws://host:port/ws (or --host), or PERDURE_GATEWAY_URLS"
     elif options.commands_hz <= 0 or options.every <= 0:
         fault = "--commands-hz and --every are above 0"
-    elif not 0 <= options.decode <= 1:
-        fault = "--decode is a share, from 0 to 1"
+    elif not (0 <= options.decode <= 1 and 0 <= options.entered <= 1):
+        fault = "--decode and --entered are shares, from 0 to 1"
     try:
         if not fault and not secret_of_environment():
             fault = "no secret: give the cluster's in PERDURE_SECRET (or PERDURE_SECRET_FILE), to sign players in"
@@ -242,6 +256,12 @@ def _read_by_compiled_code(environment: Environment, **_: Any) -> None:
 
 
 @events.init.add_listener
+def _set_clock(**_: Any) -> None:
+    """The loop's clock stands still while code is compiled, and Locust counts the run time by it: a first run would be short, or none."""
+    gevent.get_hub().loop.update_now()
+
+
+@events.init.add_listener
 def _choose_shape(environment: Environment, runner: Any = None, **_: Any) -> None:
     """Of the shapes in this file Locust would take the first, wanted or not: take the one that was asked for, or none."""
     options = environment.parsed_options
@@ -256,6 +276,56 @@ def _choose_shape(environment: Environment, runner: Any = None, **_: Any) -> Non
 def _tell_cost(**_: Any) -> None:
     if PlayerUser.conductor is not None and PlayerUser.conductor.snapshots:
         print(f"loadtest: the players of this process took {PlayerUser.conductor.cost()}", file=sys.stderr)
+
+
+# --- the end of a run -------------------------------------------------------------------------------------------------
+
+
+@events.test_start.add_listener
+def _begin_census(environment: Environment, **_: Any) -> None:
+    options = environment.parsed_options
+    if options is not None:
+        PlayerUser.census = Census(bounds_of(options.bound)["hello to first snapshot"] / 1000.0)
+        WORKERS.clear()
+
+
+@events.report_to_master.add_listener
+def _tell_census(data: dict[str, Any], **_: Any) -> None:
+    data["census"] = PlayerUser.census.count(time.monotonic())
+
+
+@events.worker_report.add_listener
+def _hear_census(client_id: str, data: dict[str, Any], **_: Any) -> None:
+    came, missed = data.get("census", (0, 0))
+    WORKERS[client_id] = (came, missed)
+
+
+@events.test_stopping.add_listener
+def _judge(environment: Environment, **_: Any) -> None:
+    """What players wait for at the end, and for longer than they may, has failed.
+
+    A worker says so at once: until its players have logged out may take longer than the process that leads waits.
+    """
+    runner, now_s = environment.runner, time.monotonic()
+    for player in PlayerUser.census.here():
+        player.judge(now_s)
+    if isinstance(runner, WorkerRunner):
+        data: dict[str, Any] = {}
+        environment.events.report_to_master.fire(client_id=runner.client_id, data=data)
+        runner.send_message("stats", data)
+
+
+@events.quitting.add_listener
+def _enough_played(environment: Environment, **_: Any) -> None:
+    """A run in which many never came into the world may have broken no bound, and has proved nothing: it has failed."""
+    options = environment.parsed_options
+    if options is None or isinstance(environment.runner, WorkerRunner):
+        return
+    _judge(environment)  # who ends the run by a signal does not stop it before
+    fault = verdict([PlayerUser.census.count(time.monotonic()), *WORKERS.values()], options.entered)
+    if fault:
+        print(f"loadtest: {fault}", file=sys.stderr)
+        environment.process_exit_code = 1
 
 
 @events.test_start.add_listener
@@ -275,18 +345,28 @@ def _begin_curve(environment: Environment, **_: Any) -> None:
     looking = gevent.spawn(look)
 
     def write(**_: Any) -> None:
+        environment.events.test_stop.remove_listener(write)
         looking.kill()
-        Path(options.html_file).with_name(f"{Path(options.html_file).stem}-players.svg").write_text(curve.picture())
+        PICTURE[:] = [curve.picture()]
+        path = Path(options.html_file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(f"{path.stem}-players.svg").write_text(PICTURE[0])
 
     environment.events.test_stop.add_listener(write)
 
 
 @events.quitting.add_listener
-def _somebody_played(environment: Environment, **_: Any) -> None:
-    """A run in which nobody came into the world has broken no bound, and has proved nothing: it has failed."""
-    if not isinstance(environment.runner, WorkerRunner) and not environment.stats.get("hello to first snapshot", "player").num_requests:
-        print("loadtest: nobody came into the world: do gateways and workers run?", file=sys.stderr)
-        environment.process_exit_code = 1
+def _draw_in_report(environment: Environment, **_: Any) -> None:
+    """Locust has written its report by now; not where a signal ended it, and what stands there then is an older run's."""
+    options = environment.parsed_options
+    if options is None or not options.html_file or not PICTURE:
+        return
+    path = Path(options.html_file)
+    try:
+        if path.exists() and path.stat().st_mtime >= BEGAN_S:
+            path.write_text(with_picture(path.read_text(encoding="utf-8"), PICTURE[0]), encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"loadtest: the picture of what players felt is not in {path}: {error}", file=sys.stderr)
 
 
 @events.test_start.add_listener

@@ -1,7 +1,7 @@
 """One player of the load test: a real client over a real websocket, on gevent's loop.
 
-The game protocol (numbers, resending, resuming, snapshots) and the frames are `perdure.client`'s; what is here is a clock, and one
-greenlet that waits for the socket's end. The steady part of what comes is read by compiled code (`reader`), where there is any. All
+The game protocol (numbers, resending, resuming) is `perdure.client`'s; what is here is a clock, and one greenlet that waits for the
+socket's end. The snapshots are cut and decoded by compiled code of the load test's own (`reader`), where there is any. All
 players of a process send from one greenlet (`Conductor`), each at a moment of its own. One core carries some two thousand of them. Owns
 its socket and what it measures (`Measures`); never decides what to play: that is its `steer`. Called by locustfile.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,9 +20,10 @@ from gevent import Timeout
 
 from loadtest.reader import CompiledProtocol, Reader
 from loadtest.report import Measures
+from loadtest.waits import Wait
 from loadtest.websocket import Websocket
 from perdure.client.frames import frame_head
-from perdure.client.protocol import ClientProtocol, NoticeReceived, NotReady, ProtocolError, Refused, Welcome
+from perdure.client.protocol import ClientProtocol, NoticeReceived, NotReady, ProtocolError, Queued, Refused, Welcome
 from perdure.client.reconnect import Reconnecting
 from perdure.client.world_view import Snapshot
 from perdure.game.schema import CommandSchema
@@ -35,6 +37,7 @@ BYTES_EVERY_S = 5.0
 """So often a player tells how many bytes came."""
 MOVED_S = 5.0
 """A gap that ends within so long a time after a notice of a failover is one."""
+FAILOVER, BROKE, EFFECT = "blackout (failover)", "blackout (socket broke)", "command to effect"
 SLOTS = 20
 """Moments within the interval of commands at which players send."""
 
@@ -65,6 +68,8 @@ class Player:
         self.protocol = protocol()
         self.stopping = False
         self.ended = ""
+        self.entered = False
+        """Whether it has ever been in the world."""
         self.moved_at_s = 0.0
         """When the last notice of a failover, and the last change of zone, came (monotonic)."""
         self._urls, self._fetch_token, self._steer, self._measures = list(urls), fetch_token, steer, measures
@@ -80,11 +85,20 @@ class Player:
         self._tries = 0
         self._dropped = False
         self._began_s = self._hello_s = 0.0
-        self._heard_s = 0.0
+        self._heard_s = self._queued_s = 0.0
+        """When the last snapshot, and the last word of the queue of logins, came."""
+        self._connecting, self._entering = Wait(measures, "connect"), Wait(measures, "hello to first snapshot")
+        self._queue = Wait(measures, "queue")
+        self._failover_s, self._broke_s, self._effect_s = map(measures.bound_s, (FAILOVER, BROKE, EFFECT))
+        self._gap_row = ""
+        """The row in which the gap that goes on has failed."""
         self._fresh = True
         self._zone = -1
         self._tick = -1
         self._sample: tuple[int, float] | None = None
+        """A command that is watched: its number, and when it was sent."""
+        self._late_samples: deque[tuple[int, float]] = deque()
+        """Those that have failed, and are not acknowledged yet."""
         self._sample_due_s = 0.0
         self._second_s = self._bytes_s = 0.0
         self._bytes = 0
@@ -104,7 +118,7 @@ class Player:
             self._ack_at, self._heard_at = self._ints_at + reader.kernels.ACK, self._floats_at + reader.kernels.HEARD
             self.protocol = CompiledProtocol(reader, self._number)
         self._reconnecting = Reconnecting(self.protocol, may_log_in=True)
-        self.stopping, self.ended, self._zone = False, "", -1
+        self.stopping, self.ended = False, ""
         leave = self._conductor.joins(self)
         try:
             while not self.stopping:
@@ -121,11 +135,15 @@ class Player:
         finally:
             leave()
             self._end("this player is over")
+            if self._gap_row:
+                self._measures.took(self._gap_row, time.monotonic() - self._heard_s, judged=True)
+            self._zone, self._gap_row = -1, ""
             if reader is not None:
                 reader.remove(self._number)
 
     def stop(self) -> None:
         """Leave the world, as someone does who logs out; the socket ends once the zone has let the player go."""
+        self.judge(time.monotonic())
         self.stopping = True
         self._write(self.protocol.leave())
 
@@ -140,6 +158,7 @@ class Player:
         self._tries += 1
         self._began_s = time.monotonic()
         websocket = Websocket(self._received, self._tls, on_quiet=self._arm, on_close=self._release)
+        self._connecting.begin(self._began_s)
         try:
             with Timeout(OPEN_DEADLINE_S):
                 token = None if self.protocol.resume else self._fetch_token()
@@ -148,7 +167,8 @@ class Player:
                 return None, "stopped while connecting"
             self._websocket = websocket
             self._hello_s = time.monotonic()
-            self._measures.took("connect", self._hello_s - self._began_s)
+            self._connecting.over(self._hello_s)
+            self._entering.begin(self._hello_s)
             self._fresh = True
             websocket.start()
             self._write(self.protocol.hello(token=token))
@@ -160,6 +180,11 @@ class Player:
         finally:
             websocket.end(None, "over")
             self._websocket = None
+            now_s = time.monotonic()
+            self._connecting.end(now_s)
+            self._entering.end(now_s)
+            self._queue.over(now_s)
+            self._forget_samples(now_s)
 
     def _end(self, why: str) -> None:
         if self._websocket is not None:
@@ -173,17 +198,12 @@ class Player:
             self._websocket.send(message)
 
     def turn(self, now_s: float) -> None:
-        """It is this player's turn to send a command."""
+        """It is this player's turn: to say what takes too long, and to send a command."""
+        self.judge(now_s)
         websocket, protocol = self._websocket, self.protocol
         if websocket is None or self.stopping:
             return
-        heard_s = self._heard_s
-        if self._armed and (reader := self._reader) is not None:
-            heard_s = reader.floats[self._heard_at]
-            ack = reader.ints[self._ack_at]
-            if ack != protocol.acked:
-                protocol.applied(ack)
-        if now_s - heard_s > SILENCE_S and now_s - self._began_s > SILENCE_S:
+        if now_s - max(self._heard_s, self._queued_s) > SILENCE_S and now_s - self._began_s > SILENCE_S:
             self._end(f"nothing was heard for {SILENCE_S:g} s")
         elif protocol.ready:
             try:
@@ -203,8 +223,37 @@ class Player:
             if now_s >= self._sample_due_s and self._sample is None:  # one a second is enough
                 self._sample, self._sample_due_s = (seq, now_s), now_s + 1.0
                 if self._armed and (reader := self._reader) is not None:
-                    reader.ints[self._ints_at + reader.kernels.SAMPLE] = seq
+                    reader.ints[self._ints_at + reader.kernels.SAMPLE] = self._watched
             websocket.send_bytes(self._head + seq.to_bytes(4, "big") + self._tail)
+
+    def judge(self, now_s: float) -> None:
+        """What goes on for longer than it may has failed; each thing once. Who leaves is not asked any more."""
+        if self.stopping:
+            return
+        if self._armed and (reader := self._reader) is not None:
+            self._heard_s = reader.floats[self._heard_at]
+            ack = reader.ints[self._ack_at]
+            if ack != self.protocol.acked:
+                self.protocol.applied(ack)
+        gap_s = now_s - self._heard_s
+        if self._websocket is not None and not self._fresh:
+            if gap_s > self._failover_s + self._tick_s and not self._gap_row:
+                self._gap_fails(FAILOVER)
+            if self._sample is not None and now_s - self._sample[1] > self._effect_s:
+                self._late_samples.append(self._sample)
+                self._sample = None
+                self._measures.late(EFFECT)
+            return
+        if gap_s > self._broke_s and self._zone >= 0 and not self._gap_row:
+            self._gap_fails(BROKE)
+        for wait in (self._connecting, self._entering, self._queue):
+            wait.look(now_s)
+
+    def _gap_fails(self, row: str) -> None:
+        self._gap_row = row
+        self._measures.late(row)
+        if self._armed and (reader := self._reader) is not None:
+            reader.ints[self._ints_at + reader.kernels.WATCHED] = 1  # to be told what ends it
 
     def _prepare(self, values: Values) -> None:
         command, given = values
@@ -230,45 +279,72 @@ class Player:
         if isinstance(received, Snapshot):
             self._snapshot(received)
         elif isinstance(received, Welcome):
+            if self._queue.since_s:
+                now_s = time.monotonic()
+                self._queue.over(now_s)
+                self._entering.begin(now_s)
             self._reconnecting.welcomed()
             self._tick_s = 1.0 / received.tick_hz
         elif isinstance(received, NoticeReceived):
             if received.notice in (Notice.FAILED_OVER, Notice.PAUSED):
                 self.moved_at_s = time.monotonic()
+        elif isinstance(received, Queued):
+            self._queued_s = time.monotonic()
+            if not self._queue.since_s:
+                self._queue.begin(self._hello_s)
+                self._entering.end(self._queued_s)  # it begins when the queue is over
         elif isinstance(received, Refused):
-            self._sample = None
+            self._forget_samples(time.monotonic())
             self._measures.broke("command", f"refused: {received.text}"[:120])
 
     def _snapshot(self, snapshot: Snapshot) -> None:
         now_s = time.monotonic()
         self._conductor.snapshots += 1
         gap_s, self._heard_s = now_s - self._heard_s, now_s
+        late, self._gap_row = self._gap_row != "", ""
         if self._fresh:
-            self._fresh = False
+            self._fresh, self.entered = False, True
             if self.stopping:
                 self._write(self.protocol.leave())  # what was sent before the world knew this player was for nobody
-            self._measures.took("hello to first snapshot", now_s - self._hello_s)
+            self._entering.over(now_s)
             if self._zone >= 0:
-                self._measures.took("blackout (socket broke)", gap_s)
-            self._second_s, self._bytes_s, self._bytes, self._worst_s, self._sample = now_s, now_s, 0, 0.0, None
+                self._measures.took(BROKE, gap_s, judged=late)
+            self._second_s, self._bytes_s, self._bytes, self._worst_s = now_s, now_s, 0, 0.0
         elif snapshot.zone != self._zone:
-            self._measures.took("crossing gap", gap_s)
-        elif self.moved_at_s and now_s - self.moved_at_s < MOVED_S:
-            self._measures.took("blackout (failover)", gap_s)
+            self._measures.took("crossing gap", gap_s, judged=late)
+        elif late or (self.moved_at_s and now_s - self.moved_at_s < MOVED_S):
+            self._measures.took(FAILOVER, gap_s, judged=late)
             self.moved_at_s = 0.0
         else:
             self._worst_s = max(self._worst_s, abs(gap_s - self._tick_s))
             if snapshot.tick <= self._tick:
                 self._measures.broke("snapshot", f"tick {snapshot.tick} of zone {snapshot.zone} after tick {self._tick}")
         self._zone, self._tick = snapshot.zone, snapshot.tick
-        if self._sample is not None and snapshot.ack >= self._sample[0]:
-            self._measures.took("command to effect", now_s - self._sample[1])
-            self._sample = None
+        self._acknowledged(snapshot.ack, now_s)
         if now_s - self._second_s >= 1.0:  # one row a second: Locust's statistics cost more than a snapshot does
             self._measures.took("snapshot jitter", self._worst_s)
             self._second_s, self._worst_s = now_s, 0.0
             if self._tells_bytes(now_s, self._bytes):
                 self._bytes = 0
+
+    def _acknowledged(self, ack: int, now_s: float) -> None:
+        while self._late_samples and self._late_samples[0][0] <= ack:
+            self._measures.took(EFFECT, now_s - self._late_samples.popleft()[1], judged=True)
+        if self._sample is not None and self._sample[0] <= ack:
+            self._measures.took(EFFECT, now_s - self._sample[1])
+            self._sample = None
+
+    def _forget_samples(self, now_s: float) -> None:
+        """Nobody will acknowledge what was watched, or under another number."""
+        for _, sent_s in self._late_samples:
+            self._measures.took(EFFECT, now_s - sent_s, judged=True)
+        self._late_samples.clear()
+        self._sample = None
+
+    @property
+    def _watched(self) -> int:
+        """The number of the oldest command that is watched; 0: none."""
+        return self._late_samples[0][0] if self._late_samples else self._sample[0] if self._sample is not None else 0
 
     def _tells_bytes(self, now_s: float, count: int) -> bool:
         if now_s - self._bytes_s < BYTES_EVERY_S:
@@ -287,7 +363,7 @@ class Player:
             return
         kernels, at = reader.kernels, self._ints_at
         for column, value in (
-            (kernels.SAMPLE, self._sample[0] if self._sample is not None else 0), (kernels.WATCHED, self.moved_at_s > 0.0),
+            (kernels.SAMPLE, self._watched), (kernels.WATCHED, self.moved_at_s > 0.0 or self._gap_row != ""),
             (kernels.BYTES, self._bytes), (kernels.SNAPSHOTS, 0), (kernels.ZONE, self._zone), (kernels.TICK, self._tick),
         ):  # fmt: skip
             reader.ints[at + column] = int(value)
@@ -324,19 +400,21 @@ class Player:
         if not self._armed or (reader := self._reader) is None:
             return
         kernels, at = reader.kernels, self._ints_at
+        late, self._gap_row = self._gap_row != "", ""
         if reasons & kernels.CROSSED:
-            self._measures.took("crossing gap", gap_s)
+            self._measures.took("crossing gap", gap_s, judged=late)
+            reader.ints[at + kernels.WATCHED] = int(self.moved_at_s > 0.0)
         elif reasons & kernels.WATCH:
-            if now_s - self.moved_at_s < MOVED_S:
-                self._measures.took("blackout (failover)", gap_s)
+            if late or now_s - self.moved_at_s < MOVED_S:
+                self._measures.took(FAILOVER, gap_s, judged=late)
             self.moved_at_s = 0.0
             reader.ints[at + kernels.WATCHED] = 0
         elif reasons & kernels.BACKWARD:
             zone, tick = reader.ints[at + kernels.ZONE], reader.ints[at + kernels.TICK]
             self._measures.broke("snapshot", f"tick {tick} of zone {zone} after tick {tick_before}")
-        if reasons & kernels.SAMPLED and self._sample is not None:
-            self._measures.took("command to effect", now_s - self._sample[1])
-            self._sample = None
+        if reasons & kernels.SAMPLED:
+            self._acknowledged(reader.ints[self._ack_at], now_s)
+            reader.ints[at + kernels.SAMPLE] = self._watched
         if reasons & kernels.OVER:
             self._measures.took("snapshot jitter", worst_s)
             if self._tells_bytes(now_s, reader.ints[at + kernels.BYTES]):

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import importlib.util
+import math
 import os
 import signal
 import sys
@@ -24,6 +25,14 @@ from perdure.runtime.settings import secret_of_environment
 LOCUSTFILE = Path(loadtest.__file__).parent / "locustfile.py"
 FAULT = 2
 RESTART_EVERY_S = 1.0
+SPAWN_RATE, SPAWN_S = 50.0, 20.0
+"""Players come at that rate a second, or as fast as all are there within so many seconds."""
+MOST_OF_PROCESS, MOST_SPAWN_RATE = 100.0, 200.0
+"""But no faster: a process of Locust's starts a hundred a second, and a gateway takes 256 sockets of an address that are logging in."""
+FULL_S = 60
+"""So long all are there."""
+PLAYERS_A_PROCESS = 1500
+"""More are near what one core carries."""
 
 
 def main(arguments: list[str]) -> int:
@@ -35,6 +44,9 @@ def main(arguments: list[str]) -> int:
     if not 1 <= options.users <= 100_000 or options.processes < 1 or options.shards < 1:
         print("perdure load: --users is 1 to 100000, --processes and --shards are at least 1", file=sys.stderr)
         return FAULT
+    hint = processes_hint(options, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    if hint:
+        print(f"perdure load: {hint}", file=sys.stderr)
     try:
         return asyncio.run(_load(options, rest))
     except (ClusterFault, LedgerError, OSError, ValueError) as error:
@@ -49,8 +61,11 @@ def _parser() -> argparse.ArgumentParser:
         "or the locustfile's (--scenario, --every, --decode, --bound, --csv, ...): see docs/LOADTEST.md and `locust --help`.",
     )
     made.add_argument("--users", "-u", type=int, default=200, help="players")
-    made.add_argument("--spawn-rate", "-r", type=float, default=50.0, help="players that come a second")
-    made.add_argument("--run-time", "-t", default="60s", help="how long, e.g. 90s, 10m")
+    made.add_argument(
+        "--spawn-rate", "-r", type=float, default=0.0,
+        help=f"players a second; 0: {SPAWN_RATE:g} or a twentieth of all, up to {MOST_OF_PROCESS:g} a process, {MOST_SPAWN_RATE:g}",
+    )  # fmt: skip
+    made.add_argument("--run-time", "-t", default="", help=f"how long, e.g. 90s, 10m; empty: until all have been there for {FULL_S} s")
     made.add_argument("--processes", type=int, default=1, help="processes that play; one core carries one")
     made.add_argument(
         "--gateway", "--host", "-H", action="append", default=[],
@@ -110,11 +125,28 @@ async def _keep_up(cluster: LocalCluster) -> None:
         await asyncio.sleep(RESTART_EVERY_S)
 
 
+def spawn_rate(options: argparse.Namespace) -> float:
+    """Return how many players come a second: as asked, or so that all are there soon, as far as gateways let them in."""
+    return options.spawn_rate or min(max(SPAWN_RATE, options.users / SPAWN_S), MOST_OF_PROCESS * options.processes, MOST_SPAWN_RATE)
+
+
+def processes_hint(options: argparse.Namespace, cores: int) -> str:
+    """Return what is to be said of so many players in one process, or an empty string."""
+    if options.processes > 1 or options.users <= PLAYERS_A_PROCESS or cores < 2:
+        return ""
+    processes = min(cores, math.ceil(options.users / PLAYERS_A_PROCESS))
+    return f"one process plays on one core, and {options.users} players are near what that carries, or past it: --processes {processes}"
+
+
 def command(options: argparse.Namespace, rest: list[str], address: ClusterAddress) -> list[str]:
     """Return Locust's command line."""
-    words = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--users", str(options.users), "--spawn-rate", str(options.spawn_rate)]
+    rate = spawn_rate(options)
+    words = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--users", str(options.users), "--spawn-rate", f"{rate:g}"]
     if not options.web:
-        words += ["--headless", "--run-time", options.run_time, "--stop-timeout", "10", "--only-summary"]
+        run_time = options.run_time or f"{math.ceil(options.users / rate) + FULL_S}s"
+        words += ["--headless", "--run-time", run_time, "--stop-timeout", "10", "--only-summary"]
+    elif not any(word == "--shape" or word.startswith("--shape=") for word in rest):
+        words.append("--class-picker")  # shapes are chosen on the page
     if options.processes > 1:
         words += ["--processes", str(options.processes)]
     if options.html:

@@ -15,12 +15,13 @@ from perdure.cli.local_cluster import LocalCluster
 
 ROOT = Path(__file__).resolve().parents[2]
 PACES = ROOT / "tests" / "data" / "paces.py"
+STROLLS = ROOT / "tests" / "data" / "strolls.py"
 USERS = 8
 
 
 @asynccontextmanager
-async def small_cluster() -> AsyncIterator[LocalCluster]:
-    cluster = LocalCluster(shards=2, zones="2x2", game=str(PACES))
+async def small_cluster(game: Path = PACES) -> AsyncIterator[LocalCluster]:
+    cluster = LocalCluster(shards=2, zones="2x2", game=str(game))
     await cluster.start()
     try:
         yield cluster

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from loadtest.curve import ROWS, Curve
+from loadtest.curve import ROWS, Curve, with_picture
 
 
 def test_each_number_of_players_is_one_point_of_each_row() -> None:
@@ -20,3 +20,12 @@ def test_each_number_of_players_is_one_point_of_each_row() -> None:
 
 def test_a_run_without_samples_is_an_empty_picture() -> None:
     assert ET.fromstring(Curve().picture()).tag.endswith("svg")
+
+
+def test_a_report_gets_the_picture_at_its_end_and_once() -> None:
+    page = "<html><script>const x = '</body>'</script><body><p>rows</p></BODY></html>"
+    drawn = with_picture(page, "<svg/>")
+    assert drawn.startswith("<html><script>const x = '</body>'</script><body><p>rows</p><figure id=")
+    assert drawn.endswith("<svg/></figure>\n</BODY></html>")
+    assert with_picture(drawn, "<svg/>") == drawn
+    assert "<svg/>" in with_picture("not the page that it was", "<svg/>")

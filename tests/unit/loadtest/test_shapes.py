@@ -54,3 +54,19 @@ print(json.dumps([chosen(name) for name in [None, *SHAPES]]))
 """  # in a process of its own: Locust patches Python's sockets when it is imported
     done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert json.loads(done.stdout) == [None, *([shape.about, "the runner"] for shape in SHAPES.values())]
+
+
+def test_the_run_time_begins_when_all_is_compiled() -> None:
+    asked = """
+import time
+import gevent
+from gevent import monkey
+from loadtest import locustfile
+
+monkey.get_original("time", "sleep")(2.0)  # a compiler at work
+locustfile.events.init.fire(environment=locustfile.Environment(), runner=None, web_ui=None)
+began = time.monotonic()
+gevent.spawn_later(1.0, lambda: print(time.monotonic() - began)).join()
+"""
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert float(done.stdout) > 0.9
