@@ -35,7 +35,7 @@ from perdure.ledger.ledger import LedgerRefused, LedgerUnavailable
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.record import chain_digest
-from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, EnterAnswer, EnterRequest, LoggedRecord, Transfer
+from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, EnterAnswer, EnterRequest, LoggedRecord, Reseed, Transfer
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY
 from shard.kernels import layout
@@ -322,7 +322,20 @@ def chain_not_checked_at_replay() -> list[Patch]:
 
 @mutant("log_gap")
 def missing_records_not_noticed() -> list[Patch]:
-    """A new owner takes the zone where its log ends, whatever was committed behind; what is missing in the middle ends it too."""
+    """A new owner takes the zone where its log ends, whatever was committed behind; what is missing in the middle ends it too. And the
+    ledger, which would not have it, lets it put back another tick of the number of the last one."""
+    not_next, reseed = model._not_next, MemoryLedger.reseed
+
+    def no_fence(store: MemoryStore, zone: Any, head: Any, commit: Commit) -> CommitAnswer:
+        answer = not_next(store, zone, head, commit)
+        another = answer.status is CommitStatus.FENCED and "another process" in answer.detail
+        return dataclasses.replace(answer, status=CommitStatus.GAP) if another else answer
+
+    async def overwrites(self: MemoryLedger, seed: Reseed) -> Any:
+        head = self.store.data.zones[seed.zone].head if seed.zone in self.store.data.zones else None
+        if head is not None and (head.generation, head.epoch, head.tick) == (seed.generation, seed.epoch, seed.tick):
+            head.digest = seed.digest
+        return await reseed(self, seed)
 
     async def take_over(follower: Any, generation: int, epoch: int) -> Zone:
         try:
@@ -332,7 +345,10 @@ def missing_records_not_noticed() -> list[Patch]:
         zone.recovered(generation, epoch)
         return zone
 
-    return [(shard.recovery, "take_over", take_over), (shard.service, "take_over", take_over)]
+    return [
+        (shard.recovery, "take_over", take_over), (shard.service, "take_over", take_over),
+        (model, "_not_next", no_fence), (MemoryLedger, "reseed", overwrites),
+    ]  # fmt: skip
 
 
 @mutant("second_device")
