@@ -3,7 +3,8 @@
 Players are the SDK's clients. Calm first; then the rules of one zone are made dear, until its clock is slow enough, and for some windows
 more; then they are as before, and it is calm again. The others' snapshots must come as evenly as when it was calm, before and after
 (medians of the windows' p99s); those in the dear zone must all get snapshots, and have as many commands applied as its clock allows, one
-a tick; each rung of the ladder must be told in its order; and all must be well again after.
+a tick; each rung of the ladder must be told in its order, and stand in the shard's metrics; and all must be well again after. In the end
+all zones are dear: who logs in then is told its place in the queue, and comes in once they are as before.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks._playing import audit_findings, console
+from benchmarks._tick_parts import free_port, read_metrics
 from benchmarks.scale import plots, square
 from perdure.cli.bench import BadOption
-from perdure.cli.local_cluster import LocalCluster
+from perdure.cli.local_cluster import Launch, LocalCluster
 from perdure.client.connection import Client
-from perdure.client.protocol import NotReady, Paced, Received
+from perdure.client.protocol import NotReady, Paced, Queued, Received
 from perdure.client.world_view import Snapshot
 from perdure.game.loading import load_game
 from perdure.wire.identifiers import WorldGrid
@@ -41,6 +43,7 @@ BAR_APPLIED = 0.9
 """Of the commands that could be applied."""
 COMMANDS_HZ = 10.0
 CLIMB_DEADLINE_S, ENTER_DEADLINE_S = 30.0, 60.0
+QUEUE_DEADLINE_S, VIEW_S = 10.0, 1.0
 TICK_S = 0.05
 PACES = [(rung.clock_percent, rung.snapshot_every, rung.far_every) for rung in RUNGS]
 
@@ -105,7 +108,9 @@ async def _run(players: int, zones: int, rounds: int, seconds: float, times_budg
         game = plots(Path(folder), zones)
         burnt = burnt_in(game, times_budget * BUDGET * TICK_S)
         columns, rows = square(zones)
-        cluster = LocalCluster(shards=1, gateways=1, coordinators=1, zones=f"{columns}x{rows}", game=str(game))
+        port = free_port()
+        cluster = LocalCluster(shards=1, gateways=1, coordinators=1, zones=f"{columns}x{rows}", game=str(game),
+                               launches={"shard-1": Launch(settings={"health_port": str(port)})})  # fmt: skip
         try:
             with console.status("a cluster"):
                 await cluster.start()
@@ -113,12 +118,14 @@ async def _run(players: int, zones: int, rounds: int, seconds: float, times_budg
                 crowd = await _enter(stack, cluster, players)
                 steering = asyncio.ensure_future(_steer(crowd))
                 try:
-                    played = await _play(crowd, burnt, rounds, seconds, times_budget)
+                    played = await _play(crowd, burnt, rounds, seconds, times_budget, port)
+                    queued = await _queue(cluster, crowd, burnt)
                 finally:
                     steering.cancel()
                     await asyncio.gather(steering, return_exceptions=True)
             findings = await audit_findings(cluster, str(game))
-            return {**played, "audit_findings": findings, "passed": played["passed"] and findings == 0}
+            passed = played["passed"] and queued["queued_as_it_should"] and findings == 0
+            return {**played, **queued, "audit_findings": findings, "passed": passed}
         finally:
             await cluster.stop()
 
@@ -164,7 +171,7 @@ async def _steer(crowd: list[Watched]) -> None:
         await asyncio.sleep(1 / COMMANDS_HZ)
 
 
-async def _play(crowd: list[Watched], burnt: int, rounds: int, seconds: float, times_budget: float) -> dict[str, Any]:
+async def _play(crowd: list[Watched], burnt: int, rounds: int, seconds: float, times_budget: float, port: int) -> dict[str, Any]:
     dear = crowd[0].zone
     inside = [watched for watched in crowd if watched.zone == dear]
     others = [watched for watched in crowd if watched.zone != dear]
@@ -178,6 +185,8 @@ async def _play(crowd: list[Watched], burnt: int, rounds: int, seconds: float, t
         slow_from = time.monotonic()
         slow = await _windows(others, rounds, seconds)
     heavy_to = time.monotonic()
+    rung = (await read_metrics(port))[f'perdure_zone_rung{{zone="{dear}"}}']
+    rung_told = PACES.index(inside[0].paces[-1][1:]) if inside[0].paces and inside[0].paces[-1][1:] in PACES else -1
     percent = inside[0].paces[-1][1] if inside[0].paces else 100
     await inside[0].client.command("burn", rounds=0)  # which comes after all that waits in the slow zone
     cheap_from = time.monotonic()
@@ -198,14 +207,47 @@ async def _play(crowd: list[Watched], burnt: int, rounds: int, seconds: float, t
     return {
         "others_p99_ratio": round(ratio, 3), "bar_others_p99_ratio": BAR_OTHERS_RATIO, "longest_gap_ms": round(longest, 1),
         "bar_longest_gap_ms": BAR_LONGEST_GAP_MS, "clock_percent": percent, "rungs_told": [list(pace) for pace in told],
-        "rungs_in_order": in_order, "least_commands_acknowledged": min(w.applied(slow_from, heavy_to) for w in inside),
+        "rungs_in_order": in_order, "rung_told": rung_told, "rung_in_metrics": round(rung),
+        "least_commands_acknowledged": min(w.applied(slow_from, heavy_to) for w in inside),
         "least_applied_share": round(share, 3), "others_applied_share": round(others_share, 3), "bar_applied_share": BAR_APPLIED,
         "recovered": recovered, "recovery_s": round(recovery_s, 1), "climb_s": round(climbed_s, 1),
         "others_p99_ms_calm": round(median(calm), 1), "others_p99_ms": round(median(slow), 1),
         "others_p99_ms_worst_window": round(max(slow), 1), "others_told_of_a_pace": told_others,
         "players_inside": len(inside), "players": len(crowd), "rounds": rounds, "times_budget": times_budget,
         "passed": ratio <= BAR_OTHERS_RATIO and longest <= BAR_LONGEST_GAP_MS and percent < 100 and in_order
-        and min(share, others_share) >= BAR_APPLIED and recovered and told_others == 0,
+        and rung == rung_told and min(share, others_share) >= BAR_APPLIED and recovered and told_others == 0,
+    }  # fmt: skip
+
+
+async def _queue(cluster: LocalCluster, crowd: list[Watched], burnt: int) -> dict[str, Any]:
+    """Make all zones dear, and have somebody log in. Return what it was told, and whether it came in when they were as before."""
+    burners = list({watched.zone: watched.client for watched in crowd}.values())
+    places: list[Queued] = []
+
+    def message(received: Received) -> None:
+        if isinstance(received, Queued):
+            places.append(received)
+
+    token = partial(make_token, cluster.secret, "newcomer", 600.0)
+    newcomer = Client(list(cluster.gateway_urls.values()), token, connect_timeout_s=ENTER_DEADLINE_S, on_message=message)
+    with console.status("all zones are dear"):
+        for client in burners:
+            await client.command("burn", rounds=burnt)
+        slowed = await _until(lambda: all(w.paces and w.paces[-1][1] < 100 for w in crowd), CLIMB_DEADLINE_S)
+        await asyncio.sleep(VIEW_S)  # gateways hear of it by the shards' heartbeats
+        entering = asyncio.ensure_future(newcomer.connect())
+        waited = await _until(lambda: len(places) >= 3, QUEUE_DEADLINE_S) and not entering.done()
+        slowest = min((w.paces[-1][1] for w in crowd if w.paces), default=100)
+        for client in burners:
+            await client.command("burn", rounds=0)
+    with console.status("and no zone is"):
+        async with asyncio.timeout(ENTER_DEADLINE_S):
+            await entering
+        await newcomer.close()
+    first = places[0] if places else Queued(0, -1)
+    return {
+        "all_slowed": slowed, "slowest_clock_percent": slowest, "queue_position": first.position, "queue_estimate_s": first.estimate_s,
+        "queued_as_it_should": slowed and waited and first.position == 1 and first.estimate_s >= 0,
     }  # fmt: skip
 
 

@@ -79,7 +79,7 @@ class _Client:
                 other.times = [t for t in other.times if not start <= t < start + 1.0 or round(20 * t) % 4 == 0]
 
 
-async def play(monkeypatch: pytest.MonkeyPatch, applies_percent: float = 30.0, holes: int = 0) -> dict[str, Any]:
+async def play(monkeypatch: pytest.MonkeyPatch, applies_percent: float = 30.0, holes: int = 0, rung: float = 7.0) -> dict[str, Any]:
     """Play; in some of the windows the others are shown every fourth snapshot for a second."""
     clock = _Seconds()
     monkeypatch.setattr(overload, "time", clock)
@@ -91,7 +91,17 @@ async def play(monkeypatch: pytest.MonkeyPatch, applies_percent: float = 30.0, h
         one.turns = [clock.now_s + k / 10 for k in range(10 * 100)]
         one.acks = [(at, 1) for at in one.turns]
     crowd[0].client = _Client(clock, crowd, applies_percent, holes)  # type: ignore[assignment]
-    return await overload._play(crowd, 1000, 5, 5.0, 3.0)
+
+    async def read_metrics(port: int) -> dict[str, float]:
+        return {'perdure_zone_rung{zone="0"}': rung}
+
+    monkeypatch.setattr(overload, "read_metrics", read_metrics)
+    return await overload._play(crowd, 1000, 5, 5.0, 3.0, 1)
+
+
+async def test_a_rung_that_is_not_in_the_metrics_is_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await play(monkeypatch, rung=0.0)
+    assert (found["passed"], found["rung_told"], found["rung_in_metrics"]) == (False, 7, 0)
 
 
 async def test_a_zone_that_applies_what_its_clock_allows_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
