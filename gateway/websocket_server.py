@@ -456,6 +456,8 @@ class WebsocketEndpoint:
             return _response(text_answer(http.HTTPStatus.NOT_FOUND, "the websocket is at /ws\n"))
         if not self._origin_allowed(request):
             return _response(text_answer(http.HTTPStatus.FORBIDDEN, "this origin is not allowed (setting: origins)\n"))
+        if connection not in self._waiting:  # it was reset behind its request: nobody would count it out again
+            return _response(text_answer(http.HTTPStatus.SERVICE_UNAVAILABLE, "gone\n"))
         self._believe_proxy(connection, request)
         if (
             len(self._waiting) - self._refused > settings.max_unauthenticated

@@ -101,12 +101,12 @@ async def take_over(follower: Follower, generation: int, epoch: int) -> Zone:
     """Finish a follower whose zone is now assigned to this shard: the log can no longer grow under another owner."""
     zone = await follower.catch_up()
     head = await follower.head()
-    if (head.generation, head.epoch) < (generation, epoch):
+    if (head.generation, head.epoch) != (generation, epoch):
         raise LedgerUnavailable(
             f"zone {zone.zone} is at generation {head.generation}, epoch {head.epoch} now, and was given away at {generation}, {epoch}: "
-            "the ledger has gone back in time"
+            "it has another owner since, or the ledger has gone back in time"
         )
-    if (head.generation, head.epoch) == (generation, epoch) and (head.tick, head.digest) != (zone.tick, zone.digest):
+    if (head.tick, head.digest) != (zone.tick, zone.digest):
         raise ZoneError(
             f"zone {zone.zone}: its log ends at tick {zone.tick}, but tick {head.tick} was committed; records are missing: "
             "restore the ledger from a backup"

@@ -90,7 +90,7 @@ class TickLoop:
         """Replays of logs: zones that run must not wait for those of zones that come."""
         self._paused_after_s, self._lease_s = paused_after_s, lease_s
         self._answered_s = time.monotonic()
-        """When a commit had its answer last."""
+        """When a commit, or the question after inboxes, had its answer last."""
         self._development = development
         self._across_told: dict[int, str] = {}
         self.times, self.commit_times = TickTimes(), TickTimes()
@@ -311,6 +311,8 @@ class TickLoop:
             self.wake(self.sleepers.numbers())
             return
         same, self._server = self._server in ("", told.server), told.server
+        if same:  # another server may have forgotten who replaced this shard
+            self._answered_s = time.monotonic()
         self.wake(told.zones if same else self.sleepers.numbers())
 
     # --- the pace of each zone --------------------------------------------------------------------------------------
@@ -503,6 +505,8 @@ class TickLoop:
     # --- commit and release ---------------------------------------------------------------------------------------
     async def _commit(self, commits: list[Commit]) -> list[CommitAnswer]:
         """Commit, and send identical commits again until there is an answer; nothing is released before."""
+        if not commits:
+            return []
         pause = _Pause()
         self._commits[pause] = time.monotonic(), commits
         waiting = asyncio.get_running_loop().call_later(self._paused_after_s, self._pause, pause)

@@ -113,7 +113,7 @@ def _not_next(store: MemoryStore, zone: StoredZone | None, head: StoredHead | No
     mine, theirs = (head.generation, head.epoch), (commit.generation, commit.epoch)
     if mine != theirs:
         detail = f"zone {commit.zone} is at generation {mine[0]}, epoch {mine[1]}, not {theirs[0]}, {theirs[1]}"
-        if mine > theirs and store.put_back_too_early(commit.zone, theirs) is not None:
+        if mine > theirs and store.put_back_too_early(commit.zone, theirs):
             return CommitAnswer(CommitStatus.GAP, detail=f"{detail}; an earlier owner has put it back")
         return CommitAnswer(CommitStatus.FENCED if mine > theirs else CommitStatus.GAP, detail=detail)
     if head.tick == commit.tick and head.digest == commit.digest and commit.tick in zone.log:

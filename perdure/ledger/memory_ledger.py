@@ -120,7 +120,9 @@ class MemoryLedger(Ledger):
         if found is None or head is None:
             return CommitStatus.GAP
         if (head.generation, head.epoch) != (generation, epoch):
-            return CommitStatus.FENCED if (head.generation, head.epoch) > (generation, epoch) else CommitStatus.GAP
+            newer = (head.generation, head.epoch) > (generation, epoch)
+            early = self.store.put_back_too_early(zone, (generation, epoch))
+            return CommitStatus.FENCED if newer and not early else CommitStatus.GAP
         blob = found.blobs.get((tick, epoch))
         if blob is None or blob_digest(blob) != digest:
             return CommitStatus.BROKEN
@@ -153,11 +155,10 @@ class MemoryLedger(Ledger):
         data = self.store.data
         head = (data.zones.get(seed.zone) or StoredZone()).head or StoredHead(0, 0)
         owner = (seed.generation, seed.epoch)
-        at, earlier, before = head.tick, self.store.put_back_too_early(seed.zone, owner), self.store.put_back_by(seed.zone)
+        before, early = self.store.put_back_by(seed.zone), self.store.put_back_too_early(seed.zone, owner)
+        at = before.at if before is not None and before.by < owner else head.tick
         another = (head.generation, head.epoch, head.tick) == (*owner, seed.tick) and head.digest != seed.digest
-        if earlier is not None:
-            at = earlier.at
-        elif another or (head.generation, head.epoch, head.tick) > (*owner, seed.tick):
+        if not early and (another or (head.generation, head.epoch, head.tick) > (*owner, seed.tick)):
             raise LedgerAhead(
                 f"zone {seed.zone} is at generation {head.generation}, epoch {head.epoch}, tick {head.tick} in the ledger, "
                 f"ahead of {seed.generation}, {seed.epoch}, {seed.tick}: drop it and load it from there"

@@ -162,10 +162,10 @@ class MemoryStore:
         found = self.data.restored.get(zone)
         return found if found is not None and found.run == self.run_id != self.data.opened_for else None
 
-    def put_back_too_early(self, zone: int, owner: tuple[int, int]) -> PutBack | None:
-        """Return the same where it was an earlier owner than (generation, epoch), who had not heard that the zone was given away."""
+    def put_back_too_early(self, zone: int, owner: tuple[int, int]) -> bool:
+        """Was it an earlier owner than (generation, epoch), who had not heard that the zone was given away?"""
         found = self.put_back_by(zone)
-        return found if found is not None and found.by < owner < found.first else None
+        return found is not None and found.by < owner < found.first
 
     def snapshot(self) -> object:
         """Return a copy of all that is kept, for `restore`."""

@@ -98,11 +98,11 @@ local function put_back_by(base, zone)
   if for_run == run then return generation, epoch, at, first_generation, first_epoch end
 end
 
--- Was the zone put back by an earlier owner than (generation, epoch), who had not heard that it was given away? Then the tick that there was.
+-- Was the zone put back by an earlier owner than (generation, epoch), who had not heard that it was given away?
 local function put_back_too_early(base, zone, generation, epoch)
-  local by_generation, by_epoch, at, first_generation, first_epoch = put_back_by(base, zone)
-  if by_generation and compare(by_generation, by_epoch, generation, epoch) < 0
-    and compare(generation, epoch, first_generation, first_epoch) < 0 then return at end
+  local by_generation, by_epoch, _, first_generation, first_epoch = put_back_by(base, zone)
+  return by_generation and compare(by_generation, by_epoch, generation, epoch) < 0
+    and compare(generation, epoch, first_generation, first_epoch) < 0
 end
 
 -- 8 raw bytes, little endian -> 16 hex digits.

@@ -10,7 +10,8 @@ local function flip_checkpoint(keys, args)
   local has_generation, has_epoch, at, _, known = head_of(base, zone)
   if not known then return 'GAP' end
   local order = compare(has_generation, has_epoch, args[2], epoch)
-  if order ~= 0 then return order > 0 and 'FENCED' or 'GAP' end
+  if order > 0 and not put_back_too_early(base, zone, args[2], epoch) then return 'FENCED' end
+  if order ~= 0 then return 'GAP' end
   local checkpoints_key, blobs_key = base .. KEY.CHECKPOINTS .. zone, base .. KEY.BLOBS .. zone
   want('string', checkpoints_key, base .. KEY.BLOB .. zone .. ':' .. tick .. ':' .. epoch)
   want('set', blobs_key)

@@ -125,13 +125,14 @@ local function reseed(keys, args)
   want('hash', base .. KEY.CONTROL)
   local has_generation, has_epoch, at, digest = head_of(base, zone)
   local order = compare(has_generation, has_epoch, generation, epoch)
-  local before = put_back_too_early(base, zone, generation, epoch)
-  if before then
-    at = before
+  local by_generation, by_epoch, before, first_generation, first_epoch = put_back_by(base, zone)
+  if put_back_too_early(base, zone, generation, epoch) then
+    order = -1
   elseif order > 0 or (order == 0 and (tonumber(at) > tonumber(tick) or (at == tick and digest ~= args[6]))) then
     refuse('zone ' .. zone .. ' is at generation ' .. has_generation .. ', epoch ' .. has_epoch .. ', tick ' .. at
       .. ' in the ledger, ahead of ' .. generation .. ', ' .. epoch .. ', ' .. tick .. ': drop it and load it from there')
   end
+  if by_generation and compare(by_generation, by_epoch, generation, epoch) < 0 then at = before end
   local blobs_key, log_key = base .. KEY.BLOBS .. zone, base .. KEY.LOG .. zone
   want('stream', log_key)
   want('set', blobs_key, base .. KEY.ZONE_PLAYERS .. zone)
@@ -146,7 +147,6 @@ local function reseed(keys, args)
   local blob_key = base .. KEY.BLOB .. zone .. ':' .. tick .. ':' .. new_epoch
   want('string', blob_key)
   local _, above = players_of(args)
-  local _, _, _, first_generation, first_epoch = put_back_by(base, zone)
   local said = statements(base, zone, args, tonumber(at))
 
   for _, blob in ipairs(redis.call('SMEMBERS', blobs_key)) do redis.call('UNLINK', base .. KEY.BLOB .. zone .. ':' .. blob) end

@@ -15,8 +15,10 @@ from typing import Any
 import msgpack
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
 
 from gateway import websocket_server
 from gateway.websocket_server import BindError
@@ -375,6 +377,20 @@ async def test_who_came_just_now_is_not_silent() -> None:
         answers = Counter([(await reader.readline())[9:12] for reader, _ in opened])
         assert answers == {b"101": 20, b"503": 40}
         assert c.gateway.counters.put_away == 0
+        for _, writer in opened:
+            writer.close()
+
+
+async def test_a_socket_that_is_gone_when_its_request_is_looked_at_counts_nowhere() -> None:
+    async with with_witness(max_unauthenticated=1) as (c, _):
+        endpoint = c.gateway.endpoint
+        opened = [await asyncio.open_connection("127.0.0.1", endpoint.port) for _ in range(4)]
+        await eventually(lambda: len(endpoint._waiting) == 4, "the sockets")
+        gone = next(iter(endpoint._waiting))
+        endpoint.closed(gone)
+        answer = endpoint._refusal(gone, Request("/ws", Headers()), "/ws")
+        assert answer is not None and answer.status_code == 503
+        assert endpoint._refused == 0 and endpoint._waiting_by_address.total() == 3
         for _, writer in opened:
             writer.close()
 

@@ -378,8 +378,9 @@ async def test_a_zone_is_not_taken_over_from_a_ledger_that_went_back_meanwhile(t
     world = world_of()
     follower = Follower(world.ledger, world.program, 0, world.grid, world.seed)
     head = await world.ledger.zone_head(0)
-    with pytest.raises(LedgerUnavailable, match="the ledger has gone back in time"):
-        await take_over(follower, head.generation, head.epoch + 1)
+    for generation, epoch in ((head.generation, head.epoch + 1), (head.generation, head.epoch - 1), (head.generation - 1, head.epoch)):
+        with pytest.raises(LedgerUnavailable, match="another owner since, or the ledger has gone back in time"):
+            await take_over(follower, generation, epoch)
     assert (await take_over(follower, head.generation, head.epoch)).tick == head.tick
 
 

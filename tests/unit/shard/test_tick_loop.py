@@ -167,6 +167,19 @@ async def test_a_shard_that_may_have_been_replaced_lets_others_go_first(tmp_path
             assert time.monotonic() - began_s < 0.2, "it was answered: it goes on as always"
 
 
+async def test_a_shard_whose_zones_sleep_hears_of_the_ledger_by_its_questions(tmp_path: Path) -> None:
+    async with shard_in(tmp_path, idle_hz=0.0) as shard_1:
+        await shard_1.run(0)
+        await until(lambda: 0 in shard_1.ticks.sleepers)
+        ticks = shard_1.ticks
+        ticks._answered_s -= 10.0
+        await until(lambda: time.monotonic() - ticks._answered_s < 1.0)
+        ticks._server = "the server of before"
+        before = ticks._answered_s = time.monotonic() - 10.0
+        await ticks._peek()
+        assert ticks._answered_s == before, "another server, which may have forgotten who replaced this shard"
+
+
 @pytest.mark.parametrize("status", [CommitStatus.FENCED, CommitStatus.BROKEN])
 async def test_a_zone_of_another_owner_or_a_broken_one_stops_at_once(tmp_path: Path, status: CommitStatus) -> None:
     async with shard_in(tmp_path) as shard_1:
