@@ -1,6 +1,7 @@
 """A fault of the simulation: an owner is cut off from the ledger until another has taken its zones and gone on with them. Then the ledger
 comes back as it was before, and the cut is over in the same moment: who was cut off does not know that it was replaced, and neither does
-the ledger. Both live, and the later one has more. Called by faults.
+the ledger. Both live, and the later one has more. Now and then the ledger is restarted twice before that, with all that it held, so that
+the later one's generation is two above. Called by faults.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 CALM_S, MENDED_S = 5.0, 6.0
 CUT_S, AWAY_S = (2.0, 4.0), 1.0
+RESTARTS_FOR_S = 0.05
 
 
 def plan_unaware_owner(faults: Faults) -> None:
@@ -21,6 +23,7 @@ def plan_unaware_owner(faults: Faults) -> None:
     cluster, machines, server, network = faults.cluster, faults.cluster.machines, faults.cluster.server, faults.cluster.network
     chance = faults.random
     cut_s, away_s, pick = chance.uniform(*CUT_S), chance.choice((0.0, chance.uniform(0.0, AWAY_S))), chance.random()
+    restarts_s = chance.choice(((), (), (0.5, 2.5)))
     over_s = machines.now + CALM_S + cut_s + away_s + MENDED_S
     if over_s > faults.last_s or faults.spare_until_s > machines.now:
         return
@@ -49,4 +52,11 @@ def plan_unaware_owner(faults: Faults) -> None:
         for source, target in ((host, HOST), (HOST, host)):
             network.mend(source, target)
 
+    def restart() -> None:
+        if server.up:
+            server.crash()
+            machines.later(RESTARTS_FOR_S, server.start)
+
+    for at_s in restarts_s:
+        machines.later(at_s, restart)
     machines.later(CALM_S, cut)
