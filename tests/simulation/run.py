@@ -10,6 +10,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from perdure.wire.identifiers import player_key
 from tests.simulation.clock import Machines, Patch, patched, simulated_time
 from tests.simulation.cluster import ROOMY, TIGHT, Cluster, next_program, production_in_one_process, program, traced
 from tests.simulation.faults import Faults, is_tight
@@ -121,7 +122,7 @@ def _all_well(cluster: Cluster, crowd: list[Player], now_s: float) -> None:
     for player in crowd:
         if now_s - player.last_heard_s > 3.0:
             checks.fail(f"liveness: {player.name} has seen nothing since {player.last_heard_s:.3f} s; closes {player.closes[-3:]}")
-        elif now_s - player.last_ack_s > 6.0:
+        elif now_s - max(player.last_ack_s, checks.refused_s.get(player_key(player.name), 0.0)) > 6.0:
             checks.fail(f"liveness: no command of {player.name} was acknowledged since {player.last_ack_s:.3f} s")
 
 
