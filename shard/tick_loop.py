@@ -4,8 +4,9 @@ Once an interval, in this shard's turn (shard.turns), all zones that are due tic
 often as their clocks say (shard.pace). A zone whose tick takes so long that the others would wait for it ticks in a lane: a task, a
 thread and commits of its own.
 
-Owns the running zones and their order in time. Never decides which zones run here (shard.service does), never speaks to
-a socket itself (shard.link_server does). Kernels run in threads without the GIL; a zone that is in a tick (`_busy`) belongs to that.
+Owns the running zones and their order in time. Never decides which zones run here (shard.service does), never speaks to a socket itself
+(shard.link_server does), never sends a commit again (shard.committing does). Kernels run in threads without the GIL; a zone that is in a
+tick (`_busy`) belongs to that.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from perdure.ledger.ledger import Ledger, LedgerError, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import Ledger, LedgerError
 from perdure.ledger.values import Commit, CommitAnswer, CommitStatus
 from perdure.wire.link import pack_stale, pack_zone_notice, pack_zone_pace
 from perdure.wire.opcodes import Notice
@@ -29,6 +30,7 @@ from shard.arrivals import Arrivals
 from shard.border import Feed
 from shard.borders import Borders
 from shard.checkpoints import Checkpoints
+from shard.committing import Committing
 from shard.handover import Handovers
 from shard.link_server import Link, LinkServer
 from shard.lookups import Lookups
@@ -43,14 +45,8 @@ from shard.zone import Phase, Zone
 
 log = structlog.get_logger("shard.tick")
 
-RESEND_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.25
-HOLD_PART, HOLD_OF_S = 0.4, 4.0
-"""A shard whose commits had no answer for a lease holds them back for this part of that time (of so much at most), while the world is
-closed."""
 COLLECT_EVERY_S = 10.0
 LOOK_AROUND_S = 0.5
-UNCONFIRMED_S = 0.1
-"""A commit that waits for longer is told of (`unconfirmed`). Well below the time that a coordinator waits before it opens a world."""
 PEEK_EVERY_S = 0.09
 """Of the inboxes of sleeping zones. Who logs in is not kept waiting: the gateway says so (keyframes_wanted)."""
 LANE_FROM, LANE_UNTIL = 0.5, 0.3
@@ -88,9 +84,6 @@ class TickLoop:
         self._lane_executor = ThreadPoolExecutor(MAX_LANES, thread_name_prefix="lanes")
         self.recovery_executor = ThreadPoolExecutor(threads, thread_name_prefix="recovery")
         """Replays of logs: zones that run must not wait for those of zones that come."""
-        self._paused_after_s, self._lease_s = paused_after_s, lease_s
-        self._answered_s = time.monotonic()
-        """When a commit, or the question after inboxes, had its answer last."""
         self._development = development
         self._across_told: dict[int, str] = {}
         self.times, self.commit_times = TickTimes(), TickTimes()
@@ -106,6 +99,15 @@ class TickLoop:
         self.arrivals = Arrivals()
         self.reading = Reading()
         self.reading.add(links.read)
+        self._commits = Committing(
+            ledger,
+            metrics,
+            self.reading,
+            notify=self._notify,
+            unanswered=self._doubt_sleepers,
+            paused_after_s=paused_after_s,
+            lease_s=lease_s,
+        )
         self._runs = np.zeros(1 << 16, np.bool_)
         """By number of the zone, whether it is in `zones`."""
         self._lanes: dict[int, asyncio.Task[None]] = {}
@@ -122,9 +124,6 @@ class TickLoop:
         """Called as a commit goes to the ledger: what has to go there anyway may go along."""
         self.gave_up: Callable[[Zone, str], None] = lambda zone, why: None
         """Called with a zone that runs here no more, though it is this shard's, and why."""
-        self._stuck = 0
-        self._commits: dict[_Pause, tuple[float, list[Commit]]] = {}
-        """Those without an answer, and since when."""
         self.ticked = 0
 
     # --- what arrives between ticks (link_server.LinkHost) --------------------------------------------------------
@@ -193,7 +192,7 @@ class TickLoop:
     @property
     def paused(self) -> bool:
         """Does a commit wait for its answer for so long that clients were told?"""
-        return self._stuck > 0
+        return self._commits.paused
 
     # --- which zones ----------------------------------------------------------------------------------------------
     def add(self, zone: Zone) -> None:
@@ -235,6 +234,10 @@ class TickLoop:
     def wake(self, numbers: Iterable[int]) -> None:
         """Let those of these zones that sleep tick, from now on."""
         self._begin([self.zones[number] for number in self.sleepers.wake(numbers) if number in self.zones])
+
+    def _doubt_sleepers(self) -> None:
+        """Let sleeping zones commit: whoever answers next may have forgotten what they committed."""
+        self.wake(self.sleepers.numbers())
 
     def seen_from_elsewhere(self, numbers: Iterable[int]) -> None:
         """Players of other shards' zones see into these zones; take the place of what was said before."""
@@ -312,7 +315,7 @@ class TickLoop:
             return
         same, self._server = self._server in ("", told.server), told.server
         if same:  # another server may have forgotten who replaced this shard
-            self._answered_s = time.monotonic()
+            self._commits.answered_s = time.monotonic()
         self.wake(told.zones if same else self.sleepers.numbers())
 
     # --- the pace of each zone --------------------------------------------------------------------------------------
@@ -409,7 +412,7 @@ class TickLoop:
         costs = {zone.zone: cost_s for zone, (_, cost_s) in zip(zones, stepped, strict=True)}
         zones = [zone for zone, ((commit, fault), _) in zip(zones, stepped, strict=True) if self._sound(zone, commit, fault)]
         after_step = time.monotonic()
-        answering = asyncio.ensure_future(self._commit(commits))
+        answering = asyncio.ensure_future(self._commits.commit(commits))
         self.committing()
         await asyncio.sleep(0)  # the ledger is at work on it while frames are made, in whatever thread
         made = await self._in_threads(self._encode, zones, executor, Pace.of_encode_s)
@@ -503,67 +506,12 @@ class TickLoop:
         self._links.end_all(f"zone {zone.zone} begins anew")
 
     # --- commit and release ---------------------------------------------------------------------------------------
-    async def _commit(self, commits: list[Commit]) -> list[CommitAnswer]:
-        """Commit, and send identical commits again until there is an answer; nothing is released before."""
-        if not commits:
-            return []
-        pause = _Pause()
-        self._commits[pause] = time.monotonic(), commits
-        waiting = asyncio.get_running_loop().call_later(self._paused_after_s, self._pause, pause)
-        tries = 0
-        try:
-            while True:
-                try:
-                    await self._let_others_go_first()
-                    answers = await self._ledger.commit(commits)
-                    self._answered_s = time.monotonic()
-                    return answers
-                except (LedgerUnavailable, LedgerRefused) as error:
-                    tries += 1
-                    self._metrics.resends.inc()
-                    self.wake(self.sleepers.numbers())  # whoever answers next may have forgotten what they committed
-                    if tries == 1 or tries % 100 == 0:
-                        log.warning("commit_unanswered", zones=len(commits), tries=tries, why=str(error))
-                    await asyncio.sleep(min(RESEND_PAUSE_S * tries, LONGEST_PAUSE_S))
-        finally:
-            waiting.cancel()
-            del self._commits[pause]
-            self._stuck -= pause.told
-            if pause.told and not self._stuck:
-                log.info("resumed", tries=tries)
-                self.reading.in_time("paused")
-                self._notify(Notice.RESUMED)
-
-    async def _let_others_go_first(self) -> None:
-        """Hold a commit back where this shard may have been replaced, and the ledger may have forgotten that.
-
-        Who took its zones over was heard by the ledger later than this shard: it waits for less, and puts back what it has. As long as this
-        takes, the world is closed. Raises LedgerError where the ledger is not there.
-        """
-        silent_s = time.monotonic() - self._answered_s
-        if silent_s <= self._lease_s or (await self._ledger.view()).opened:
-            return
-        hold_s = HOLD_PART * min(silent_s, HOLD_OF_S)
-        log.warning(
-            "commits_held_back", silent_s=round(silent_s, 2), for_s=round(hold_s, 2), why="another owner may have more of these zones"
-        )
-        await asyncio.sleep(hold_s)
-
-    def _pause(self, pause: _Pause) -> None:
-        pause.told = True
-        self._stuck += 1
-        self.reading.always("paused")
-        if self._stuck == 1:
-            log.warning("paused", why="the ledger does not answer; nothing is lost, clients are told")
-            self._notify(Notice.PAUSED)
-
     def unconfirmed(self) -> dict[str, tuple[int, int, int]]:
         """Return how far (generation, epoch, tick) zones are committed whose newest commit waits for long or was refused.
 
         Of these the ledger may know less.
         """
-        long_ago_s = time.monotonic() - UNCONFIRMED_S
-        waiting = {commit.zone for began_s, commits in self._commits.values() if began_s <= long_ago_s for commit in commits}
+        waiting = self._commits.waiting_long()
         told = [z for n, z in self.zones.items() if z.phase in (Phase.FROZEN, Phase.HELD) or (n in waiting and z.phase is Phase.COMMITTING)]
         return {str(z.zone): (z.generation, z.epoch, z.tick if z.phase is Phase.HELD else z.tick - 1) for z in told}
 
@@ -613,12 +561,6 @@ class TickLoop:
         self.executor.shutdown(wait=False, cancel_futures=True)
         self.recovery_executor.shutdown(wait=False, cancel_futures=True)
         self._lane_executor.shutdown(wait=False, cancel_futures=True)
-
-
-class _Pause:
-    """Whether clients were told that this commit is not answered."""
-
-    told = False
 
 
 def _pace_frame(number: int, pace: Pace) -> bytes:

@@ -13,6 +13,7 @@ from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.memory_store import MemoryStore
 from perdure.ledger.values import ClusterView, PlayerInZone, Reseed
 from perdure.wire.entries import Entry, EntryKind
+from shard.committing import Committing
 from shard.kernels.layout import META_INPUTS
 from shard.service import ShardService
 from shard.tick_loop import TickLoop
@@ -91,10 +92,10 @@ def an_older_view_takes_zones_away() -> list[Patch]:
 def who_was_cut_off_goes_first() -> list[Patch]:
     """An owner that may have been replaced commits as soon as it reaches the ledger, which may have forgotten who replaced it."""
 
-    async def at_once(self: TickLoop) -> None:
+    async def at_once(self: Committing) -> None:
         return None
 
-    return [(TickLoop, "_let_others_go_first", at_once)]
+    return [(Committing, "_let_others_go_first", at_once)]
 
 
 @mutant("namesake")

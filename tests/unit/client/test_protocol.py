@@ -205,15 +205,21 @@ def test_a_resume_sends_again_what_the_zone_has_not_applied() -> None:
     assert client.acknowledged_lost == 0
 
 
-@pytest.mark.parametrize(("session", "resumed"), [(2, True), (2, False), (9, False)])
-def test_numbers_go_on_after_the_lobby(session: int, resumed: bool) -> None:
-    """What the zone applied before the player was logged out is acknowledged by the next stay, and not sent again."""
+def back_with_commands_in_flight(session: int, resumed: bool) -> ClientProtocol:
+    """56 is acknowledged, 57 and 58 are not, as the socket breaks; then there is a welcome to this session."""
     client = playing(ack=55)
     for mx in (0, 1, -1):
         client.command("steer", mx=mx)
     client.receive(Parts().message(tick=2, ack=56))
     client.hello(token=None if resumed else "t")
     client.receive(welcome("anna.r2", session))
+    return client
+
+
+@pytest.mark.parametrize(("session", "resumed"), [(2, True), (2, False), (9, False)])
+def test_numbers_go_on_after_the_lobby(session: int, resumed: bool) -> None:
+    """What the zone applied before the player was logged out is acknowledged by the next stay, and not sent again."""
+    client = back_with_commands_in_flight(session, resumed)
     client.receive(Parts().message(flags=KEYFRAME, tick=900, ack=57))
     assert (client.unknown, client.pending, client.acknowledged_lost) == ([57] if session == 9 else [], [58], 0)
     assert [message[:2] for message in sent(client.outgoing)] == [[2, 58]]
@@ -223,12 +229,7 @@ def test_numbers_go_on_after_the_lobby(session: int, resumed: bool) -> None:
 @pytest.mark.parametrize(("session", "resumed"), [(2, True), (2, False), (9, False)])
 def test_where_the_world_forgot_what_it_acknowledged_no_outcome_is_known_and_nothing_is_sent_again(session: int, resumed: bool) -> None:
     """It may have applied what it forgot: sent again under other numbers, that would be applied twice."""
-    client = playing(ack=55)
-    for mx in (0, 1, -1):
-        client.command("steer", mx=mx)
-    client.receive(Parts().message(tick=2, ack=56))
-    client.hello(token=None if resumed else "t")
-    client.receive(welcome("anna.r2", session))
+    client = back_with_commands_in_flight(session, resumed)
     client.receive(Parts().message(flags=KEYFRAME, tick=1, ack=0))
     assert (client.unknown, client.pending, client.renumbered, client.acknowledged_lost) == ([57, 58], [], {}, 1)
     assert client.outgoing == []

@@ -333,6 +333,20 @@ def with_a_zone_that_is_being_put_back(path: Path) -> tuple[World, ShardService]
     return world, service
 
 
+def reseed_that_fails(world: World, times: int, error: Exception) -> None:
+    """Have the ledger raise this so many times before it takes a zone back."""
+    reseed, left = world.ledger.reseed, times
+
+    async def fails_at_first(seed: Reseed) -> ZoneHead:
+        nonlocal left
+        if left:
+            left -= 1
+            raise error
+        return await reseed(seed)
+
+    world.ledger.reseed = fails_at_first  # type: ignore[method-assign]
+
+
 async def test_a_shard_that_leaves_waits_for_zones_that_are_being_put_back(tmp_path: Path) -> None:
     world, service = with_a_zone_that_is_being_put_back(tmp_path)
     zone = world.zones[0]
@@ -357,16 +371,8 @@ async def test_a_reseed_that_is_refused_for_what_can_be_mended_waits_for_that(tm
     """A user without the right, a damaged record of a player: there is no other copy."""
     monkeypatch.setattr(shard.checkpoints, "RESEED_AGAIN_S", 0.0)
     world, service = with_a_zone_that_is_being_put_back(tmp_path)
-    zone, reseed, refusals = world.zones[0], world.ledger.reseed, 3 * shard.checkpoints.RESEED_TRIES
-
-    async def refuses_at_first(seed: Reseed) -> ZoneHead:
-        nonlocal refusals
-        if refusals:
-            refusals -= 1
-            raise LedgerRefused("user shard has no permissions to run this")
-        return await reseed(seed)
-
-    world.ledger.reseed = refuses_at_first  # type: ignore[method-assign]
+    zone = world.zones[0]
+    reseed_that_fails(world, 3 * shard.checkpoints.RESEED_TRIES, LedgerRefused("user shard has no permissions to run this"))
     service.ticks.checkpoints.restore(zone)
     await service.ticks.checkpoints.restored(30.0)
     assert service.ticks.zones[0] is zone and zone.phase is Phase.READY
@@ -410,16 +416,8 @@ async def test_a_reseed_that_fails_in_an_unforeseen_way_is_tried_again(tmp_path:
     """What the shard has in memory is the only copy of the zone's last ticks."""
     monkeypatch.setattr(shard.checkpoints, "RESEED_AGAIN_S", 0.0)
     world, service = with_a_zone_that_is_being_put_back(tmp_path)
-    zone, reseed, failures = world.zones[0], world.ledger.reseed, 3
-
-    async def fails_at_first(seed: Reseed) -> ZoneHead:
-        nonlocal failures
-        if failures:
-            failures -= 1
-            raise RuntimeError("a fault of ours")
-        return await reseed(seed)
-
-    world.ledger.reseed = fails_at_first  # type: ignore[method-assign]
+    zone = world.zones[0]
+    reseed_that_fails(world, 3, RuntimeError("a fault of ours"))
     service.ticks.checkpoints.restore(zone)
     await service.ticks.checkpoints.restored(30.0)
     assert service.ticks.zones[0] is zone and zone.phase is Phase.READY

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import shard.committing
 import shard.tick_loop
 from perdure.ledger.ledger import LedgerUnavailable
 from perdure.ledger.values import CommitStatus, Waiting
@@ -149,14 +150,14 @@ async def test_a_lost_answer_is_asked_for_again(tmp_path: Path) -> None:
 
 async def test_a_shard_that_may_have_been_replaced_lets_others_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It had no answer for more than a lease, and the ledger is one that may have forgotten who replaced it."""
-    monkeypatch.setattr(shard.tick_loop, "HOLD_OF_S", 0.5)
+    monkeypatch.setattr(shard.committing, "HOLD_OF_S", 0.5)
     async with shard_in(tmp_path) as shard_1:
         await playing(shard_1)
         ledger, ticks = shard_1.ledger, shard_1.ticks
         for is_open, held in ((True, False), (False, True)):
             ledger.away = True
             await until(lambda: ticks.paused)
-            ticks._answered_s -= 10.0
+            ticks._commits.answered_s -= 10.0
             data, tick = ledger.store.data, ticks.zones[0].tick
             data.opened_for = ledger.store.run_id if is_open else "another run"
             ledger.away, began_s = False, time.monotonic()
@@ -172,12 +173,12 @@ async def test_a_shard_whose_zones_sleep_hears_of_the_ledger_by_its_questions(tm
         await shard_1.run(0)
         await until(lambda: 0 in shard_1.ticks.sleepers)
         ticks = shard_1.ticks
-        ticks._answered_s -= 10.0
-        await until(lambda: time.monotonic() - ticks._answered_s < 1.0)
+        ticks._commits.answered_s -= 10.0
+        await until(lambda: time.monotonic() - ticks._commits.answered_s < 1.0)
         ticks._server = "the server of before"
-        before = ticks._answered_s = time.monotonic() - 10.0
+        before = ticks._commits.answered_s = time.monotonic() - 10.0
         await ticks._peek()
-        assert ticks._answered_s == before, "another server, which may have forgotten who replaced this shard"
+        assert ticks._commits.answered_s == before, "another server, which may have forgotten who replaced this shard"
 
 
 @pytest.mark.parametrize("status", [CommitStatus.FENCED, CommitStatus.BROKEN])
