@@ -38,6 +38,7 @@ from perdure.ledger.record import chain_digest
 from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, EnterAnswer, EnterRequest, LoggedRecord, Reseed, Transfer
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY
+from shard.committing import Committing
 from shard.kernels import layout
 from shard.tick_loop import TickLoop
 from shard.zone import Zone, ZoneError
@@ -234,7 +235,8 @@ def release_before_commit() -> list[Patch]:
 def resend_recomputed() -> list[Patch]:
     """A commit without an answer is not sent again as it was, but made anew."""
 
-    async def commit(self: TickLoop, commits: list[Commit]) -> list[CommitAnswer]:
+    async def commit(self: Committing, commits: list[Commit]) -> list[CommitAnswer]:
+        zones: dict[int, Zone] = self._notify.__self__.zones  # type: ignore[attr-defined]  # it is a method of the tick loop
         while True:
             try:
                 return await self._ledger.commit(commits)
@@ -244,11 +246,11 @@ def resend_recomputed() -> list[Patch]:
                     record = bytearray(one.record)
                     record[36] ^= 1  # in the build stamp: the same tick, made again, by other code
                     digest = chain_digest(one.previous, bytes(record))
-                    self.zones[one.zone].digest = digest
+                    zones[one.zone].digest = digest
                     anew.append(dataclasses.replace(one, record=bytes(record), digest=digest))
                 commits = anew
 
-    return [(TickLoop, "_commit", commit)]
+    return [(Committing, "commit", commit)]
 
 
 @mutant("drain_shard", "scale", seed=7)
