@@ -39,6 +39,10 @@ class TableParts(NamedTuple):
     arrivals: int
 
 
+STAY_S = 0.5
+"""Who is back from a zone that had no room goes there again after so many seconds of ticks. It takes part in the game meanwhile, and can
+turn round: on the way there and back, two ticks or more, it is nowhere, and none of its commands is applied."""
+
 ENTRIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "step": (("Zone",), ()),
     "across": (("Zone",), ()),
@@ -295,6 +299,7 @@ def _apply_inputs(game: Game, tables: Sequence[TableParts]) -> str:
     resume = resume if "resume" in game.hooks else ""
     join = "        game_join(w, row, e.arrival >= 0)\n" if "join" in game.hooks else ""
     owned, _, arrivals, _ = tables[index]
+    stay = min(round(STAY_S * game.tick_hz), 0xFFFF)
     others = ""
     for t, e in enumerate(game.entities):
         owned_e, _, arrivals_e, _ = tables[t]
@@ -359,6 +364,8 @@ def enter_player(z, w, k):
     player.detached_at = 0
     if e.gateway == 0:
         player.detached_at = meta[META_TICK]
+    if e.kind == KIND_ARRIVE and zone_at(z, row.x, row.y) != meta[META_ZONE]:
+        player.stay = {stay}  # the zone that holds its place had no room for it
     if e.kind == KIND_JOIN:
         z.counters[0] += 1
         row.id = meta[META_ID_BASE] + z.counters[0]
@@ -471,6 +478,11 @@ def depart(z, kind, target, table, i, place):
         z.players[place].departed = 1
 
 """
+    stay = """\
+        if row.player >= 0 and z.players[row.player].stay > 0:
+            z.players[row.player].stay -= 1 if z.players[row.player].gateway != 0 else 0  # its grace time would begin anew there
+            continue
+"""
     for t, e in enumerate(game.entities):
         text += f'''
 @part_of_program
@@ -487,6 +499,7 @@ def emigrate_{e.name}(z):
         beyond = row.x < f[FLOAT_X0] - h or row.x >= f[FLOAT_X1] + h or row.y < f[FLOAT_Y0] - h or row.y >= f[FLOAT_Y1] + h
         if not beyond:  # a place that is no number is beyond nothing
             continue
+{stay if t == _avatar(game)[0] else ""}\
         target = zone_at(z, row.x, row.y)
         if target != meta[META_ZONE] and meta[META_OUT] < len(z.out):
             row.dead = DEAD_DEPARTED

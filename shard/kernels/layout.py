@@ -33,12 +33,13 @@ COUNTERS_LENGTH = 4
 
 PLAYER = np.dtype(
     [("key", "<i8"), ("session", "<u4"), ("gateway", "<u4"), ("slot", "<u4"), ("hop", "<u4"), ("last_seq", "<u4"), ("row", "<i4"),
-     ("detached_at", "<i8"), ("departed", "u1"), ("leaving", "u1"), ("pad0", "<u2"), ("pad1", "<u4")],
+     ("detached_at", "<i8"), ("departed", "u1"), ("leaving", "u1"), ("stay", "<u2"), ("pad0", "<u4")],
     align=True,
 )  # fmt: skip
 """A player in a zone. key 0: a free place. gateway 0: no socket, since tick `detached_at`. departed: 1 while its last frame
 of this zone is made; the place is freed at the start of the next tick. leaving: 1 asked to, or was put out; LEAVING_COPY: the player
-is elsewhere, what is here is left over from before a ledger went back, and goes without a word to rules or clients."""
+is elsewhere, what is here is left over from before a ledger went back, and goes without a word to rules or clients. stay: for so many
+ticks it stays though it is beyond a border, since the zone there has had no room for it."""
 LEAVING_COPY = 2
 
 INPUT = np.dtype(

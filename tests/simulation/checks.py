@@ -73,8 +73,8 @@ class Checks:
         self.commits = self.snapshots = self.acknowledged = self.handovers = self.effects = self.arrivals_refused = 0
         self._dtype = command_dtype(program.schema.command_payload_bytes)
         self._tag_at = {c.kind: (c.payload.fields or {})["tag"][1] for c in program.schema.commands}
-        self.refused_s: dict[int, float] = {}
-        """player -> when it found no room in a zone last"""
+        self.login_refused_s: dict[int, float] = {}
+        """player -> when a login of its found no room last"""
         self.refused: dict[tuple[int, int], Commit] = {}
         """(zone, epoch) -> the last commit that a ledger which forgot the zone has refused."""
         self.reseeds = self.damages_told = 0
@@ -137,9 +137,10 @@ class Checks:
             return
         self.holdings.sent(zone, tuple(commit.transfers))
         out = zone.arrays.out[: zone.arrays.meta[layout.META_OUT]]
-        refused = out["entry"][out["kind"] == layout.OUT_REFUSED]
+        refused = zone.arrays.inputs[out["entry"][out["kind"] == layout.OUT_REFUSED]]
         self.arrivals_refused += len(refused)
-        self.refused_s |= dict.fromkeys(zone.arrays.inputs["player"][refused].tolist(), self.server.machines.now)
+        logins = refused["player"][refused["kind"] == layout.KIND_JOIN]
+        self.login_refused_s |= dict.fromkeys(logins.tolist(), self.server.machines.now)
         truth.looks[commit.tick] = commit.epoch, self._look(zone)
         truth.looks.pop(commit.tick - REMEMBERED_TICKS, None)
         self.sights.committed(zone, commit.epoch)

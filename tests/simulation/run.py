@@ -122,7 +122,7 @@ def _all_well(cluster: Cluster, crowd: list[Player], now_s: float) -> None:
     for player in crowd:
         if now_s - player.last_heard_s > 3.0:
             checks.fail(f"liveness: {player.name} has seen nothing since {player.last_heard_s:.3f} s; closes {player.closes[-3:]}")
-        elif now_s - max(player.last_ack_s, checks.refused_s.get(player_key(player.name), 0.0)) > 6.0:
+        elif now_s - max(player.last_ack_s, checks.login_refused_s.get(player_key(player.name), 0.0)) > 6.0:
             checks.fail(f"liveness: no command of {player.name} was acknowledged since {player.last_ack_s:.3f} s")
 
 

@@ -22,6 +22,8 @@ from tests.unit.shard.zone_lab import Player, World, now, program
 ONE = 77
 """The key of the player who finds no room."""
 GATEWAYS = 3
+STAY_TICKS = 5
+"""Half a second of the small game: how long one plays where it was, before it tries a full zone again."""
 
 
 def man(**values: int) -> bytes:
@@ -201,7 +203,7 @@ def bounce(world: World, *kinds: EntryKind) -> Entry:
 
 def make_room(world: World) -> None:
     world.command("b", "go", x=10.0, y=10.0)
-    for _ in range(6):
+    for _ in range(6 + STAY_TICKS):
         world.tick(encode=True)
         everyone_once(world)
 
@@ -233,9 +235,11 @@ def test_a_player_whose_socket_goes_while_it_is_sent_back_has_its_grace_time(how
         now(world.ledger.gateway_lost(world.term, 1))
     back = bounce(world, how)
     assert (back.session, back.gateway) == (1, 0)
-    make_room(world)
-    assert world.holder("one") == [1]
-    settle(world, 10)
+    settle(world)
+    assert world.holder("one") == [0]
+    settle(world, 8)
+    assert world.holder("one") == [0], "it does not go to and fro: its grace time would begin anew each time"
+    settle(world, 2)
     assert world.holder("one") == [] and world.place("one") == LOBBY, "its grace time is over"
 
 
@@ -269,6 +273,29 @@ def test_one_who_resumes_after_a_login_for_which_there_is_no_room_is_in_the_lobb
     world.join("one")
     settle(world)
     assert world.holder("one") == [0]
+
+
+def test_one_who_walks_against_a_full_zone_plays_and_can_turn_round() -> None:
+    """On its way there and back nothing of it is applied; so it does not go there again at once."""
+    world, one = on_its_way()
+    world.tick()
+    here = list[bool]()
+    for _ in range(40):
+        world.command("one", "add", n=1)
+        world.tick()
+        everyone_once(world)
+        here.append(world.holder("one") == [0])
+    assert here.count(True) >= 20 and here.count(False) >= 8, "it is back for some time, and asks again and again"
+    assert len(one.unacked) <= here.count(False) + here[1:].count(True) // STAY_TICKS, "each tick here but the first applies one"
+    world.command("one", "go", x=10.0, y=20.0)
+    while one.unacked:
+        world.tick()
+    settle(world, 3 * STAY_TICKS)
+    assert (world.holder("one"), world.row("one")["x"]) == ([0], 10.0)
+    world.command("one", "go", x=80.0, y=20.0)
+    make_room(world)
+    assert world.holder("one") == [1], "where there is room, it crosses"
+    assert [int(zone.players["stay"].max()) for zone in world.zones.values()] == [0, 0]
 
 
 def test_a_replay_sends_back_the_same() -> None:

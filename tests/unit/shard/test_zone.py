@@ -390,14 +390,14 @@ def test_one_who_finds_no_room_beyond_the_border_comes_back_and_tries_again() ->
     settle(world)
     world.command("one", "go", x=80.0, y=20.0)
     hops = set()
-    for _ in range(9):
+    for _ in range(19):
         world.tick()
         everyone_once(world)
         hops |= {int(p["hop"]) for p in world.zones[0].players if p["key"] == player_key("one")}
     assert len(hops) >= 3, "it was sent back more than once"
     assert all(world.holder(name) == [1] for name in "abc")
     world.command("b", "go", x=10.0, y=10.0)
-    for _ in range(6):
+    for _ in range(11):
         world.tick()
         everyone_once(world)
     assert world.holder("one") == [1]
