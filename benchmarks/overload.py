@@ -4,7 +4,8 @@ Players are the SDK's clients. Calm first; then the rules of one zone are made d
 more; then they are as before, and it is calm again. The others' snapshots must come as evenly as when it was calm, before and after
 (medians of the windows' p99s); those in the dear zone must all get snapshots, and have as many commands applied as its clock allows, one
 a tick; each rung of the ladder must be told in its order, and stand in the shard's metrics; and all must be well again after. In the end
-all zones are dear: who logs in then is told its place in the queue, and comes in once they are as before.
+all zones are dear: who logs in then is told its place in the queue, and comes in once they are as before. Then a gateway gets two thirds of
+what it needs, in a world of its own (_starved.py).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._playing import audit_findings, console
+from benchmarks._starved import starved_gateway
 from benchmarks._tick_parts import free_port, read_metrics
 from benchmarks.scale import plots, square
 from perdure.cli.bench import BadOption
@@ -93,14 +95,18 @@ class Watched:
         return self.applied(start, end) / could if could else 0.0
 
 
-def run(players: int = 32, zones: int = 4, rounds: int = 5, seconds: float = 5.0, times_budget: float = 3.0) -> dict[str, Any]:
+def run(
+    players: int = 32, zones: int = 4, rounds: int = 5, seconds: float = 5.0, times_budget: float = 3.0, crowd: int = 1000
+) -> dict[str, Any]:
     """Play with so many players in so many zones of one shard, `rounds` windows of `seconds` at the end of the climb, and as many when it
-    is calm (one more where that is odd)."""
+    is calm (one more where that is odd); and with a crowd of so many at a gateway that gets too little."""
     import uvloop
 
     if zones < 2 or zones & (zones - 1) or players < zones or rounds < 1:
         raise BadOption("--zones is a power of two, 2 at least, there are as many players at least, and 1 of --rounds")
-    return uvloop.run(_run(players, zones, rounds, seconds, times_budget))
+    found = uvloop.run(_run(players, zones, rounds, seconds, times_budget))
+    starved = uvloop.run(starved_gateway(crowd, rounds))
+    return {**found, **starved, "passed": found["passed"] and starved.get("gateway_as_it_should", True)}
 
 
 async def _run(players: int, zones: int, rounds: int, seconds: float, times_budget: float) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class Admission:
         Each time is a write of the ledger, and one token is enough for many. Who presents a resume token may not be that player, so
         resumes are counted when the ledger has taken them.
         """
-        return self._login_due_s.get(player, 0.0) - time.monotonic() <= LOGINS_AT_ONCE * LOGIN_EVERY_S
+        return self._login_due_s.get(player, 0.0) - time.monotonic() <= (LOGINS_AT_ONCE - 1) * LOGIN_EVERY_S
 
     def _count_login(self, player: int) -> None:
         now_s = time.monotonic()
@@ -180,7 +180,10 @@ class Admission:
         if len(self._fanout) + self._entering >= self._max_sessions:
             return False
         world = self._routing.players + self._entering
-        return resumes or not (self._routing.strained or (self._max_players and world >= self._max_players))
+        if resumes:
+            return True
+        busy = self._routing.strained or self.number in self._routing.behind
+        return not (busy or (self._max_players and world >= self._max_players))
 
     async def _wait_for_room(self, session: Session, name: str, presented: str) -> bool:
         """Wait for this session's turn; False where it was closed: by its client, for a token that does not count, for a full queue."""

@@ -22,11 +22,22 @@ from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink, Route
 from perdure.ledger.ledger import LedgerError
 from perdure.ledger.values import Member
-from perdure.wire.link import ZONE_PACE_STRUCT, FrameReader, LinkType, link_proof, pack_commands, pack_frame, pack_keyframes, unpack_stale
+from perdure.wire.link import (
+    GOT_STRUCT,
+    GOT_WANTED,
+    NONCE_BYTES,
+    ZONE_PACE_STRUCT,
+    FrameReader,
+    LinkType,
+    link_proof,
+    pack_commands,
+    pack_frame,
+    pack_keyframes,
+    unpack_stale,
+)
 
 log = structlog.get_logger("gateway.links")
 
-NONCE_BYTES = 16
 MAX_ROWS_A_FRAME = 4096
 MAX_KEYFRAMES_A_FRAME = 4096
 CONNECT_TIMEOUT_S = 2.0
@@ -96,6 +107,10 @@ class LinkConnection(asyncio.Protocol):
         self._dirty: list[Route] = []
         self._expected: dict[int, list[int]] = {}
         self._timer = timer
+        self._waits = False
+        """Whether the timer will flush."""
+        self._says_got = False
+        self._taken = self._said = 0
 
     # --- asyncio.Protocol -------------------------------------------------------------------------------------------
 
@@ -107,8 +122,11 @@ class LinkConnection(asyncio.Protocol):
             for type_, body in self._reader.feed(data):
                 if self.up and type_ is LinkType.RELEASE:
                     self._sink.release(self, body)
+                    self._taken += 1
                 else:
                     self._other_frame(type_, body)
+            if self._says_got and self._taken != self._said:
+                self._flush_soon()
         except (ValueError, struct.error) as error:
             self.drop(f"malformed frame: {error}")
 
@@ -148,7 +166,7 @@ class LinkConnection(asyncio.Protocol):
             number = struct.pack("<I", self._number)
             self._transport.write(pack_frame(LinkType.HELLO, number, proof, self._own_name.encode()))
         elif type_ is LinkType.ACCEPT:
-            self.up = True
+            self.up, self._says_got = True, body == GOT_WANTED
             if not self.accepted.done():
                 self.accepted.set_result(None)
         else:
@@ -170,16 +188,20 @@ class LinkConnection(asyncio.Protocol):
 
     def expect(self, zone: int, player: int) -> None:
         """Tell the shard, with the next write, that a player is on the way to a zone of its."""
-        if not self._dirty and not self._expected:
-            self._timer.add(self._flush)
+        self._flush_soon()
         self._expected.setdefault(zone, []).append(player)
 
     def _mark(self, route: Route) -> None:
-        if not self._dirty and not self._expected:
-            self._timer.add(self._flush)
+        self._flush_soon()
         self._dirty.append(route)
 
+    def _flush_soon(self) -> None:
+        if not self._waits:
+            self._waits = True
+            self._timer.add(self._flush)
+
     def _flush(self) -> None:
+        self._waits = False
         dirty, self._dirty = self._dirty, []
         keyframes, self._expected = self._expected, {}
         zones: list[int] = []
@@ -200,6 +222,9 @@ class LinkConnection(asyncio.Protocol):
             pack_commands(zones[at : at + MAX_ROWS_A_FRAME], rows[at : at + MAX_ROWS_A_FRAME])
             for at in range(0, len(rows), MAX_ROWS_A_FRAME)
         )
+        if self._says_got and self._taken != self._said:
+            self._said = self._taken
+            frames.append(pack_frame(LinkType.GOT, GOT_STRUCT.pack(self._taken)))
         transport = self._transport
         if transport is None or transport.is_closing() or not frames:
             return  # the commands are still kept by their sessions, and go to the next owner

@@ -11,6 +11,8 @@ import hmac
 import os
 import secrets
 import struct
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -19,6 +21,8 @@ import numpy.typing as npt
 import structlog
 
 from perdure.wire.link import (
+    GOT_STRUCT,
+    GOT_WANTED,
     LOOK_STRUCT,
     FrameReader,
     LinkType,
@@ -40,6 +44,12 @@ MAX_LINKS = 192
 MAX_UNSENT_TO_PEER_BYTES = 4 << 20
 """A feed is whole in itself: one that would wait behind so much is dropped, and the next one told."""
 MAX_SUBSCRIPTIONS = 4096
+MAX_UNREAD = 1024
+"""Writes of RELEASE frames that a gateway has not taken; of more, the newest count."""
+ALIVE_S = 0.5
+"""A gateway that has taken nothing for so long hangs, or is cut off."""
+FADES = 1.002
+"""What is usual grows with each frame by so much, if no frame was as soon: the way to a gateway may have become longer for good."""
 
 
 class LinkHost(Protocol):
@@ -91,6 +101,20 @@ class LinkServer:
         link.send(frame)
         return True
 
+    def release(self, gateway: int, frames: list[bytes]) -> int:
+        """Send RELEASE frames to a gateway in one write; return how many bytes they were, or 0 where it is not linked."""
+        link = self.links.get(gateway)
+        if link is None:
+            return 0
+        sent = b"".join(frames) if len(frames) > 1 else frames[0]
+        link.release(sent, len(frames))
+        return len(sent)
+
+    def behind(self, now_s: float, longer_than_s: float) -> dict[int, float]:
+        """Return gateways that take what they are sent, but not in time, and for how many seconds the oldest of it waits."""
+        waits = {gateway: link.behind_s(now_s) for gateway, link in self.links.items()}
+        return {gateway: waits_s for gateway, waits_s in waits.items() if waits_s > longer_than_s}
+
     def send_all(self, frame: bytes) -> None:
         for link in self.links.values():
             link.send(frame)
@@ -133,6 +157,12 @@ class Link(asyncio.Protocol):
         self.gateway = 0
         self.is_peer = False
         self.name = ""
+        self._released = 0
+        self._unread: deque[tuple[int, float]] = deque(maxlen=MAX_UNREAD)
+        """What `_released` came to with each write that the gateway has not taken, and when."""
+        self._got_s = float("-inf")
+        self._usual_s = float("inf")
+        """How soon the gateway has taken what it was sent, at best and of late: how far away it is."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
@@ -177,6 +207,8 @@ class Link(asyncio.Protocol):
             self._look(body)
         elif self.gateway == 0:
             self._hello(kind, body)
+        elif kind is LinkType.GOT:
+            self._got(*GOT_STRUCT.unpack(body))
         elif kind is LinkType.KEYFRAMES:
             self._host.keyframes_wanted(*unpack_keyframes(body))
         else:
@@ -218,7 +250,7 @@ class Link(asyncio.Protocol):
         self._server.links[number] = self
         if older is not None:
             older.end("the same gateway linked again")
-        self.send(pack_frame(LinkType.ACCEPT))
+        self.send(pack_frame(LinkType.ACCEPT, GOT_WANTED))
         log.info("linked", gateway=self.name)
         self._host.gateway_linked(number)
 
@@ -230,6 +262,29 @@ class Link(asyncio.Protocol):
             self.end("the gateway does not read")
             return
         transport.write(frame)
+
+    def release(self, frames: bytes, count: int) -> None:
+        """Send so many RELEASE frames."""
+        self._released += count
+        self._unread.append((self._released, time.monotonic()))
+        self.send(frames)
+
+    def _got(self, count: int) -> None:
+        if count > self._released:
+            raise ValueError(f"the gateway has got {count} frames of {self._released}")
+        self._got_s = now_s = time.monotonic()
+        while self._unread and self._unread[0][0] <= count:
+            took_s = now_s - self._unread.popleft()[1]
+            self._usual_s = min(took_s, FADES * self._usual_s)
+
+    def behind_s(self, now_s: float) -> float:
+        """Return for how much longer than is usual the oldest frame waits that the gateway has not taken.
+
+        0 where it takes none, or does not tell; and before it has taken any.
+        """
+        if not self._unread or now_s - self._got_s > ALIVE_S:
+            return 0.0
+        return max(now_s - self._unread[0][1] - self._usual_s, 0.0)
 
     def read(self, in_time: bool) -> None:
         """A tick begins; a link that nobody has said hello on is the event loop's."""

@@ -60,7 +60,7 @@ class Pace:
         self._interval_s = interval_s
         self._step_s = self._encode_s = 0.0
         self._known = False
-        self._at = 0
+        self._at = self._lowest = 0
         self._calm_since_s: float | None = None
         self._credit = 1.0
 
@@ -77,6 +77,11 @@ class Pace:
     def level(self) -> int:
         """How many rungs up the zone is; 0 is calm."""
         return self._at
+
+    @property
+    def relieves(self) -> bool:
+        """Is the zone where it is because a gateway does not keep up?"""
+        return 0 < self._lowest == self._at
 
     @property
     def interval_s(self) -> float:
@@ -122,17 +127,24 @@ class Pace:
 
     def calm(self) -> None:
         """Come down at once: nobody is there any more who could notice."""
-        self._at, self._calm_since_s = 0, None
+        self._at, self._lowest, self._calm_since_s = 0, 0, None
 
-    def weigh(self, now_s: float, share_s: float) -> bool:
-        """Compare with the zone's share of an interval, once in EVALUATE_S; return whether it went up or down a rung."""
+    def weigh(self, now_s: float, share_s: float, lowest: int = 0) -> bool:
+        """Compare with the zone's share of an interval, once in EVALUATE_S; return whether it went up or down the ladder.
+
+        `lowest`: the rung that it may not be below, whatever it costs (shard.relief).
+        """
+        self._lowest = lowest
+        if self._at < lowest:
+            self._at, self._calm_since_s = lowest, None
+            return True
         if self._cost(self._at) > share_s:
             self._calm_since_s = None
             if self._at + 1 < len(RUNGS):
                 self._at += 1
                 return True
             return False
-        if self._at == 0 or self._cost(self._at - 1) > COMFORT * share_s:
+        if self._at == lowest or self._cost(self._at - 1) > COMFORT * share_s:
             self._calm_since_s = None
             return False
         if self._calm_since_s is None:

@@ -259,6 +259,7 @@ class ShardService:
             "bytes_s": self._released_rate.of(self.ticks.released_bytes),
             "asleep": len(self.ticks.sleepers), "near": self.ticks.sleepers.seen_here(),
             "pace": {str(n): [p.rung.name, p.rung.clock_percent, p.rung.snapshot_every] for n, p in self.ticks.paces.items() if p.level},
+            "relieving": [n for n, p in self.ticks.paces.items() if p.relieves], "relieved": self.ticks.relieved(),
         }  # fmt: skip
 
     async def _on_evicted(self) -> None:

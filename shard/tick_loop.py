@@ -36,8 +36,9 @@ from shard.link_server import Link, LinkServer
 from shard.lookups import Lookups
 from shard.mending import Mending
 from shard.metrics import ShardMetrics
-from shard.pace import EVALUATE_S, Pace, share_of
+from shard.pace import EVALUATE_S, RUNGS, Pace, share_of
 from shard.reading import Reading
+from shard.relief import Relief
 from shard.sleepers import Sleepers
 from shard.tick_times import TickTimes
 from shard.turns import Turns
@@ -55,6 +56,8 @@ HANDING_OVER_S = 0.001
 """Work that is this short is done on the loop's own thread: to hand it to others, and wait for them, would cost more than it saves."""
 ALONE_S = 0.004
 """The same where only one thread would do it; meanwhile nothing that arrives is read."""
+BEHIND_TICKS, BEHIND_S = 2.5, 0.1
+"""A gateway is behind that has not taken what it was sent so many ticks ago, and so long. (A healthy one takes a third of a tick.)"""
 MAX_LANES = 16
 """Zones that tick in lanes; further ones tick with the others, who wait for them."""
 
@@ -94,6 +97,7 @@ class TickLoop:
         self.handovers = Handovers(self.checkpoints.last)
         self.borders = Borders(self.zones, self._interval_s, self._tell_stale, self._feeds_every_s)
         self.paces: dict[int, Pace] = {}
+        self.relief = Relief()
         self.sleepers = Sleepers(idle_hz, tick_hz)
         self.turns = Turns(self._interval_s)
         self.arrivals = Arrivals()
@@ -298,6 +302,7 @@ class TickLoop:
             self._looked_s = now
             self._look_around([zone for number, zone in self.zones.items() if number not in self.sleepers and number not in self._busy])
             self._metrics.asleep.set(len(self.sleepers))
+            self._metrics.players.set(sum(zone.player_count() for zone in self.zones.values()))
         if now - self._weighed_s >= EVALUATE_S:
             self._weighed_s = now
             self._weigh(now)
@@ -321,6 +326,7 @@ class TickLoop:
     # --- the pace of each zone --------------------------------------------------------------------------------------
     def _weigh(self, now: float) -> None:
         """Let zones that cost more than their share go up the ladder, and others come down."""
+        self._relieve(now)
         awake = {number: pace for number, pace in self.paces.items() if number not in self.sleepers}
         share_s = share_of([pace.cost_s for pace in awake.values()], self._interval_s, self._threads)
         for number in self.sleepers.numbers():  # who finds it slowed when it wakes would wait for what is long over
@@ -330,12 +336,36 @@ class TickLoop:
                 log.info("pace", zone=number, level=0, rung=pace.rung.name, why="nobody is there")
                 self._paced(number, pace)
         for number, pace in awake.items():
-            if pace.weigh(now, share_s):
+            if pace.weigh(now, share_s, self._lowest_rung(number)):
                 log.info("pace", zone=number, level=pace.level, rung=pace.rung.name, clock_percent=pace.rung.clock_percent,
                          snapshot_every=pace.rung.snapshot_every, tick_ms=round(1000 * pace.cost_s, 1))  # fmt: skip
                 self._paced(number, pace)
             if pace.cost_s > LANE_FROM * self._interval_s and number not in self._lanes and len(self._lanes) < MAX_LANES:
                 self._open_lane(number)
+
+    def _relieve(self, now: float) -> None:
+        """Spare gateways that do not keep up, as long as they do not."""
+        behind = self._links.behind(now, max(BEHIND_TICKS * self._interval_s, BEHIND_S))
+        for gateway in self.relief.look(now, behind, self._links.links):
+            rung, link = self.relief.rung(gateway), self._links.links.get(gateway)
+            log.warning("gateway_behind" if rung else "gateway_keeps_up", gateway=link.name if link else gateway, rung=rung,
+                        behind_ms=round(1000 * behind.get(gateway, 0.0)),
+                        mend="its players get fewer snapshots: give it a core of its own, or add a gateway")  # fmt: skip
+        self._metrics.gateways_behind.set(len(self.relief.rungs))
+
+    def relieved(self) -> dict[str, int]:
+        """Return the gateways that do not keep up, and how many ticks there are to a snapshot for each."""
+        return {str(gateway): RUNGS[rung].snapshot_every for gateway, rung in self.relief.rungs.items()}
+
+    def _lowest_rung(self, number: int) -> int:
+        """Return below which rung a zone may not be, for the gateways that show it."""
+        rungs = self.relief.rungs
+        if not rungs:
+            return 0
+        if number in self._busy:  # in a lane; it is asked about in a quarter of a second again
+            return min(self.paces[number].level, max(rungs.values()))
+        shown = np.unique(self.zones[number].players["gateway"]).tolist() if number in self.zones else []
+        return max((rung for gateway, rung in rungs.items() if gateway in shown), default=0)
 
     def _paced(self, number: int, pace: Pace) -> None:
         """A zone's clock runs otherwise than it did: tell gateways, who tell clients."""
@@ -444,8 +474,6 @@ class TickLoop:
         took_s = time.monotonic() - started
         self._metrics.tick.observe(took_s)
         self.times.add(took_s)
-        if self.ticked % 20 == 0:
-            self._metrics.players.set(sum(zone.player_count() for zone in self.zones.values()))
 
     def _encode(self, zone: Zone) -> tuple[list[tuple[int, bytes]], list[Feed]]:
         frames = zone.encode()
@@ -525,10 +553,10 @@ class TickLoop:
     def _release(self, outgoing: dict[int, list[bytes]]) -> None:
         """Send what was committed: one write a gateway, whatever the number of zones."""
         for gateway, frames in outgoing.items():
-            sent = b"".join(frames) if len(frames) > 1 else frames[0]
-            if self._links.send(gateway, sent):
-                self._metrics.released.inc(len(sent))
-                self.released_bytes += len(sent)
+            sent = self._links.release(gateway, frames)
+            if sent:
+                self._metrics.released.inc(sent)
+                self.released_bytes += sent
             else:
                 self._metrics.unlinked.inc(len(frames))
 

@@ -20,6 +20,8 @@ import numpy.typing as npt
 LENGTH = struct.Struct("<I")
 _HEAD = struct.Struct("<IB")
 MAX_LINK_FRAME = 16 << 20
+NONCE_BYTES = 16
+"""Of a CHALLENGE; the shard's name follows."""
 
 
 class LinkType(IntEnum):
@@ -27,7 +29,7 @@ class LinkType(IntEnum):
 
     CHALLENGE = 1  # shard -> gateway: 16 random bytes, then the shard's name (utf-8)
     HELLO = 2  # gateway -> shard: gateway number u32, 32 bytes HMAC-SHA256(secret, nonce + number), name
-    ACCEPT = 3  # shard -> gateway: empty
+    ACCEPT = 3  # shard -> gateway: u8 1: GOT is wanted (shards of an older build send nothing, and want none)
     COMMANDS = 4  # gateway -> shard: how many u16, for each the zone u16 that it is for; then as many rows of the game's command dtype
     KEYFRAMES = 5  # gateway -> shard: zone u16, then i64 player keys that need a full snapshot, or are about to come in
     RELEASE = 6  # shard -> gateway: RELEASE_STRUCT, RELEASE_ENTRY rows, then the blob that they cut
@@ -38,6 +40,7 @@ class LinkType(IntEnum):
     STALE = 11  # shard -> gateway: zone u16, then the zones u16 whose entities are shown frozen there
     LOOK = 12  # coordinator -> shard, instead of HELLO: 32 bytes HMAC-SHA256(secret, "look" + nonce), LOOK_STRUCT: where is this player?
     AT = 13  # shard -> coordinator: AT_STRUCT, or nothing where the player is not there; then the shard ends the link
+    GOT = 14  # gateway -> shard: u64, how many RELEASE frames of this link have been taken in
     ZONE_PACE = 20  # shard -> gateway: zone u16, clock percent u8, snapshot every u8, far entities every u8
 
 
@@ -55,6 +58,10 @@ def command_dtype(payload_bytes: int) -> np.dtype[np.void]:
 
 ZONE_PACE_STRUCT = struct.Struct("<HBBB")
 """zone u16, clock percent u8, snapshot every u8, far entities every u8. (Shards of an older build leave the last one out.)"""
+
+GOT_WANTED = b"\x01"
+"""Body of an ACCEPT."""
+GOT_STRUCT = struct.Struct("<Q")
 
 LOOK_STRUCT = struct.Struct("<Hq")
 """zone u16, player's key i64."""

@@ -26,7 +26,7 @@ DEAR_FOR_S, DEAR_COST_S = 10.0, 0.3
 def sleepy() -> list[Patch]:
     """Every zone in which nobody is sleeps, whoever is near, and does not tick until something wakes it."""
     return [
-        (Sights, "on_time", False),
+        (Sights, "at_full_rate", False),
         (shard.sleepers, "zones_seen", lambda zone: frozenset()),
         (program().game, "idle_hz", 0.0),
         (next_program().game, "idle_hz", 0.0),
@@ -44,7 +44,7 @@ def dear() -> list[Patch]:
         turn = int(time.monotonic() / DEAR_FOR_S) % 5
         return [(result, DEAR_COST_S if turn == zone.zone else cost_s) for zone, (result, cost_s) in zip(zones, done, strict=True)]
 
-    return [(Sights, "on_time", False), (shard.tick_loop, "_each", each)]
+    return [(Sights, "at_full_rate", False), (shard.tick_loop, "_each", each)]
 
 
 @mutant("reconnect_storm", seed=2)

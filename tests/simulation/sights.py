@@ -36,6 +36,8 @@ CALM_S = 1.5
 """In a calm after faults: so old may a ghost be, and so long may one be missing that is near."""
 LOOKS_S = 0.5
 """Between two looks of one viewer; after a longer time what was missing may have come and gone."""
+ON_ITS_WAY_S = 3.0
+"""How long what was shown by a zone that is slowed may be on its way."""
 REMEMBERED_TICKS = 100
 """Ticks of a zone of which it is known what it owned: more than a snapshot is on its way."""
 
@@ -54,7 +56,7 @@ class Owned(NamedTuple):
 class Sights:
     """See the module docstring. `fail(text)` takes a violation; `now_s()` is the virtual time."""
 
-    on_time = True
+    at_full_rate = True
     """Do all zones tick, and show, at the full rate? Where some sleep or are slowed, ages, gaps and what is owned are not looked at."""
 
     def __init__(self, schema: Schema, fail: Callable[[str], None], now_s: Callable[[], float]) -> None:
@@ -73,6 +75,9 @@ class Sights:
         self.bound_s = 2 / schema.tick_hz + HOPS_S
         self.strict_until_s = 0.0
         self.calm_from_s = math.inf
+        self.slowed: Callable[[], bool] = lambda: False
+        """Is a zone on a rung of the ladder of overload (it relieves a gateway)?"""
+        self._slowed_s = -math.inf
         self.ghosts_seen = self.owned_seen = self.calm_seen = 0
 
     # --- what was committed ---------------------------------------------------------------------------------------
@@ -116,12 +121,19 @@ class Sights:
         rows = zone.rows(self._schema.avatar.name)
         return {(self._avatar, int(rows[int(row)]["id"])) for row in lobby["row"]}
 
+    @property
+    def on_time(self) -> bool:
+        if self.slowed():
+            self._slowed_s = self._now_s()
+        return self.at_full_rate and self._now_s() - self._slowed_s > ON_ITS_WAY_S
+
     # --- what is shown --------------------------------------------------------------------------------------------
     def shown(self, name: str, snapshot: Snapshot, world: WorldView) -> None:
         """A client has applied a snapshot."""
         now_s = self._now_s()
-        strict = self.on_time and now_s < self.strict_until_s
-        calm = self.on_time and now_s > self.calm_from_s
+        on_time = self.on_time
+        strict = on_time and now_s < self.strict_until_s
+        calm = on_time and now_s > self.calm_from_s
         bound_s = self.bound_s if strict else CALM_S if calm else math.inf
         if len(world._handles) != len(world.entities):
             self._fail(f"sights: {name} is shown an entity twice in zone {snapshot.zone} at tick {snapshot.tick}")

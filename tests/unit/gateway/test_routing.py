@@ -42,6 +42,34 @@ def test_who_logs_in_waits_before_the_clock_of_those_who_play_is_slowed() -> Non
     assert routing(z0=RUNGS[-1], z1=RUNGS[4], z2=full).strained
 
 
+def told(table: RoutingTable, **info: object) -> RoutingTable:
+    """Have the shard of zones 0 and 1 tell this, and that of zone 2 nothing."""
+    members = {"a": Member("a", "shard", 1, "", info=dict(info)), "b": Member("b", "shard", 2, "", info={"players": {"2": 5}})}
+    zones = {zone: ZoneRoute(zone, "b" if zone == 2 else "a", 1, 1) for zone in range(3)}
+    table.update(ClusterView(1, 1, "", 1, zones, members, {}, {}, frozenset(), "run"))
+    return table
+
+
+def test_nobody_new_starts_where_the_table_of_players_is_full() -> None:
+    table = RoutingTable()
+    players = {"0": 10, "1": 9}
+    assert spawn_zones(told(table, players=players)) == {0, 1, 2}, "it is not known yet how many find room"
+    table.capacity = 10
+    assert spawn_zones(told(table, players=players)) == {1, 2}
+    assert not table.strained and table.players == 24
+    table.capacity = 5
+    assert told(table, players=players).strained, "all are full: who logs in waits in the queue"
+
+
+def test_few_snapshots_for_a_gateways_sake_close_no_zone_but_that_gateway() -> None:
+    few, dear = RUNGS[3], RUNGS[4]
+    pace = {str(zone): [rung.name, rung.clock_percent, rung.snapshot_every] for zone, rung in ((0, few), (1, dear))}
+    table = told(RoutingTable(), pace=pace, relieving=[0], relieved={"7": 3, "8": 2})
+    assert spawn_zones(table) == {0, 2}
+    assert table.behind == {7}, "8 is not sent as little as it may be"
+    assert told(table).behind == set()
+
+
 def test_the_fewest_snapshots_are_those_of_the_ladder() -> None:
     before_the_clock = [rung for rung in RUNGS if rung.clock_percent == 100]
     assert before_the_clock[-1].snapshot_every == FEWEST_SNAPSHOTS

@@ -14,7 +14,7 @@ from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink
 from gateway.shard_links import FLUSH_PART, ShardLinks, _gone, _resolve
 from perdure.ledger.values import Member
-from perdure.wire.link import LinkType, pack_frame, pack_zone_pace
+from perdure.wire.link import GOT_STRUCT, GOT_WANTED, FrameReader, LinkType, pack_frame, pack_zone_pace
 from tests.unit.gateway.cluster_double import eventually
 
 UNKNOWN_NAME = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -44,8 +44,10 @@ class Listener:
 
     died: list[str] = field(default_factory=list)
     paces: list[tuple[int, ...]] = field(default_factory=list)
+    releases: int = 0
 
-    def release(self, link: CommandLink, body: memoryview) -> None: ...
+    def release(self, link: CommandLink, body: memoryview) -> None:
+        self.releases += 1
 
     def zone_notice(self, zone: int, notice: int) -> None: ...
 
@@ -91,6 +93,50 @@ async def test_the_pace_that_a_shard_of_an_older_build_tells_breaks_no_link() ->
         await eventually(lambda: len(sink.paces) == 2, "both paces")
         assert sink.paces == [(5, 80, 3, 1), (6, 80, 3, 4)]
         assert links.up == 1
+    finally:
+        await links.close()
+        await ended.wait()
+        server.close()
+
+
+@pytest.mark.parametrize("accept", [GOT_WANTED, b""], ids=["wanted", "of an older build"])
+async def test_a_gateway_says_how_many_releases_it_has_taken_where_that_is_wanted(accept: bytes) -> None:
+    told: list[int] = []
+    others: list[LinkType] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def shard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(pack_frame(LinkType.CHALLENGE, bytes(16), b"shard-1"))
+        cut = FrameReader()
+        while data := await reader.read(1 << 10):
+            for kind, body in cut.feed(data):
+                if kind is LinkType.HELLO:
+                    writer.write(pack_frame(LinkType.ACCEPT, accept) + 3 * pack_frame(LinkType.RELEASE, b"x"))
+                elif kind is LinkType.GOT:
+                    told.append(*GOT_STRUCT.unpack(body))
+                else:
+                    others.append(kind)
+        writer.close()
+        ended.set()
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(shard, "127.0.0.1", 0)
+    sink, counters = Listener(), GatewayCounters()
+    links = ShardLinks(number=1, own_name="gateway-1", secret=b"x" * 32, sink=sink, counters=counters, suspect=nobody)
+    try:
+        await links.follow({"shard-1": Member("shard-1", "shard", 1, f"tcp:127.0.0.1:{server.sockets[0].getsockname()[1]}")})
+        async with asyncio.timeout(10):
+            await links.wait_up(1)
+        if accept:
+            await eventually(lambda: told == [3], "word of three, in one frame")
+        writers[0].write(pack_zone_pace(6, 80, 3, 4))
+        await eventually(lambda: sink.paces == [(6, 80, 3, 4)], "the pace")
+        writers[0].write(2 * pack_frame(LinkType.RELEASE, b"x"))
+        await eventually(lambda: sink.releases == 5, "five releases")
+        links.expect("shard-1", 4, 9)
+        await eventually(lambda: others == [LinkType.KEYFRAMES], "what is written anyway")
+        assert told == ([3, 5] if accept else []), "and nothing is said where there is nothing new"
     finally:
         await links.close()
         await ended.wait()

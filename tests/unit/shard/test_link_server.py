@@ -11,6 +11,7 @@ import pytest
 
 import shard.link_server
 from perdure.wire.link import (
+    GOT_WANTED,
     LinkType,
     link_proof,
     pack_frame,
@@ -25,7 +26,7 @@ async def test_a_gateway_proves_itself_and_is_accepted(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as shard_1:
         gateway = await shard_1.gateway()
         await until(lambda: gateway.frames)
-        assert gateway.frames == [(LinkType.ACCEPT, b"")]
+        assert gateway.frames == [(LinkType.ACCEPT, GOT_WANTED)]
 
 
 async def test_a_wrong_secret_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
