@@ -158,6 +158,16 @@ async def partition_shard_gateway_in(stage: Stage) -> None:
     await _gateway_cut(stage, _once(GATEWAY, sends=False))
 
 
+@row("partition-shard-gateway-refused", "a gateway's packets to a shard are refused, 5 s, as by a firewall: it answers others, so it is "
+     "not taken for dead on that gateway's word", Setup(apart=(SHARD, GATEWAY)), missing=_network.missing)  # fmt: skip
+async def partition_shard_gateway_refused(stage: Stage) -> None:
+    async def cut(network: Network) -> None:
+        network.refuse(SHARD, GATEWAY)
+        await asyncio.sleep(CUT_S)  # so long it lasts
+
+    await _gateway_cut(stage, cut)
+
+
 @row("partition-shard-gateway-flapping", "the way between a shard and a gateway comes and goes ten times within 10 s: no zone moves, "
      "sockets stay, nothing lost", Setup(apart=(SHARD, GATEWAY)), missing=_network.missing)  # fmt: skip
 async def partition_shard_gateway_flapping(stage: Stage) -> None:

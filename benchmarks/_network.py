@@ -1,8 +1,8 @@
 """Network namespaces for partitions: a hub with a bridge, and one namespace for each member that is to be cut off.
 
 Namespaces have no names: each lives as long as the process that holds it and the members in it, all of which die with this process.
-So nothing is left, whatever ends a run. Packets are dropped by iptables inside the member's own namespace: nobody is told, as in a
-network that fails. Needs root on Linux; `missing` says what is not there. Called by _stage.py and the chaos rows.
+So nothing is left, whatever ends a run. Packets are dropped (or refused) by iptables inside the member's own namespace: nobody is told, as
+in a network that fails. Needs root on Linux; `missing` says what is not there. Called by _stage.py and the chaos rows.
 """
 
 from __future__ import annotations
@@ -94,6 +94,12 @@ class Network:
             self._in(name, "iptables", "-w", "-A", "OUTPUT", "-d", address, *remote, "-j", "DROP")
         if receives:
             self._in(name, "iptables", "-w", "-A", "INPUT", "-s", address, *answer, "-j", "DROP")
+
+    def refuse(self, name: str, peer: str) -> None:
+        """Answer all that comes to a member from another one by a reset, as some firewalls do: links break, and new ones are refused."""
+        self._in(
+            name, "iptables", "-w", "-A", "INPUT", "-s", self._addresses[peer], "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"
+        )
 
     def mend(self, name: str) -> None:
         self._in(name, "iptables", "-w", "-F")

@@ -25,6 +25,7 @@ from coordinator.events import (
     Instruction,
     ReadTail,
     StepDown,
+    SuspectAnswers,
     TailRead,
     ViewFailed,
     ViewRead,
@@ -35,7 +36,7 @@ from coordinator.holders import Holders
 from coordinator.migration import MigrationBook, MigrationSettings
 from coordinator.openings import Openings
 from coordinator.tails import Tails
-from perdure.ledger.values import ClusterView
+from perdure.ledger.values import ClusterView, Member
 from perdure.placement.assignment import AllocationStrategy, BalancedRegions
 
 
@@ -88,6 +89,11 @@ class ClusterState:
     def term(self) -> int | None:
         return self._term
 
+    def suspects(self, view: ClusterView) -> list[Member]:
+        """Return the shards that are suspected in this view, for a look whether they answer (SuspectAnswers)."""
+        self._liveness.observe_starting(view)
+        return self._liveness.suspects(view)
+
     def loads(self) -> Mapping[int, float]:
         """Return the smoothed load of each zone that has one: in players."""
         return self._costs.loads()
@@ -113,6 +119,8 @@ class ClusterState:
                 self._term = None
             case GatewaysInUse(numbers):
                 self._gateways_in_use = numbers
+            case SuspectAnswers(name, number, reports):
+                self._liveness.acquit(name, number, reports)
             case TailRead():
                 self._tails.read(event)
         return []

@@ -51,6 +51,15 @@ class ViewFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class SuspectAnswers:
+    """A shard, in this incarnation, answers at its port, though there are so many reports that it refuses."""
+
+    name: str
+    number: int
+    reports: int
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaysInUse:
     """Numbers of the gateways that players are attached to, read before the view that follows."""
 
@@ -155,4 +164,4 @@ class ReadTail:
 
 
 Instruction = Assign | Intend | Evict | GatewayLost | StepDown | ReadTail | OpenWorld
-Event = WorldRead | Elected | Deposed | ViewRead | ViewFailed | GatewaysInUse | TailRead
+Event = WorldRead | Elected | Deposed | ViewRead | ViewFailed | GatewaysInUse | SuspectAnswers | TailRead

@@ -1,6 +1,7 @@
 """Who is lost: the two tiers of failure detection, as a pure reading of views.
 
-Owns the liveness timers. Tier one, suspicion: a gateway or a peer found a ready shard's port refusing. Tier two, lease: no
+Owns the liveness timers. Tier one, suspicion: a gateway found a ready shard's port refusing, and the port did not answer us either
+(`acquit` says where it did). Tier two, lease: no
 heartbeat rose for the lease time AND none of the shard's zones committed in it (slow is not dead). Never does I/O; called by
 `cluster_state`.
 """
@@ -42,7 +43,8 @@ class Liveness:
         self._shards: LeaseWatch[Incarnation] = LeaseWatch(settings.lease_ms, blind_ms, settings.outage_grace_ms)
         self._others: LeaseWatch[Incarnation] = LeaseWatch(settings.slow_lease_ms, blind_ms, settings.outage_grace_ms)
         self._ticks: dict[int, tuple[int, int]] = {}
-        self._early_suspects: dict[Incarnation, int] = {}
+        self._not_believed: dict[Incarnation, int] = {}
+        """How many reports of a member do not count, then or later: those made before its port was open, or though it answers."""
 
     def interrupted(self) -> None:
         """The ledger could not be read: every timer restarts."""
@@ -56,7 +58,7 @@ class Liveness:
         self._shards.observe(now_ms, shards)
         self._others.observe(now_ms, others)
         self._observe_progress(now_ms, view)
-        self._observe_starting(view)
+        self.observe_starting(view)
 
     def lost(self, now_ms: float, view: ClusterView) -> list[Loss]:
         """Return the members that are lost as of this view (which was observed before), lease losses first."""
@@ -67,7 +69,7 @@ class Liveness:
                 if member is not None and member.number == number:
                     silence_ms = watch.silence_ms(now_ms, (name, number))
                     losses[name] = Loss(member, f"lease: no heartbeat and no commit for {silence_ms:.0f} ms")
-        suspected = [m for m in view.members.values() if m.kind == "shard" and m.name not in losses and self._suspects(view, m) > 0]
+        suspected = [member for member in self.suspects(view) if member.name not in losses]
         survivors = [
             m
             for m in view.members.values()
@@ -79,8 +81,16 @@ class Liveness:
             losses[member.name] = Loss(member, f"suspicion: its port refused, {self._suspects(view, member)} reports")
         return list(losses.values())
 
+    def suspects(self, view: ClusterView) -> list[Member]:
+        """Return the shards of which there are reports that count."""
+        return [member for member in view.members.values() if member.kind == "shard" and self._suspects(view, member) > 0]
+
+    def acquit(self, name: str, number: int, reports: int) -> None:
+        """This shard lives, whatever so many reports say."""
+        self._not_believed[name, number] = reports
+
     def _suspects(self, view: ClusterView, member: Member) -> int:
-        return view.suspects.get(member.name, 0) - self._early_suspects.get((member.name, member.number), 0)
+        return view.suspects.get(member.name, 0) - self._not_believed.get((member.name, member.number), 0)
 
     def _observe_progress(self, now_ms: float, view: ClusterView) -> None:
         ticks: dict[int, tuple[int, int]] = {}
@@ -94,13 +104,14 @@ class Liveness:
                 self._shards.touch(now_ms, (route.owner, view.members[route.owner].number))
         self._ticks = ticks
 
-    def _observe_starting(self, view: ClusterView) -> None:
-        """Remember the reports made while a shard's port may not be open yet: they do not count, then or later."""
+    def observe_starting(self, view: ClusterView) -> None:
+        """Remember the reports made while a shard's port may not be open yet. A ledger that forgot reports has fewer that do not count."""
         kept: dict[Incarnation, int] = {}
         for member in view.members.values():
             key = (member.name, member.number)
+            reports = view.suspects.get(member.name, 0)
             if member.info.get("state") == "starting":
-                kept[key] = view.suspects.get(member.name, 0)
-            elif key in self._early_suspects:
-                kept[key] = self._early_suspects[key]
-        self._early_suspects = kept
+                kept[key] = reports
+            elif key in self._not_believed:
+                kept[key] = min(self._not_believed[key], reports)
+        self._not_believed = kept

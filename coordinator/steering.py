@@ -27,11 +27,13 @@ from coordinator.events import (
     OpenWorld,
     ReadTail,
     StepDown,
+    SuspectAnswers,
     TailRead,
     ViewFailed,
     ViewRead,
     WorldRead,
 )
+from coordinator.knock import answers
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.settings import CoordinatorSettings
 from coordinator.trends import Trends
@@ -91,6 +93,8 @@ class Steering:
         # A pause of this process does no harm: the leadership is taken from a leader only where the ledger, too, knows no later beat.
         self._lease: LeaseWatch[str] = LeaseWatch(settings.leader_lease_ms, math.inf, settings.outage_grace_ms)
         self._beat = -1
+        self._heard: set[tuple[str, int]] = set()
+        """Shards that were suspected: it is said once of each that it answers."""
         self._outage_began_ms: float | None = None
 
     @property
@@ -170,8 +174,21 @@ class Steering:
         if self.world is not None:
             self.state.handle(WorldRead(self.world.columns, self.world.rows))
 
+    async def _hear(self, view: ClusterView) -> None:
+        """Look whether shards answer that gateways were refused at: who is, though the shard lives, is refused by what is between them."""
+        suspects = self.state.suspects(view)
+        for shard, answered in zip(suspects, await asyncio.gather(*map(answers, suspects)), strict=True):
+            if answered:
+                self.state.handle(SuspectAnswers(shard.name, shard.number, view.suspects[shard.name]))
+                if (shard.name, shard.number) not in self._heard:
+                    log.warning("suspect_answers", shard=shard.name, address=shard.address, reports=view.suspects[shard.name],
+                                mend="a gateway is refused at its port (shard_refuses), we are not: look at firewalls")  # fmt: skip
+        living = {(member.name, member.number) for member in view.members.values()}
+        self._heard = {one for one in self._heard | {(s.name, s.number) for s in suspects} if one in living}
+
     async def _decide(self, view: ClusterView) -> Turn:
         began_ms = self.view_read_ms
+        await self._hear(view)
         instructions = self.state.handle(ViewRead(began_ms, view))
         if not instructions:
             return Turn.IDLE

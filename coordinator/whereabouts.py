@@ -12,10 +12,9 @@ import struct
 import structlog
 
 from perdure.ledger.values import Member
-from perdure.wire.link import AT_STRUCT, LOOK_STRUCT, FrameReader, LinkType, look_proof, pack_frame
+from perdure.wire.link import AT_STRUCT, LOOK_STRUCT, NONCE_BYTES, FrameReader, LinkType, look_proof, pack_frame
 
 DEADLINE_S = 1.0
-NONCE_BYTES = 16
 READ_BYTES = 4096
 
 log = structlog.get_logger("coordinator")
@@ -31,12 +30,16 @@ async def whereabouts(shard: Member, secret: bytes, zone: int, player: int) -> t
         return None
 
 
-async def _ask(shard: Member, secret: bytes, zone: int, player: int) -> tuple[int, float, float] | None:
+async def connect(shard: Member) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection to the port of a shard's links; raises OSError, or ValueError where its address is none."""
     if shard.address.startswith("unix:"):
-        reader, writer = await asyncio.open_unix_connection(shard.address.removeprefix("unix:"))
-    else:
-        host, _, port = shard.address.removeprefix("tcp:").rpartition(":")
-        reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        return await asyncio.open_unix_connection(shard.address.removeprefix("unix:"))
+    host, _, port = shard.address.removeprefix("tcp:").rpartition(":")
+    return await asyncio.open_connection(host.strip("[]"), int(port))
+
+
+async def _ask(shard: Member, secret: bytes, zone: int, player: int) -> tuple[int, float, float] | None:
+    reader, writer = await connect(shard)
     frames = FrameReader()
     try:
         while data := await reader.read(READ_BYTES):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.cluster_state import ClusterSettings, ClusterState
-from coordinator.events import Assign, Cause, Elected, Evict, GatewayLost, Intend, StepDown, ViewRead
+from coordinator.events import Assign, Cause, Elected, Evict, GatewayLost, Intend, StepDown, SuspectAnswers, ViewRead
 from coordinator.failover import LivenessSettings
 from tests.unit.coordinator.fake_cluster import SHARDS, FakeCluster, drive, running
 
@@ -112,6 +112,30 @@ def test_the_only_shard_is_not_put_out_on_a_report_alone() -> None:
     cluster.kill("s0")
     cluster.pass_ms(1200)
     assert cluster.counts() == {"": 16}
+
+
+def test_reports_of_a_shard_that_answers_do_not_count_and_later_ones_do() -> None:
+    cluster = running("s0", "s1")
+    number = cluster.members["s1"].number
+    for reports in (1, 2, 3):
+        cluster.suspect("s1")
+        assert [member.name for member in cluster.leader.state.suspects(cluster.view())] == ["s1"]
+        cluster.leader.state.handle(SuspectAnswers("s1", number, reports))
+        assert cluster.leader.state.suspects(cluster.view()) == []
+        cluster.step()
+    assert cluster.counts() == {"s0": 8, "s1": 8}
+    cluster.suspect("s1")
+    cluster.step()
+    assert cluster.counts() == {"s0": 16}
+
+
+def test_a_ledger_that_forgot_reports_does_not_shield_the_dead() -> None:
+    cluster = running("s0", "s1")
+    cluster.leader.state.handle(SuspectAnswers("s1", cluster.members["s1"].number, 5))
+    cluster.step()  # there are none now
+    cluster.suspect("s1")
+    cluster.step()
+    assert cluster.counts() == {"s0": 16}
 
 
 def test_reports_from_before_a_shard_was_ready_do_not_count() -> None:
