@@ -398,8 +398,11 @@ class Session:
             pending.popleft()
 
     def catch_up(self) -> None:
-        """Take in what compiled code was told is acknowledged. Whoever looks at `acked` or `pending` calls this first."""
-        if self.acknowledged is not None:
+        """Take in what compiled code was told is acknowledged. Whoever looks at `acked` or `pending` calls this first.
+
+        Before the first frame nothing is, whatever stands in the session's row.
+        """
+        if self.acknowledged is not None and self.acked != UNKNOWN_ACK:
             self.acknowledge(self.acknowledged[self.acknowledged_at])
 
     def reroute(self, route: Route, hop: int, ack: int, flags: int) -> bool:

@@ -247,6 +247,7 @@ def move_ships(w):
         if steer.given:
             fly(w, ship, steer.mx, steer.my)
             if steer.fire:
+                ship.protected = 0  # else who logs in again and again shoots, and is never hit
                 shoot(w, ship)
         else:
             fly(w, ship, ship.mx, ship.my)

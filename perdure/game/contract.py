@@ -22,6 +22,7 @@ import numpy as np
 
 from perdure.game.jit import part_of_program
 from perdure.game.schema import INTEGER_TYPES, MAX_WIRE_BYTES, CommandSchema, EntitySchema, EventSchema, FieldSchema, Schema
+from perdure.wire.client_messages import MAX_COMMAND_FIELDS
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,6 +30,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 MAX_CAPACITY = 32_768
 MAX_ENTITY_TYPES = 32
 MAX_COMMAND_BYTES = 240
+MAX_COMMANDS, MAX_EVENTS = 250, 256
+MAX_SHOWN = 65_535
+"""Entities that a zone can show: its own, and ghosts."""
 MAX_PROPOSALS = 128
 """Effects that a zone may propose in a tick, of all kinds together."""
 MAX_EFFECT_BYTES = 240
@@ -233,6 +237,8 @@ class Game:
         size = np.dtype([(f.name, f.dtype) for f in declared.fields], align=True).itemsize
         if size > MAX_COMMAND_BYTES:
             raise declared.fault(f"a command of {size} bytes; {MAX_COMMAND_BYTES} are possible")
+        if len(declared.fields) > MAX_COMMAND_FIELDS:
+            raise declared.fault(f"a command of {len(declared.fields)} fields; {MAX_COMMAND_FIELDS} are possible")
         return cls
 
     def event(self, *, radius: float, capacity: int = 256) -> Callable[[type[T]], type[T]]:
@@ -360,8 +366,11 @@ class Game:
             raise GameError(f"game {self.name!r} has no rules; decorate a function tick(w) with @game.tick")
         if len([e for e in self.entities if e.options["avatar"]]) != 1:
             raise GameError(f"game {self.name!r} needs exactly one entity with avatar=True: what a player is in the world")
-        if len(self.entities) > MAX_ENTITY_TYPES or len(self.commands) > 250:
-            raise GameError(f"game {self.name!r}: at most {MAX_ENTITY_TYPES} entity types and 250 commands")
+        if len(self.entities) > MAX_ENTITY_TYPES or len(self.commands) > MAX_COMMANDS or len(self.events) > MAX_EVENTS:
+            raise GameError(f"game {self.name!r}: at most {MAX_ENTITY_TYPES} entity types, {MAX_COMMANDS} commands and {MAX_EVENTS} events")
+        shown = sum(e.options["capacity"] + e.options["ghosts"] for e in self.entities)
+        if shown > MAX_SHOWN:
+            raise GameError(f"game {self.name!r}: capacity and ghosts of all entities come to {shown}; a zone can show {MAX_SHOWN}")
         for effect in self.effects:
             if ("takes", effect.name) not in self.effect_hooks:
                 what = effect.cls.__name__

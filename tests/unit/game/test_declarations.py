@@ -136,6 +136,11 @@ WRONG_CLASSES = [
     ("totals shown", "@game.totals\nclass Totals:\n    a: u8 = q(0, 9)  #!\n", "totals never leave the server"),
     ("totals twice", TOTALS + "@game.totals  #!\nclass More:\n    a: u8\n", "totals are declared twice"),
     ("long command", "@game.command  #!\nclass Long:\n" + "".join(f"    f{k}: i64\n" for k in range(31)), "a command of 248 bytes"),
+    (
+        "wide command",
+        "@game.command  #!\nclass Wide:\n" + "".join(f"    f{k}: u8\n" for k in range(33)),
+        "a command of 33 fields; 32 are possible",
+    ),
 ]
 
 
@@ -324,3 +329,16 @@ def test_a_game_whose_file_was_moved_is_loaded_from_where_it_is(tmp_path: Path) 
         loaded = load_game(file)
         assert sys.modules[loaded.module_name].__file__ == str(file)
         file.unlink()
+
+
+def test_a_zone_can_show_only_so_many(tmp_path: Path) -> None:
+    big = entity(head="@game.entity(capacity=32_768, ghosts=32_768)")
+    with pytest.raises(GameError, match="capacity and ghosts of all entities come to 655"):
+        load_game(write(tmp_path, GAME, MAN, big, TICK))
+
+
+def test_there_are_so_many_commands_and_events_at_most(tmp_path: Path) -> None:
+    for kinds, head in ((251, "@game.command"), (257, "@game.event(radius=5)")):
+        many = "".join(f"{head}\nclass Kind{k}:\n    a: u8\n" for k in range(kinds))
+        with pytest.raises(GameError, match="at most 32 entity types, 250 commands and 256 events"):
+            load_game(write(tmp_path, GAME, MAN, many, TICK))

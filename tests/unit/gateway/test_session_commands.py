@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.send_table import SendTable
 from gateway.session import Session
 from gateway.session_instructions import CloseSocket, Detach
 from gateway.session_states import SessionState
@@ -35,9 +36,14 @@ def test_a_command_becomes_a_row_of_the_links_dtype() -> None:
     assert ROW_HEAD.size == np.dtype(COMMAND_HEADER).itemsize
 
 
-def test_a_command_before_the_first_snapshot_is_refused() -> None:
+@pytest.mark.parametrize("in_the_table", [False, True])
+def test_a_command_before_the_first_snapshot_is_refused(in_the_table: bool) -> None:
     bench = Bench()
     bench.enter()
+    if in_the_table:
+        sends = SendTable(1)
+        sends.add(bench.session)
+        sends.disarm(bench.session)
     assert bench.command() is None
     assert bench.messages() == [[5, 1, "wait for the first snapshot before sending commands"]]
 
