@@ -17,7 +17,7 @@ COPY . /app
 RUN find /app -name '*.py' -exec touch -d '2026-01-01T00:00:00Z' {} + \
  && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /app /opt/perdure/lib || true
 
-# Kernels of the sample games and the gateway's, compiled ahead. Without shard.warmup (or where it fails) a shard compiles at its first start.
+# Kernels of the sample games and the gateway's, compiled ahead. Without shard.warmup (or where it fails) each shard compiles at its start.
 FROM base AS kernels
 USER perdure
 RUN (python -m shard.warmup games/arena && python -m shard.warmup games/tag \

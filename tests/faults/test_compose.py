@@ -128,6 +128,21 @@ def test_each_role_is_a_user_of_the_ledger_and_the_operator_looks_only(cluster: 
     assert "may not do" not in logs, [line for line in logs.splitlines() if "may not do" in line][:5]
 
 
+def test_gateways_send_by_compiled_code(cluster: str) -> None:
+    """The kernels that the image brings are unpacked there too; compiling them takes seconds."""
+    lines = [json.loads(line.split("|", 1)[1]) for line in compose("logs", "--no-color", "gateway").splitlines() if "compiled" in line]
+    told = {line["event"]: line.get("took_ms", 0) for line in lines}
+    assert set(told) == {"sockets_compiled"} and told["sockets_compiled"] < 3000, lines
+
+
+def test_metrics_of_shards_are_inside_the_network(cluster: str) -> None:
+    ask = "import sys, urllib.request as r; print(r.urlopen(f'http://{sys.argv[1]}:7702/metrics', timeout=5).read().decode())"
+    for one in containers("shard"):
+        if one["State"] == "running":
+            text = compose("exec", "-T", "coordinator", "python", "-c", ask, one["Name"])
+            assert "perdure_zone_rung" in text and "perdure_players" in text
+
+
 def test_metrics_are_not_on_the_public_port(cluster: str) -> None:
     public = cluster.replace("ws://", "http://").removesuffix("/ws")
     with urllib.request.urlopen(public + "/readyz", timeout=5) as answer:
