@@ -1,4 +1,4 @@
-# Perdure. `make` or `make help` lists the verbs; every verb sets up first, and a second set-up takes no time.
+# Perdure. `make` or `make help` lists the verbs; verbs that need it set up first, and a second set-up takes no time.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help

@@ -89,7 +89,9 @@ class Close(IntEnum):
 CLOSE_REASONS: dict[Close, CloseReason] = {
     reason.code: reason  # type: ignore[misc]
     for reason in (
-        CloseReason(Close.GOING_AWAY, "going away", "the gateway is shutting down", "resume; any gateway takes you", True),
+        CloseReason(
+            Close.GOING_AWAY, "going away", "the gateway is shutting down, or the cluster gave it up", "resume; any gateway takes you", True
+        ),
         CloseReason(Close.MESSAGE_TOO_BIG, "message too big", "a message was over 16 KiB", "send smaller messages", False),
         CloseReason(Close.HELLO_TIMEOUT, "no hello", "no hello came within 3 s", "send hello first", False),
         CloseReason(Close.BAD_HELLO, "bad hello", "the first message was not a hello", "see hello in PROTOCOL.md", False),
