@@ -84,7 +84,8 @@ BENCHES: dict[str, tuple[tuple[str, ...], tuple[Row, ...]]] = {
         (Row("shards_ratio", "dearest / cheapest", 1.25), Row("zones_ratio", "dearest / cheapest", 1.25),
          Row("idle_zone_part", "of a busy zone", 0.01)),
     ),
-    "overload": (("--seconds", "2"), (Row("others_p99_ratio", "of calm", 1.5), Row("longest_gap_ms", "ms", 2000))),
+    "overload": (("--seconds", "2"), (Row("others_p99_ratio", "of calm", 1.5), Row("longest_gap_ms", "ms", 2000),
+                                      Row("gateway_interval_ms_p99", "ms, p99", 500))),
     "zombie": (("--rounds", "2"), (Row("blackout_ms_p99", "ms, p99", 2000),)),
 }  # fmt: skip
 
