@@ -93,8 +93,8 @@ class Steering:
         # A pause of this process does no harm: the leadership is taken from a leader only where the ledger, too, knows no later beat.
         self._lease: LeaseWatch[str] = LeaseWatch(settings.leader_lease_ms, math.inf, settings.outage_grace_ms)
         self._beat = -1
-        self._heard: set[tuple[str, int]] = set()
-        """Shards that were suspected: it is said once of each that it answers."""
+        self._heard: dict[tuple[str, int], int] = {}
+        """Shards that have answered though they were suspected, and how often they have not since they did last."""
         self._outage_began_ms: float | None = None
 
     @property
@@ -178,13 +178,16 @@ class Steering:
         """Look whether shards answer that gateways were refused at: who is, though the shard lives, is refused by what is between them."""
         suspects = self.state.suspects(view)
         for shard, answered in zip(suspects, await asyncio.gather(*map(answers, suspects)), strict=True):
-            if answered:
+            one = shard.name, shard.number
+            doubted = not answered and self._heard.get(one, 0) == 0 and one in self._heard
+            if answered or doubted:  # who has answered may be slow once: then the next report counts
                 self.state.handle(SuspectAnswers(shard.name, shard.number, view.suspects[shard.name]))
-                if (shard.name, shard.number) not in self._heard:
+                if one not in self._heard:
                     log.warning("suspect_answers", shard=shard.name, address=shard.address, reports=view.suspects[shard.name],
                                 mend="a gateway is refused at its port (shard_refuses), we are not: look at firewalls")  # fmt: skip
+                self._heard[one] = 0 if answered else self._heard[one] + 1
         living = {(member.name, member.number) for member in view.members.values()}
-        self._heard = {one for one in self._heard | {(s.name, s.number) for s in suspects} if one in living}
+        self._heard = {one: failed for one, failed in self._heard.items() if one in living}
 
     async def _decide(self, view: ClusterView) -> Turn:
         began_ms = self.view_read_ms

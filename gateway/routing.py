@@ -73,8 +73,6 @@ class RoutingTable:
         """Have all zones in which a new player could start too much to do, or no room? Who is in the world goes on; who comes waits."""
         self.behind: set[int] = set()
         """Numbers of gateways for which shards send as few snapshots as they may: they do not keep up."""
-        self.capacity = 0
-        """Of a zone's table of avatars; 0 until it is known."""
         self._spawn_zones: list[int] = []
 
     def update(self, view: ClusterView) -> None:
@@ -83,17 +81,14 @@ class RoutingTable:
         self.owners = {zone: route.owner for zone, route in view.zones.items()}
         self.shards = {name: member for name, member in view.members.items() if member.kind == "shard"}
         zones = sorted(zone for zone, owner in self.owners.items() if owner in self.shards)
-        players = {zone: count for shard in self.shards.values() for zone, count in _told(shard, "players").items()}
-        self.players = sum(players.values())
+        self.players = sum({zone: count for shard in self.shards.values() for zone, count in _told(shard, "players").items()}.values())
         self.behind = {
             int(gateway)
             for shard in self.shards.values()
             for gateway, snapshot_every in _told(shard, "relieved").items()
             if snapshot_every >= FEWEST_SNAPSHOTS
         }
-        full = {zone for shard in self.shards.values() for zone in _dear(shard)}
-        if self.capacity:
-            full |= {zone for zone, count in players.items() if count >= self.capacity}
+        full = {zone for shard in self.shards.values() for zone in (*_dear(shard), *_listed(shard, "full"))}
         self._spawn_zones = [zone for zone in zones if str(zone) not in full] or zones
         self.strained = bool(zones) and all(str(zone) in full for zone in zones)
 
@@ -113,13 +108,17 @@ class RoutingTable:
 
 def _dear(shard: Member) -> list[str]:
     """Return the zones that cost so much that nobody new is to start there. Few snapshots for a gateway's sake are none of its reasons."""
-    found = shard.info.get("relieving")
-    relieving = {str(zone) for zone in found} if isinstance(found, list) else set[str]()
+    relieving = _listed(shard, "relieving")
     return [zone for zone, (_, *pace) in _told(shard, "pace").items() if _is_full(*pace) and zone not in relieving]
 
 
 def _is_full(clock_percent: int, snapshot_every: int) -> bool:
     return clock_percent < 100 or snapshot_every >= FEWEST_SNAPSHOTS
+
+
+def _listed(shard: Member, what: str) -> set[str]:
+    found = shard.info.get(what)
+    return {str(zone) for zone in found} if isinstance(found, list) else set()
 
 
 def _told(shard: Member, what: str) -> dict[str, Any]:

@@ -211,7 +211,6 @@ class GatewayService:
         self._tasks.append(self._begin(self._tell_map(world.columns, world.rows), "map"))
         schema = Schema.from_wire(json.loads(world.schema))
         self.links.ticks_at(schema.tick_hz)
-        self.routing.capacity = schema.avatar.capacity
         self.rules = WorldRules(schema, limits, world.columns * world.rows)
 
     async def wait_ready(self) -> None:

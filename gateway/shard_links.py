@@ -46,6 +46,9 @@ FLUSH_PART = 0.2
 several commands do; the tick that takes them comes half an interval later on average."""
 FLUSH_FIRST_S = 0.002
 """As long as it is not known how often a zone ticks."""
+MUCH_BYTES = 1 << 17
+"""Where so much came at once there may be more, and it is everybody else's turn first. An event loop may read a socket until it is empty:
+a gateway that has much to take in would hear nobody else for as long, and tell no shard how far it is."""
 REDIAL_FIRST_S = 0.02
 REDIAL_MOST_S = 1.0
 ZONE_NOTICE = struct.Struct("<HB")
@@ -127,8 +130,15 @@ class LinkConnection(asyncio.Protocol):
                     self._other_frame(type_, body)
             if self._says_got and self._taken != self._said:
                 self._flush_soon()
+            if len(data) >= MUCH_BYTES and self._transport is not None and not self._transport.is_closing():
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._read_on)
         except (ValueError, struct.error) as error:
             self.drop(f"malformed frame: {error}")
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.up = False

@@ -46,10 +46,9 @@ MAX_UNSENT_TO_PEER_BYTES = 4 << 20
 MAX_SUBSCRIPTIONS = 4096
 MAX_UNREAD = 1024
 """Writes of RELEASE frames that a gateway has not taken; of more, the newest count."""
-ALIVE_S = 0.5
-"""A gateway that has taken nothing for so long hangs, or is cut off."""
-FADES = 1.002
-"""What is usual grows with each frame by so much, if no frame was as soon: the way to a gateway may have become longer for good."""
+FADES, FARTHER_S = 1.04, 0.3
+"""What is usual grows in a second by so much, if no frame was as soon, up to so much above the best: the way to a gateway may have become
+longer for good."""
 
 
 class LinkHost(Protocol):
@@ -110,10 +109,12 @@ class LinkServer:
         link.release(sent, len(frames))
         return len(sent)
 
-    def behind(self, now_s: float, longer_than_s: float) -> dict[int, float]:
-        """Return gateways that take what they are sent, but not in time, and for how many seconds the oldest of it waits."""
-        waits = {gateway: link.behind_s(now_s) for gateway, link in self.links.items()}
-        return {gateway: waits_s for gateway, waits_s in waits.items() if waits_s > longer_than_s}
+    def behind(self, now_s: float, longer_than_s: float, silent_s: float) -> tuple[dict[int, float], list[int]]:
+        """Return gateways that do not take in time what they are sent, with how much longer than usual the oldest of it waits, in seconds;
+        and those of which that is not known, since they have taken nothing for `silent_s`."""
+        waits = {gateway: link.behind_s(now_s, silent_s) for gateway, link in self.links.items()}
+        behind = {gateway: waits_s for gateway, waits_s in waits.items() if waits_s is not None and waits_s > longer_than_s}
+        return behind, [gateway for gateway, waits_s in waits.items() if waits_s is None]
 
     def send_all(self, frame: bytes) -> None:
         for link in self.links.values():
@@ -161,8 +162,8 @@ class Link(asyncio.Protocol):
         self._unread: deque[tuple[int, float]] = deque(maxlen=MAX_UNREAD)
         """What `_released` came to with each write that the gateway has not taken, and when."""
         self._got_s = float("-inf")
-        self._usual_s = float("inf")
-        """How soon the gateway has taken what it was sent, at best and of late: how far away it is."""
+        self._usual_s = self._best_s = float("inf")
+        """How soon the gateway has taken what it was sent, of late and at best: how far away it is."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
@@ -272,18 +273,23 @@ class Link(asyncio.Protocol):
     def _got(self, count: int) -> None:
         if count > self._released:
             raise ValueError(f"the gateway has got {count} frames of {self._released}")
-        self._got_s = now_s = time.monotonic()
+        now_s = time.monotonic()
+        if self._got_s > float("-inf"):
+            self._usual_s = min(self._usual_s * FADES ** (now_s - self._got_s), self._best_s + FARTHER_S)
+        self._got_s = now_s
         while self._unread and self._unread[0][0] <= count:
             took_s = now_s - self._unread.popleft()[1]
-            self._usual_s = min(took_s, FADES * self._usual_s)
+            self._usual_s, self._best_s = min(took_s, self._usual_s), min(took_s, self._best_s)
 
-    def behind_s(self, now_s: float) -> float:
+    def behind_s(self, now_s: float, silent_s: float) -> float | None:
         """Return for how much longer than is usual the oldest frame waits that the gateway has not taken.
 
-        0 where it takes none, or does not tell; and before it has taken any.
+        0 before it has taken any (it may not tell), None where it has taken none for `silent_s`.
         """
-        if not self._unread or now_s - self._got_s > ALIVE_S:
+        if not self._unread or self._got_s == float("-inf"):
             return 0.0
+        if now_s - self._got_s > silent_s:
+            return None
         return max(now_s - self._unread[0][1] - self._usual_s, 0.0)
 
     def read(self, in_time: bool) -> None:

@@ -60,7 +60,8 @@ class Pace:
         self._interval_s = interval_s
         self._step_s = self._encode_s = 0.0
         self._known = False
-        self._at = self._lowest = 0
+        self._own = self._lowest = 0
+        """The rung that the zone's own cost wants; the one that it may not be below (shard.relief)."""
         self._calm_since_s: float | None = None
         self._credit = 1.0
 
@@ -71,17 +72,17 @@ class Pace:
 
     @property
     def rung(self) -> Rung:
-        return RUNGS[self._at]
+        return RUNGS[self.level]
 
     @property
     def level(self) -> int:
         """How many rungs up the zone is; 0 is calm."""
-        return self._at
+        return max(self._own, self._lowest)
 
     @property
     def relieves(self) -> bool:
         """Is the zone where it is because a gateway does not keep up?"""
-        return 0 < self._lowest == self._at
+        return self._lowest > self._own
 
     @property
     def interval_s(self) -> float:
@@ -127,33 +128,28 @@ class Pace:
 
     def calm(self) -> None:
         """Come down at once: nobody is there any more who could notice."""
-        self._at, self._lowest, self._calm_since_s = 0, 0, None
+        self._own, self._lowest, self._calm_since_s = 0, 0, None
 
     def weigh(self, now_s: float, share_s: float, lowest: int = 0) -> bool:
         """Compare with the zone's share of an interval, once in EVALUATE_S; return whether it went up or down the ladder.
 
         `lowest`: the rung that it may not be below, whatever it costs (shard.relief).
         """
-        self._lowest = lowest
-        if self._at < lowest:
-            self._at, self._calm_since_s = lowest, None
-            return True
-        if self._cost(self._at) > share_s:
+        before, self._lowest = self.level, lowest
+        self._weigh(now_s, share_s)
+        return self.level != before
+
+    def _weigh(self, now_s: float, share_s: float) -> None:
+        if self._cost(self._own) > share_s:
             self._calm_since_s = None
-            if self._at + 1 < len(RUNGS):
-                self._at += 1
-                return True
-            return False
-        if self._at == lowest or self._cost(self._at - 1) > COMFORT * share_s:
+            self._own = min(self._own + 1, len(RUNGS) - 1)
+        elif self._own == 0 or self._cost(self._own - 1) > COMFORT * share_s:
             self._calm_since_s = None
-            return False
-        if self._calm_since_s is None:
+        elif self._calm_since_s is None:
             self._calm_since_s = now_s
-        if now_s - self._calm_since_s < CALM_S:
-            return False
-        self._calm_since_s = now_s
-        self._at -= 1
-        return True
+        elif now_s - self._calm_since_s >= CALM_S:
+            self._calm_since_s = now_s
+            self._own -= 1
 
 
 def share_of(costs_s: Sequence[float], interval_s: float, threads: int) -> float:

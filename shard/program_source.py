@@ -43,6 +43,9 @@ STAY_S = 0.5
 """Who is back from a zone that had no room goes there again after so many seconds of ticks. It takes part in the game meanwhile, and can
 turn round: on the way there and back, two ticks or more, it is nowhere, and none of its commands is applied."""
 
+FEWEST_STAYED = 3
+"""Ticks, however slow they are: commands that were on their way meanwhile come for the second."""
+
 ENTRIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "step": (("Zone",), ()),
     "across": (("Zone",), ()),
@@ -299,7 +302,7 @@ def _apply_inputs(game: Game, tables: Sequence[TableParts]) -> str:
     resume = resume if "resume" in game.hooks else ""
     join = "        game_join(w, row, e.arrival >= 0)\n" if "join" in game.hooks else ""
     owned, _, arrivals, _ = tables[index]
-    stay = min(round(STAY_S * game.tick_hz), 0xFFFF)
+    stay = max(round(STAY_S * game.tick_hz), FEWEST_STAYED)
     others = ""
     for t, e in enumerate(game.entities):
         owned_e, _, arrivals_e, _ = tables[t]
@@ -483,7 +486,12 @@ def depart(z, kind, target, table, i, place):
             z.players[row.player].stay -= 1 if z.players[row.player].gateway != 0 else 0  # its grace time would begin anew there
             continue
 """
+    inside = """\
+            if row.player >= 0 and z.players[row.player].stay > 0:
+                z.players[row.player].stay = 0
+"""
     for t, e in enumerate(game.entities):
+        avatar = t == _avatar(game)[0]
         text += f'''
 @part_of_program
 def emigrate_{e.name}(z):
@@ -498,8 +506,8 @@ def emigrate_{e.name}(z):
             continue
         beyond = row.x < f[FLOAT_X0] - h or row.x >= f[FLOAT_X1] + h or row.y < f[FLOAT_Y0] - h or row.y >= f[FLOAT_Y1] + h
         if not beyond:  # a place that is no number is beyond nothing
-            continue
-{stay if t == _avatar(game)[0] else ""}\
+{inside if avatar else ""}            continue
+{stay if avatar else ""}\
         target = zone_at(z, row.x, row.y)
         if target != meta[META_ZONE] and meta[META_OUT] < len(z.out):
             row.dead = DEAD_DEPARTED

@@ -22,6 +22,8 @@ HOLD_S, MOST_HOLD_S = 1.5, 30.0
 CATCHES_UP, FADES = 0.75, 0.95
 """A gateway that is behind by less than this part of what it was of late catches up: it is sent little enough. What was of late fades, with
 each look, to this part."""
+HOPELESS_S, RENEW_EVERY_S = 3.0, 10.0
+"""A gateway that is so far behind gets a new link, and full snapshots on it; no more often, since that costs it something too."""
 REGRET_S = 10.0
 """It was too early where the gateway has fallen behind again so soon."""
 
@@ -36,6 +38,8 @@ class _Relief:
     kept_up_since_s: float = 0.0
     lowered_s: float = float("-inf")
     hold_s: float = HOLD_S
+    linked_s: float = 0.0
+    renewed_s: float = float("-inf")
 
 
 class Relief:
@@ -54,12 +58,19 @@ class Relief:
         """Gateways that are spared something, and their rungs."""
         return {gateway: LEVELS[one.at] for gateway, one in self._gateways.items() if one.at}
 
-    def look(self, now_s: float, behind: Mapping[int, float], linked: Collection[int]) -> list[int]:
-        """Weigh who is behind by how many seconds; return the gateways whose rung has changed. Who is not `linked` is forgotten."""
-        changed = [gateway for gateway, one in self._gateways.items() if one.at and gateway not in linked]
-        self._gateways = {gateway: one for gateway, one in self._gateways.items() if gateway in linked}
+    def look(self, now_s: float, behind: Mapping[int, float], silent: Collection[int], linked: Collection[int]) -> list[int]:
+        """Weigh who is behind by how many seconds; return the gateways whose rung has changed.
+
+        Of who is `silent`, or not `linked` just now, nothing is known: what was found before stands. Who is not linked for long is
+        forgotten.
+        """
+        changed: list[int] = []
+        for gateway in linked:
+            if gateway in self._gateways:
+                self._gateways[gateway].linked_s = now_s
+        self._gateways = {gateway: one for gateway, one in self._gateways.items() if now_s - one.linked_s < REGRET_S}
         for gateway, behind_s in behind.items():
-            one = self._gateways.setdefault(gateway, _Relief())
+            one = self._gateways.setdefault(gateway, _Relief(linked_s=now_s))
             one.looks = one.looks + 1 if behind_s >= CATCHES_UP * one.worst_s else 0
             one.worst_s, one.kept_up_since_s = max(behind_s, FADES * one.worst_s), now_s
             if one.looks >= LOOKS and one.at + 1 < len(LEVELS):
@@ -68,12 +79,24 @@ class Relief:
                 one.at, one.looks, one.worst_s = one.at + 1, 0, behind_s
                 changed.append(gateway)
         for gateway, one in list(self._gateways.items()):
-            if gateway in behind:
-                continue
-            one.looks, one.worst_s = 0, 0.0
-            if one.at and now_s - one.kept_up_since_s >= one.hold_s:
-                one.at, one.kept_up_since_s, one.lowered_s = one.at - 1, now_s, now_s
-                changed.append(gateway)
-            elif not one.at and now_s - one.lowered_s >= REGRET_S:
-                del self._gateways[gateway]
+            if gateway in silent or gateway not in linked:
+                one.kept_up_since_s = now_s
+            elif gateway not in behind:
+                self._kept_up(gateway, one, now_s, changed)
         return changed
+
+    def _kept_up(self, gateway: int, one: _Relief, now_s: float, changed: list[int]) -> None:
+        one.looks, one.worst_s = 0, 0.0
+        if one.at and now_s - one.kept_up_since_s >= one.hold_s:
+            one.at, one.kept_up_since_s, one.lowered_s = one.at - 1, now_s, now_s
+            changed.append(gateway)
+        elif not one.at and now_s - one.lowered_s >= REGRET_S:
+            del self._gateways[gateway]
+
+    def is_hopeless(self, gateway: int, now_s: float, behind_s: float) -> bool:
+        """Is this gateway so far behind that it is to begin anew, with a link on which nothing waits? So it is now and then, at most."""
+        one = self._gateways.get(gateway)
+        if one is None or behind_s < HOPELESS_S or now_s - one.renewed_s < RENEW_EVERY_S:
+            return False
+        one.renewed_s = now_s
+        return True

@@ -260,6 +260,7 @@ class ShardService:
             "asleep": len(self.ticks.sleepers), "near": self.ticks.sleepers.seen_here(),
             "pace": {str(n): [p.rung.name, p.rung.clock_percent, p.rung.snapshot_every] for n, p in self.ticks.paces.items() if p.level},
             "relieving": [n for n, p in self.ticks.paces.items() if p.relieves], "relieved": self.ticks.relieved(),
+            "full": [n for n, zone in self.ticks.zones.items() if zone.is_full()],
         }  # fmt: skip
 
     async def _on_evicted(self) -> None:

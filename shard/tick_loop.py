@@ -38,7 +38,7 @@ from shard.mending import Mending
 from shard.metrics import ShardMetrics
 from shard.pace import EVALUATE_S, RUNGS, Pace, share_of
 from shard.reading import Reading
-from shard.relief import Relief
+from shard.relief import LEVELS, Relief
 from shard.sleepers import Sleepers
 from shard.tick_times import TickTimes
 from shard.turns import Turns
@@ -58,6 +58,8 @@ ALONE_S = 0.004
 """The same where only one thread would do it; meanwhile nothing that arrives is read."""
 BEHIND_TICKS, BEHIND_S = 2.5, 0.1
 """A gateway is behind that has not taken what it was sent so many ticks ago, and so long. (A healthy one takes a third of a tick.)"""
+SILENT_S = 0.5
+"""Of a gateway that has taken nothing for so long it is not known how far it is behind: it may hang."""
 MAX_LANES = 16
 """Zones that tick in lanes; further ones tick with the others, who wait for them."""
 
@@ -345,12 +347,18 @@ class TickLoop:
 
     def _relieve(self, now: float) -> None:
         """Spare gateways that do not keep up, as long as they do not."""
-        behind = self._links.behind(now, max(BEHIND_TICKS * self._interval_s, BEHIND_S))
-        for gateway in self.relief.look(now, behind, self._links.links):
-            rung, link = self.relief.rung(gateway), self._links.links.get(gateway)
-            log.warning("gateway_behind" if rung else "gateway_keeps_up", gateway=link.name if link else gateway, rung=rung,
-                        behind_ms=round(1000 * behind.get(gateway, 0.0)),
-                        mend="its players get fewer snapshots: give it a core of its own, or add a gateway")  # fmt: skip
+        between_s = RUNGS[LEVELS[-1]].snapshot_every * self._interval_s
+        behind, silent = self._links.behind(now, max(BEHIND_TICKS * self._interval_s, BEHIND_S), max(SILENT_S, 2 * between_s))
+        for gateway in self.relief.look(now, behind, silent, self._links.links):
+            name, rung = self._links.links[gateway].name, self.relief.rung(gateway)
+            if rung and gateway in behind:
+                log.warning("gateway_behind", gateway=name, rung=rung, behind_ms=round(1000 * behind[gateway]),
+                            mend="its players get fewer snapshots: give it a core of its own, or add a gateway")  # fmt: skip
+            else:
+                log.info("gateway_keeps_up", gateway=name, rung=rung)
+        for gateway, behind_s in behind.items():
+            if self.relief.is_hopeless(gateway, now, behind_s):
+                self._links.links[gateway].end(f"it is {behind_s:.1f} s behind; on the next link its players get full snapshots")
         self._metrics.gateways_behind.set(len(self.relief.rungs))
 
     def relieved(self) -> dict[str, int]:
@@ -362,8 +370,6 @@ class TickLoop:
         rungs = self.relief.rungs
         if not rungs:
             return 0
-        if number in self._busy:  # in a lane; it is asked about in a quarter of a second again
-            return min(self.paces[number].level, max(rungs.values()))
         shown = np.unique(self.zones[number].players["gateway"]).tolist() if number in self.zones else []
         return max((rung for gateway, rung in rungs.items() if gateway in shown), default=0)
 

@@ -128,6 +128,11 @@ class Zone:
         """The player table's used part (dtype layout.PLAYER); rows with key 0 are free."""
         return np.asarray(self.arrays.players[: self.arrays.meta[layout.META_PLAYERS_HIGH]])
 
+    def is_full(self) -> bool:
+        """Is there no row for one more avatar?"""
+        avatar = next(index for index, entity in enumerate(self.program.game.entities) if entity.options["avatar"])
+        return bool(self.arrays.meta[layout.META_TABLE_ROWS + avatar] >= self.program.game.entities[avatar].options["capacity"])
+
     def player_count(self) -> int:
         """Return how many players are here. What is counted while a tick is stepped is not kept: only who steps knows when that is over."""
         return self._counted() if self._count is None else self._count

@@ -370,7 +370,9 @@ class Game:
             raise GameError(f"game {self.name!r}: at most {MAX_ENTITY_TYPES} entity types, {MAX_COMMANDS} commands and {MAX_EVENTS} events")
         shown = sum(e.options["capacity"] + e.options["ghosts"] for e in self.entities)
         if shown > MAX_SHOWN:
-            raise GameError(f"game {self.name!r}: capacity and ghosts of all entities come to {shown}; a zone can show {MAX_SHOWN}")
+            raise GameError(
+                f"game {self.name!r}: capacity and ghosts of all entities come to {shown}, and a zone can show {MAX_SHOWN}; lower ghosts="
+            )
         for effect in self.effects:
             if ("takes", effect.name) not in self.effect_hooks:
                 what = effect.cls.__name__

@@ -120,6 +120,8 @@ def _with_grace(grace_s: float, capacity: int) -> list[Patch]:
 def _all_well(cluster: Cluster, crowd: list[Player], now_s: float) -> None:
     """Faults have stopped REST_S ago: everybody plays, everything is run."""
     checks = cluster.checks
+    if checks.sights.at_full_rate and not checks.sights.calm_seen and now_s > checks.sights.calm_from_s:
+        checks.fail("relief: zones were on a rung of the ladder for as long as it was calm")
     for player in crowd:
         refused_s = checks.login_refused_s.get(player_key(player.name), 0.0)  # its zone is full: it asks again
         if now_s - max(player.last_heard_s + 3.0, refused_s + 6.0) > 0.0:

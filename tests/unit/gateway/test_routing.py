@@ -51,14 +51,12 @@ def told(table: RoutingTable, **info: object) -> RoutingTable:
 
 
 def test_nobody_new_starts_where_the_table_of_players_is_full() -> None:
-    table = RoutingTable()
-    players = {"0": 10, "1": 9}
-    assert spawn_zones(told(table, players=players)) == {0, 1, 2}, "it is not known yet how many find room"
-    table.capacity = 10
-    assert spawn_zones(told(table, players=players)) == {1, 2}
+    table = told(RoutingTable(), full=[0], players={"0": 10, "1": 9})
+    assert spawn_zones(table) == {1, 2}
     assert not table.strained and table.players == 24
-    table.capacity = 5
-    assert told(table, players=players).strained, "all are full: who logs in waits in the queue"
+    assert not told(table, full=[0, 1]).strained
+    table = told(RoutingTable(), full=[0, 1], pace={"0": ["far", 100, 1]})
+    assert spawn_zones(table) == {2}
 
 
 def test_few_snapshots_for_a_gateways_sake_close_no_zone_but_that_gateway() -> None:

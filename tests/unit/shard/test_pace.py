@@ -58,7 +58,7 @@ def test_what_is_given_up_rises_with_the_rung_in_the_order_of_the_ladder() -> No
 def test_a_slowed_zone_that_ticks_with_the_others_ticks_as_often_as_its_clock_says() -> None:
     for level in range(len(RUNGS)):
         pace = Pace(INTERVAL_S)
-        pace._at = level
+        pace._own = level
         assert sum(pace.ticks_now() for _ in range(2000)) == pytest.approx(2000 * pace.rung.clock_percent / 100, abs=2)
 
 

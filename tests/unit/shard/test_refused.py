@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ STAY_TICKS = 5
 """Half a second of the small game: how long one plays where it was, before it tries a full zone again."""
 
 
-def man(**values: int) -> bytes:
+def man(**values: float) -> bytes:
     """Return the row of a player who crosses a border, as an entry carries it."""
     row = np.zeros(1, row_dtype(program(SMALL).game.entities[0]))
     row["x"], row["y"], row["dead"], row["id"] = 80.0, 20.0, layout.DEAD_DEPARTED, 500
@@ -296,6 +297,33 @@ def test_one_who_walks_against_a_full_zone_plays_and_can_turn_round() -> None:
     make_room(world)
     assert world.holder("one") == [1], "where there is room, it crosses"
     assert [int(zone.players["stay"].max()) for zone in world.zones.values()] == [0, 0]
+
+
+def test_one_who_has_turned_round_crosses_the_next_time_at_once() -> None:
+    world, _ = on_its_way()
+    while world.holder("one") != [0]:
+        settle(world, 1)
+    assert int(world.zones[0].players["stay"].max()) > 0
+    world.command("one", "go", x=10.0, y=20.0)
+    settle(world, 2)
+    assert int(world.zones[0].players["stay"].max()) == 0
+    world.command("b", "go", x=10.0, y=10.0)
+    settle(world, 3)
+    world.command("one", "go", x=80.0, y=20.0)
+    settle(world, 2)
+    assert world.holder("one") == [1]
+
+
+def test_however_slow_ticks_are_who_is_back_from_a_full_zone_plays(tmp_path: Path) -> None:
+    slow = tmp_path / "slow_game.py"
+    slow.write_text(Path(SMALL).read_text().replace("tick_hz=10", "tick_hz=1"))
+    zone = Zone(program(str(slow)), 1, WorldGrid(100, 100, 2, 1), 7)
+    zone.recovered(1, 1)
+    step(zone, [Entry(EntryKind.ARRIVE, ONE, 1, 1, 5, 4, 9, 0, 0, man(x=20.0))])
+    assert [int(stay) for stay in zone.players["stay"]] == [2]
+    assert step(zone, []) == [] and step(zone, []) == []
+    (gone,) = step(zone, [])
+    assert gone.target == 0
 
 
 def test_a_replay_sends_back_the_same() -> None:

@@ -233,7 +233,7 @@ async def test_an_overloaded_zone_that_falls_asleep_is_at_its_full_rate_again(tm
         await shard_1.run(0)
         await until(lambda: 0 in shard_1.ticks.sleepers)
         pace = shard_1.ticks.paces[0]
-        pace._at = len(RUNGS) - 1
+        pace._own = len(RUNGS) - 1
         await until(lambda: pace.level == 0)
         assert shard_1.ticks.zones[0].pace is RUNGS[0]
 
