@@ -2,7 +2,7 @@
 
 A crowd as in `endtoend`, with the gateway alone on one core and all else on the other. Busy loops share that core with it until it has
 three quarters of what it took when it was calm. It must be sent fewer snapshots instead of showing an ever older world: commands must go on
-being acknowledged, snapshots come in time and be young, nobody may be lost; and when the loops end, all must be as before. Links are of TCP,
+being acknowledged, snapshots come in time and be young, nobody may be lost; and when the loops end, all must be as before. Links are TCP,
 as between machines: it holds more than a Unix socket, so that a gateway may be further behind. Called by `overload`.
 """
 

@@ -4,7 +4,7 @@ Players are the SDK's clients. Calm first; then the rules of one zone are made d
 more; then they are as before, and it is calm again. The others' snapshots must come as evenly as when it was calm, before and after
 (medians of the windows' p99s); those in the dear zone must all get snapshots, and have as many commands applied as its clock allows, one
 a tick; each rung of the ladder must be told in its order, and stand in the shard's metrics; and all must be well again after. In the end
-all zones are dear: who logs in then is told its place in the queue, and comes in once they are as before. Then a gateway gets three quarters
+all zones are dear: who logs in then is told its place in the queue, and comes in once they are as before. Then a gateway has three quarters
 of what it needs, in a world of its own (_starved.py).
 """
 
