@@ -12,7 +12,7 @@ import pytest
 
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink
-from gateway.shard_links import FLUSH_PART, ShardLinks, _gone, _resolve
+from gateway.shard_links import FLUSH_PART, MUCH_BYTES, ShardLinks, _gone, _resolve
 from perdure.ledger.values import Member
 from perdure.wire.link import GOT_STRUCT, GOT_WANTED, FrameReader, LinkType, pack_frame, pack_zone_pace
 from tests.unit.gateway.cluster_double import eventually
@@ -140,6 +140,39 @@ async def test_a_gateway_says_how_many_releases_it_has_taken_where_that_is_wante
     finally:
         await links.close()
         await ended.wait()
+        server.close()
+
+
+async def test_where_much_comes_at_once_it_is_everybody_elses_turn_first() -> None:
+    """An event loop may read a socket until it is empty: a gateway that is behind would hear nobody else, and say nothing, for as long."""
+    sink, turns, done = Listener(), list[tuple[str, int]](), asyncio.Event()
+
+    async def shard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(pack_frame(LinkType.CHALLENGE, bytes(16), b"shard-1"))
+        await reader.read(1 << 10)
+        writer.write(pack_frame(LinkType.ACCEPT))
+        await done.wait()
+        writer.close()
+
+    server = await asyncio.start_server(shard, "127.0.0.1", 0)
+    links = ShardLinks(number=1, own_name="gateway-1", secret=b"x" * 32, sink=sink, counters=GatewayCounters(), suspect=nobody)
+    try:
+        await links.follow({"shard-1": Member("shard-1", "shard", 1, f"tcp:127.0.0.1:{server.sockets[0].getsockname()[1]}")})
+        async with asyncio.timeout(10):
+            await links.wait_up(1)
+        connection = links._links["shard-1"].connection
+        assert connection is not None and isinstance(connection._transport, asyncio.Transport)
+        release = pack_frame(LinkType.RELEASE, bytes(MUCH_BYTES // 4))
+        for frames, reads_on in ((3, True), (4, False)):
+            asyncio.get_running_loop().call_soon(lambda: turns.append(("others", sink.releases)))
+            connection.data_received(frames * release)
+            assert connection._transport.is_reading() is reads_on
+            await asyncio.sleep(0)
+        await eventually(connection._transport.is_reading, "it is read on")
+        assert turns == [("others", 3), ("others", 7)]
+    finally:
+        done.set()
+        await links.close()
         server.close()
 
 
