@@ -44,7 +44,7 @@ BAR_AGE_MS, BAR_AGE_P99_MS = 200.0, 1000.0
 BAR_RECOVERY_S = 40.0
 
 
-async def starved_gateway(players: int, rounds: int, needs: float = NEEDS) -> dict[str, Any]:
+async def starved_gateway(players: int, rounds: int, needs: float) -> dict[str, Any]:
     """Return what became of a crowd of so many, in `rounds` windows, where the gateway needs `needs` times what it gets."""
     gateways, others = cores()
     if gateways == others:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._playing import audit_findings, console
-from benchmarks._starved import starved_gateway
+from benchmarks._starved import NEEDS, starved_gateway
 from benchmarks._tick_parts import free_port, read_metrics
 from benchmarks.scale import plots, square
 from perdure.cli.bench import BadOption
@@ -96,16 +96,22 @@ class Watched:
 
 
 def run(
-    players: int = 32, zones: int = 4, rounds: int = 5, seconds: float = 5.0, times_budget: float = 3.0, crowd: int = 1000
+    players: int = 32,
+    zones: int = 4,
+    rounds: int = 5,
+    seconds: float = 5.0,
+    times_budget: float = 3.0,
+    crowd: int = 1000,
+    needs: float = NEEDS,
 ) -> dict[str, Any]:
     """Play with so many players in so many zones of one shard, `rounds` windows of `seconds` at the end of the climb, and as many when it
-    is calm (one more where that is odd); and with a crowd of so many at a gateway that gets too little."""
+    is calm (one more where that is odd); and with a crowd of so many at a gateway that needs `needs` times what it gets."""
     import uvloop
 
     if zones < 2 or zones & (zones - 1) or players < zones or rounds < 1:
         raise BadOption("--zones is a power of two, 2 at least, there are as many players at least, and 1 of --rounds")
     found = uvloop.run(_run(players, zones, rounds, seconds, times_budget))
-    starved = uvloop.run(starved_gateway(crowd, rounds))
+    starved = uvloop.run(starved_gateway(crowd, rounds, needs))
     return {**found, **starved, "passed": found["passed"] and starved.get("gateway_as_it_should", True)}
 
 

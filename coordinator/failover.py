@@ -1,9 +1,8 @@
 """Who is lost: the two tiers of failure detection, as a pure reading of views.
 
 Owns the liveness timers. Tier one, suspicion: a gateway found a ready shard's port refusing, and the port did not answer us either
-(`acquit` says where it did). Tier two, lease: no
-heartbeat rose for the lease time AND none of the shard's zones committed in it (slow is not dead). Never does I/O; called by
-`cluster_state`.
+(`acquit` says where it did). Tier two, lease: no heartbeat rose for the lease time AND none of the shard's zones committed in it (slow is
+not dead). Never does I/O; called by `cluster_state`.
 """
 
 from __future__ import annotations

@@ -49,6 +49,8 @@ MAX_UNREAD = 1024
 FADES, FARTHER_S = 1.04, 0.3
 """What is usual grows in a second by so much, if no frame was as soon, up to so much above the best: the way to a gateway may have become
 longer for good."""
+MOST_QUIET_S = 60.0
+"""No longer time counts for that: there may be nobody of a gateway's in the zones here for hours."""
 
 
 class LinkHost(Protocol):
@@ -275,7 +277,8 @@ class Link(asyncio.Protocol):
             raise ValueError(f"the gateway has got {count} frames of {self._released}")
         now_s = time.monotonic()
         if self._got_s > float("-inf"):
-            self._usual_s = min(self._usual_s * FADES ** (now_s - self._got_s), self._best_s + FARTHER_S)
+            quiet_s = min(now_s - self._got_s, MOST_QUIET_S)
+            self._usual_s = min(self._usual_s * FADES**quiet_s, self._best_s + FARTHER_S)
         self._got_s = now_s
         while self._unread and self._unread[0][0] <= count:
             took_s = now_s - self._unread.popleft()[1]

@@ -6,13 +6,15 @@ import asyncio
 import errno
 import socket
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink
-from gateway.shard_links import FLUSH_PART, MUCH_BYTES, ShardLinks, _gone, _resolve
+from gateway.shard_links import FLUSH_PART, MUCH_BYTES, LinkConnection, ShardLinks, _gone, _resolve
 from perdure.ledger.values import Member
 from perdure.wire.link import GOT_STRUCT, GOT_WANTED, FrameReader, LinkType, pack_frame, pack_zone_pace
 from tests.unit.gateway.cluster_double import eventually
@@ -72,108 +74,99 @@ async def test_what_is_no_name_is_an_error_at_once() -> None:
 async def nobody(name: str, number: int, by: str) -> None: ...
 
 
-async def test_the_pace_that_a_shard_of_an_older_build_tells_breaks_no_link() -> None:
-    """It says nothing of far entities; in an upgrade gateways come first."""
+@dataclass
+class ShardEnd:
+    """The shard's end of one link, and what came over it after the handshake."""
+
+    links: ShardLinks
+    sink: Listener
+    came: list[tuple[LinkType, bytes]] = field(default_factory=list)
+    writer: asyncio.StreamWriter | None = None
+
+    def say(self, data: bytes) -> None:
+        assert self.writer is not None
+        self.writer.write(data)
+
+    @property
+    def connection(self) -> LinkConnection:
+        connection = self.links._links["shard-1"].connection
+        assert connection is not None
+        return connection
+
+
+@asynccontextmanager
+async def linked(accept: bytes = pack_frame(LinkType.ACCEPT)) -> AsyncIterator[ShardEnd]:
+    """A gateway's link to a shard that answers its hello so."""
+    sink, ended = Listener(), asyncio.Event()
+    links = ShardLinks(number=1, own_name="gateway-1", secret=b"x" * 32, sink=sink, counters=GatewayCounters(), suspect=nobody)
+    end = ShardEnd(links, sink)
 
     async def shard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(pack_frame(LinkType.CHALLENGE, bytes(16), b"older"))
-        await reader.read(1 << 10)
-        writer.write(pack_frame(LinkType.ACCEPT) + pack_frame(LinkType.ZONE_PACE, b"\x05\0\x50\x03") + pack_zone_pace(6, 80, 3, 4))
-        await reader.read()
-        writer.close()
-        await writer.wait_closed()
-        ended.set()
-
-    ended = asyncio.Event()
-    server = await asyncio.start_server(shard, "127.0.0.1", 0)
-    sink, counters = Listener(), GatewayCounters()
-    links = ShardLinks(number=1, own_name="gateway-1", secret=b"x" * 32, sink=sink, counters=counters, suspect=nobody)
-    try:
-        await links.follow({"older": Member("older", "shard", 1, f"tcp:127.0.0.1:{server.sockets[0].getsockname()[1]}")})
-        await eventually(lambda: len(sink.paces) == 2, "both paces")
-        assert sink.paces == [(5, 80, 3, 1), (6, 80, 3, 4)]
-        assert links.up == 1
-    finally:
-        await links.close()
-        await ended.wait()
-        server.close()
-
-
-@pytest.mark.parametrize("accept", [GOT_WANTED, b""], ids=["wanted", "of an older build"])
-async def test_a_gateway_says_how_many_releases_it_has_taken_where_that_is_wanted(accept: bytes) -> None:
-    told: list[int] = []
-    others: list[LinkType] = []
-    writers: list[asyncio.StreamWriter] = []
-
-    async def shard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
+        end.writer = writer
         writer.write(pack_frame(LinkType.CHALLENGE, bytes(16), b"shard-1"))
         cut = FrameReader()
         while data := await reader.read(1 << 10):
             for kind, body in cut.feed(data):
                 if kind is LinkType.HELLO:
-                    writer.write(pack_frame(LinkType.ACCEPT, accept) + 3 * pack_frame(LinkType.RELEASE, b"x"))
-                elif kind is LinkType.GOT:
-                    told.append(*GOT_STRUCT.unpack(body))
+                    writer.write(accept)
                 else:
-                    others.append(kind)
+                    end.came.append((kind, bytes(body)))
         writer.close()
         ended.set()
 
-    ended = asyncio.Event()
     server = await asyncio.start_server(shard, "127.0.0.1", 0)
-    sink, counters = Listener(), GatewayCounters()
-    links = ShardLinks(number=1, own_name="gateway-1", secret=b"x" * 32, sink=sink, counters=counters, suspect=nobody)
     try:
         await links.follow({"shard-1": Member("shard-1", "shard", 1, f"tcp:127.0.0.1:{server.sockets[0].getsockname()[1]}")})
         async with asyncio.timeout(10):
             await links.wait_up(1)
-        if accept:
-            await eventually(lambda: told == [3], "word of three, in one frame")
-        writers[0].write(pack_zone_pace(6, 80, 3, 4))
-        await eventually(lambda: sink.paces == [(6, 80, 3, 4)], "the pace")
-        writers[0].write(2 * pack_frame(LinkType.RELEASE, b"x"))
-        await eventually(lambda: sink.releases == 5, "five releases")
-        links.expect("shard-1", 4, 9)
-        await eventually(lambda: others == [LinkType.KEYFRAMES], "what is written anyway")
-        assert told == ([3, 5] if accept else []), "and nothing is said where there is nothing new"
+        yield end
     finally:
         await links.close()
         await ended.wait()
         server.close()
 
 
+async def test_the_pace_that_a_shard_of_an_older_build_tells_breaks_no_link() -> None:
+    """It says nothing of far entities; in an upgrade gateways come first."""
+    async with linked() as shard:
+        shard.say(pack_frame(LinkType.ZONE_PACE, b"\x05\0\x50\x03") + pack_zone_pace(6, 80, 3, 4))
+        await eventually(lambda: len(shard.sink.paces) == 2, "both paces")
+        assert shard.sink.paces == [(5, 80, 3, 1), (6, 80, 3, 4)]
+        assert shard.links.up == 1
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_a_gateway_says_how_many_releases_it_has_taken_where_that_is_wanted(wanted: bool) -> None:
+    release = pack_frame(LinkType.RELEASE, b"x")
+    async with linked(pack_frame(LinkType.ACCEPT, GOT_WANTED if wanted else b"") + 3 * release) as shard:
+
+        def told() -> list[int]:
+            return [GOT_STRUCT.unpack(body)[0] for kind, body in shard.came if kind is LinkType.GOT]
+
+        if wanted:
+            await eventually(lambda: told() == [3], "word of three, in one frame")
+        shard.say(pack_zone_pace(6, 80, 3, 4))
+        await eventually(lambda: shard.sink.paces == [(6, 80, 3, 4)], "the pace")
+        shard.say(2 * release)
+        await eventually(lambda: shard.sink.releases == 5, "five releases")
+        shard.links.expect("shard-1", 4, 9)
+        await eventually(lambda: any(kind is LinkType.KEYFRAMES for kind, _ in shard.came), "what is written anyway")
+        assert told() == ([3, 5] if wanted else []), "and nothing is said where there is nothing new"
+
+
 async def test_where_much_comes_at_once_it_is_everybody_elses_turn_first() -> None:
     """An event loop may read a socket until it is empty: a gateway that is behind would hear nobody else, and say nothing, for as long."""
-    sink, turns, done = Listener(), list[tuple[str, int]](), asyncio.Event()
-
-    async def shard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(pack_frame(LinkType.CHALLENGE, bytes(16), b"shard-1"))
-        await reader.read(1 << 10)
-        writer.write(pack_frame(LinkType.ACCEPT))
-        await done.wait()
-        writer.close()
-
-    server = await asyncio.start_server(shard, "127.0.0.1", 0)
-    links = ShardLinks(number=1, own_name="gateway-1", secret=b"x" * 32, sink=sink, counters=GatewayCounters(), suspect=nobody)
-    try:
-        await links.follow({"shard-1": Member("shard-1", "shard", 1, f"tcp:127.0.0.1:{server.sockets[0].getsockname()[1]}")})
-        async with asyncio.timeout(10):
-            await links.wait_up(1)
-        connection = links._links["shard-1"].connection
-        assert connection is not None and isinstance(connection._transport, asyncio.Transport)
+    async with linked() as shard:
+        connection, turns = shard.connection, list[int]()
+        assert isinstance(connection._transport, asyncio.Transport)
         release = pack_frame(LinkType.RELEASE, bytes(MUCH_BYTES // 4))
         for frames, reads_on in ((3, True), (4, False)):
-            asyncio.get_running_loop().call_soon(lambda: turns.append(("others", sink.releases)))
+            asyncio.get_running_loop().call_soon(lambda: turns.append(shard.sink.releases))
             connection.data_received(frames * release)
             assert connection._transport.is_reading() is reads_on
             await asyncio.sleep(0)
         await eventually(connection._transport.is_reading, "it is read on")
-        assert turns == [("others", 3), ("others", 7)]
-    finally:
-        done.set()
-        await links.close()
-        server.close()
+        assert turns == [3, 7]
 
 
 async def test_names_that_take_long_to_look_up_keep_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

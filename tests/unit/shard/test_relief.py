@@ -254,6 +254,10 @@ async def test_a_gateway_that_is_far_away_is_not_behind(monkeypatch: pytest.Monk
             link._got(3090 + tick - tick * 4 // 200)
             now[0] += 0.05
         assert (link.behind_s(now[0], 0.5) or 0.0) > 0.5, "but not what grows and grows"
+        now[0] += 1e6  # nobody of this gateway's was here for days
+        link.release(b"", 1)
+        link._got(link._released)
+        assert link.behind_s(now[0], 0.5) == 0.0
 
 
 async def test_a_gateway_that_has_got_more_than_there_was_is_none(tmp_path: Path) -> None:
