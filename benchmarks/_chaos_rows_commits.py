@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks._chaos_row import row
 from benchmarks._proxy import has_commit, has_transfer
-from benchmarks._stage import Setup, Stage, Unexpected
+from benchmarks._stage import STILL, Setup, Stage, Unexpected
 
 SHARDS = ("shard-1", "shard-2", "shard-3", "shard-4")
 PAUSE_P99_MS = 150
@@ -63,7 +63,7 @@ async def kill_in_transfer(stage: Stage) -> None:
 
 
 @row("reply-lost", "replies to commits that took effect are lost, 20 times at each shard: nothing is applied twice, no epoch moves",
-     Setup(proxied=SHARDS))  # fmt: skip
+     Setup(proxied=SHARDS, settings=STILL))  # fmt: skip
 async def reply_lost(stage: Stage) -> None:
     before, earlier = await stage.settled(), {name: proxy.lost_replies for name, proxy in stage.proxies.items()}
 

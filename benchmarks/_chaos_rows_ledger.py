@@ -8,7 +8,7 @@ import signal
 
 from benchmarks import _shim
 from benchmarks._chaos_row import row
-from benchmarks._stage import Setup, Stage
+from benchmarks._stage import STILL, Setup, Stage
 from perdure.ledger.values import ClusterView
 
 EVERYBODY = ("shard-1", "shard-2", "shard-3", "shard-4", "gateway-1", "gateway-2", "coordinator-1", "coordinator-2")
@@ -22,7 +22,8 @@ def _same(stage: Stage, before: ClusterView, after: ClusterView) -> None:
     stage.expect(zones[0] == zones[1], "no zone moves", zones)
 
 
-@row("ledger-restart", "SIGKILL of Valkey, started again on its append-only file: a pause, nobody is given up, no zone moves, nothing lost")
+@row("ledger-restart", "SIGKILL of Valkey, started again on its append-only file: a pause, nobody is given up, no zone moves, nothing lost",
+     Setup(settings=STILL))  # fmt: skip
 async def ledger_restart(stage: Stage) -> None:
     before = await stage.settled()
     for _ in range(2):
@@ -48,18 +49,18 @@ async def _unreachable(stage: Stage, seconds: float) -> None:
 
 
 @row("ledger-away-5s", "Valkey unreachable for 5 s (no packet passes): the world pauses, sockets stay, nobody is given up, nothing lost",
-     Setup(proxied=EVERYBODY))  # fmt: skip
+     Setup(proxied=EVERYBODY, settings=STILL))  # fmt: skip
 async def ledger_away_5s(stage: Stage) -> None:
     await _unreachable(stage, 5.0)
 
 
 @row("ledger-away-60s", "Valkey unreachable for 60 s: the world pauses, sockets stay, nobody is given up, nothing lost",
-     Setup(proxied=EVERYBODY))  # fmt: skip
+     Setup(proxied=EVERYBODY, settings=STILL))  # fmt: skip
 async def ledger_away_60s(stage: Stage) -> None:
     await _unreachable(stage, 60.0)
 
 
-@row("ledger-refuses", "connections to Valkey refused for 5 s: as unreachable", Setup(proxied=EVERYBODY))
+@row("ledger-refuses", "connections to Valkey refused for 5 s: as unreachable", Setup(proxied=EVERYBODY, settings=STILL))
 async def ledger_refuses(stage: Stage) -> None:
     before = await stage.settled()
     async with stage.blackout(deadline_s=60.0):
@@ -72,7 +73,7 @@ async def ledger_refuses(stage: Stage) -> None:
 
 
 @row("ledger-slow-disk", "each fsync takes 300 ms for 6 s: ticks come late, sockets stay, nobody is given up, nothing lost",
-     Setup(shimmed=("valkey",)), missing=_shim.missing)  # fmt: skip
+     Setup(shimmed=("valkey",), settings=STILL), missing=_shim.missing)  # fmt: skip
 async def ledger_slow_disk(stage: Stage) -> None:
     before = await stage.settled()
     shim = stage.shims["valkey"]
@@ -87,7 +88,8 @@ async def ledger_slow_disk(stage: Stage) -> None:
     _same(stage, before, await stage.view())
 
 
-@row("ledger-maxmemory", "Valkey refuses writes for want of memory, 4 s: the world pauses and says why, nobody is given up, nothing lost")
+@row("ledger-maxmemory", "Valkey refuses writes for want of memory, 4 s: the world pauses and says why, nobody is given up, nothing lost",
+     Setup(settings=STILL))  # fmt: skip
 async def ledger_maxmemory(stage: Stage) -> None:
     before = await stage.settled()
     server = stage.raw()

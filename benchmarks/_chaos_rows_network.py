@@ -10,7 +10,7 @@ from benchmarks import _network
 from benchmarks._chaos_row import row
 from benchmarks._network import LEDGER_PORT, Network
 from benchmarks._playing import longest_gap, percentiles
-from benchmarks._stage import Setup, Stage
+from benchmarks._stage import STILL, Setup, Stage
 from perdure.client.bots import BotsReport
 
 SHARD, PEER, GATEWAY, COORDINATORS = "shard-1", "shard-2", "gateway-1", ("coordinator-1", "coordinator-2")
@@ -124,6 +124,8 @@ def _flapping(stage: Stage, peer: str) -> Cut:
 
 # --- a shard and a gateway ------------------------------------------------------------------------------------------
 
+PAIR_APART = Setup(apart=(SHARD, GATEWAY), settings=STILL)
+
 
 async def _gateway_cut(stage: Stage, cut: Cut, wait_s: float = 0.9 * CUT_S) -> None:
     """Cut a shard from a gateway. Half of the players between the two wait for so long at least, or it was no cut."""
@@ -141,25 +143,25 @@ async def _gateway_cut(stage: Stage, cut: Cut, wait_s: float = 0.9 * CUT_S) -> N
 
 
 @row("partition-shard-gateway", "a shard and a gateway cut off from each other, 5 s: that pair's players wait, no zone moves, nothing lost",
-     Setup(apart=(SHARD, GATEWAY)), missing=_network.missing)  # fmt: skip
+     PAIR_APART, missing=_network.missing)  # fmt: skip
 async def partition_shard_gateway(stage: Stage) -> None:
     await _gateway_cut(stage, _once(GATEWAY))
 
 
 @row("partition-shard-gateway-out", "a shard's packets to a gateway are dropped, 5 s, the gateway's not: as cut off from each other",
-     Setup(apart=(SHARD, GATEWAY)), missing=_network.missing)  # fmt: skip
+     PAIR_APART, missing=_network.missing)  # fmt: skip
 async def partition_shard_gateway_out(stage: Stage) -> None:
     await _gateway_cut(stage, _once(GATEWAY, receives=False))
 
 
 @row("partition-shard-gateway-in", "a gateway's packets to a shard are dropped, 5 s, the shard's not: as cut off from each other",
-     Setup(apart=(SHARD, GATEWAY)), missing=_network.missing)  # fmt: skip
+     PAIR_APART, missing=_network.missing)  # fmt: skip
 async def partition_shard_gateway_in(stage: Stage) -> None:
     await _gateway_cut(stage, _once(GATEWAY, sends=False))
 
 
 @row("partition-shard-gateway-refused", "a gateway's packets to a shard are refused, 5 s, as by a firewall: it answers others, so it is "
-     "not taken for dead on that gateway's word", Setup(apart=(SHARD, GATEWAY)), missing=_network.missing)  # fmt: skip
+     "not taken for dead on that gateway's word", PAIR_APART, missing=_network.missing)  # fmt: skip
 async def partition_shard_gateway_refused(stage: Stage) -> None:
     async def cut(network: Network) -> None:
         network.refuse(SHARD, GATEWAY)
@@ -169,14 +171,14 @@ async def partition_shard_gateway_refused(stage: Stage) -> None:
 
 
 @row("partition-shard-gateway-flapping", "the way between a shard and a gateway comes and goes ten times within 10 s: no zone moves, "
-     "sockets stay, nothing lost", Setup(apart=(SHARD, GATEWAY)), missing=_network.missing)  # fmt: skip
+     "sockets stay, nothing lost", PAIR_APART, missing=_network.missing)  # fmt: skip
 async def partition_shard_gateway_flapping(stage: Stage) -> None:
     await _gateway_cut(stage, _flapping(stage, GATEWAY), wait_s=0.0)
 
 
 # --- two shards -----------------------------------------------------------------------------------------------------
 
-SHARDS_APART = Setup(apart=(SHARD, PEER), measured=(SHARD, PEER), bar_p99_ms=PLAYS_ON_MS)
+SHARDS_APART = Setup(apart=(SHARD, PEER), measured=(SHARD, PEER), settings=STILL, bar_p99_ms=PLAYS_ON_MS)
 
 
 async def _borders_cut(stage: Stage, cut: Cut) -> None:

@@ -87,6 +87,10 @@ class Setup:
     bar_p99_ms: float = 0.0
 
 
+STILL = {"rebalance": "off"}
+"""Settings of a row in which no shard dies and no zone may move: then none moves for the balance's sake either."""
+
+
 @dataclass
 class Outcome:
     """What one run of a row gave. `fault` is empty where all was as expected."""

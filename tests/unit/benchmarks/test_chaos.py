@@ -53,6 +53,14 @@ def test_the_rows_are_listed_with_what_is_expected() -> None:
     assert all(any(line.startswith(f"{name} ") and len(line.split(" ", 1)[1]) > 20 for line in done.stdout.splitlines()) for name in names)
 
 
+def test_where_no_zone_may_move_none_moves_for_the_balances_sake() -> None:
+    pairs = ("partition-shard-gateway", "partition-shard-shard")
+    said = ("no zone moves", "no epoch moves", "nobody is given up")
+    rows = [row for row in chaos.known_rows().values() if row.name.startswith(pairs) or any(word in row.expected for word in said)]
+    assert len(rows) == 14
+    assert [row.name for row in rows if row.setup.settings.get("rebalance") != "off"] == []
+
+
 def test_every_row_says_what_it_expects() -> None:
     for row in chaos.known_rows().values():
         assert row.expected[0].islower() or row.expected[0] in "S1V" or row.expected[:4] == "20 %", row.name
