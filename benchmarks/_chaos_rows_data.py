@@ -27,22 +27,28 @@ async def _new_checkpoint(stage: Stage, zone: int) -> tuple[int, int]:
         await stage.pause()
 
 
-async def _populated(stage: Stage) -> tuple[int, str]:
-    """Choose a zone with players; return it and its owner."""
+async def _populated(stage: Stage) -> int:
+    """Choose a zone with players."""
     view = await stage.settled()
-    zone = stage.choose.choice(sorted({p.place for p in await stage.cluster.ledger.online() if p.place in view.zones}))
-    return zone, view.zones[zone].owner
+    return stage.choose.choice(sorted({p.place for p in await stage.cluster.ledger.online() if p.place in view.zones}))
+
+
+async def _owned(stage: Stage, zone: int) -> tuple[str, set[str]]:
+    """Return who runs a zone now, and the players in all zones that this shard runs."""
+    view, owner_of = await stage.owners()
+    owner = view.zones[zone].owner
+    return owner, {name for name, at in owner_of.items() if at == owner}
 
 
 @row("checkpoint-corrupt", "the newest checkpoint of a zone is damaged and its owner killed: the older one is used, nothing lost")
 async def checkpoint_corrupt(stage: Stage) -> None:
-    zone, owner = await _populated(stage)
-    _, owner_of = await stage.owners()
+    zone = await _populated(stage)
     tick, epoch = await _new_checkpoint(stage, zone)
+    owner, players = await _owned(stage, zone)
     key = keys.key(WORLD, "BLOB", zone, tick, epoch)
     server: Any = stage.raw()
     try:
-        async with stage.blackout({player for player, at in owner_of.items() if at == owner}):
+        async with stage.blackout(players):
             blob = bytearray(await server.get(key))
             blob[len(blob) // 2] ^= 0x55
             await server.set(key, bytes(blob))
@@ -59,18 +65,17 @@ async def checkpoint_corrupt(stage: Stage) -> None:
 async def _log_damaged(stage: Stage, damage: Callable[[list[bytes]], list[bytes]], says: Callable[[int], str]) -> None:
     """Damage the record three ticks behind a zone's checkpoint and kill its owner. The zone stands still, a shard's log says where; the
     others go on; with the record put back, the shard that has the zone starts it by itself. `says`: what the log says, for this tick."""
-    zone, owner = await _populated(stage)
-    _, owner_of = await stage.owners()
-    here = {p.name for p in await stage.cluster.ledger.online(zone)}
+    zone = await _populated(stage)
     log = keys.key(WORLD, "LOG", zone)
     tick, _ = await _new_checkpoint(stage, zone)
     await stage.until("some ticks behind it", lambda v: v.ticks[zone] > tick + 5)
     await stage.until_so("who watches the log has read it too", lambda: stage.watch.seen(zone) > tick + 3)
+    owner, players = await _owned(stage, zone)
     server: Any = stage.raw()
     struck = time.monotonic()
     try:
-        # The dead owner's other players: they see a failover, whatever is wrong with their neighbour.
-        async with stage.blackout({name for name, at in owner_of.items() if at == owner} - here, but={zone}):
+        # The dead owner's other players see a failover, whatever is wrong with their neighbour; who has walked into that waits with it.
+        async with stage.blackout(players, but={zone}):
             server.set_response_callback("XRANGE", lambda answer, **_: answer)  # as it is: fields of one name stand in it more than once
             at = f"{tick + 3}-0"
             [(_, fields)] = await server.execute_command("XRANGE", log, at, at)
@@ -78,6 +83,7 @@ async def _log_damaged(stage: Stage, damage: Callable[[list[bytes]], list[bytes]
             await stage.cluster.kill(owner)
             await stage.until_so("some shard says zone_cannot_run", lambda: _said(stage, "zone_cannot_run", zone))
             stood = (await stage.view()).ticks[zone]
+            players -= {p.name for p in await stage.cluster.ledger.online(zone)}
         stage.expect((await stage.view()).ticks[zone] == stood, "the zone stands still", "it ticks on")
         named = [line for line in stage.logs("shard").splitlines() if "zone_cannot_run" in line and says(tick + 3) in line]
         stage.expect(bool(named), f"the log says {says(tick + 3)!r}", "it does not")
