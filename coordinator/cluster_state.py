@@ -143,7 +143,7 @@ class ClusterState:
             self._hands_off_run = ""
         if not view.opened:
             return [self._openings.opening(view)]
-        losses = self._liveness.lost(now_ms, view)
+        losses = self._liveness.lost(now_ms, view, self._openings.awaited_shards(view))
         zone_wise = self._zone_instructions(now_ms, view, losses)
         if any(isinstance(instruction, ReadTail) for instruction in zone_wise):
             return zone_wise  # zones of the lost are still to be assigned

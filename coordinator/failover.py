@@ -2,11 +2,13 @@
 
 Owns the liveness timers. Tier one, suspicion: a gateway found a ready shard's port refusing, and the port did not answer us either
 (`acquit` says where it did). Tier two, lease: no heartbeat rose for the lease time AND none of the shard's zones committed in it (slow is
-not dead). Never does I/O; called by `cluster_state`.
+not dead). A shard that alone knows the last ticks of a zone (`coordinator.openings`) is given up for silence much later: they would be
+lost with it. Never does I/O; called by `cluster_state`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from perdure.ledger.values import ClusterView, Member
@@ -26,11 +28,13 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class LivenessSettings:
-    """`lease_ms` is for shards; gateways and coordinators get `slow_lease_ms`, since putting one out is dear and waits well."""
+    """`lease_ms` is for shards; gateways and coordinators get `slow_lease_ms`, since putting one out is dear and waits well; shards that
+    alone know the last ticks of a zone `awaited_lease_ms`."""
 
     lease_ms: float = 1000.0
     slow_lease_ms: float = 3000.0
     outage_grace_ms: float = 1000.0
+    awaited_lease_ms: float = 5000.0
 
 
 class Liveness:
@@ -38,6 +42,7 @@ class Liveness:
     be there to put that one out. (If it is this very process that is put out, its next heartbeat registers it anew.)"""
 
     def __init__(self, settings: LivenessSettings) -> None:
+        self._awaited_lease_ms = settings.awaited_lease_ms
         blind_ms = settings.lease_ms / 2
         self._shards: LeaseWatch[Incarnation] = LeaseWatch(settings.lease_ms, blind_ms, settings.outage_grace_ms)
         self._others: LeaseWatch[Incarnation] = LeaseWatch(settings.slow_lease_ms, blind_ms, settings.outage_grace_ms)
@@ -59,14 +64,19 @@ class Liveness:
         self._observe_progress(now_ms, view)
         self.observe_starting(view)
 
-    def lost(self, now_ms: float, view: ClusterView) -> list[Loss]:
-        """Return the members that are lost as of this view (which was observed before), lease losses first."""
+    def lost(self, now_ms: float, view: ClusterView, awaited: Collection[str] = ()) -> list[Loss]:
+        """Return the members that are lost as of this view (which was observed before), lease losses first.
+
+        `awaited`: shards with which a zone's last ticks would be lost.
+        """
         losses: dict[str, Loss] = {}
         for watch in (self._shards, self._others):
             for name, number in watch.expired(now_ms):
                 member = view.members.get(name)
+                silence_ms = watch.silence_ms(now_ms, (name, number))
+                if name in awaited and silence_ms < self._awaited_lease_ms:
+                    continue
                 if member is not None and member.number == number:
-                    silence_ms = watch.silence_ms(now_ms, (name, number))
                     losses[name] = Loss(member, f"lease: no heartbeat and no commit for {silence_ms:.0f} ms")
         suspected = [member for member in self.suspects(view) if member.name not in losses]
         survivors = [

@@ -83,6 +83,11 @@ class Openings:
         """Return zones of an open world of which a living shard knows more than the ledger: given to others now, that would be lost."""
         return self._told.union(self._ahead)
 
+    def awaited_shards(self, view: ClusterView) -> frozenset[str]:
+        """Return the shards that run such zones: what the ledger lacks is lost with them."""
+        awaited = self.awaited()
+        return frozenset(m.name for m in view.members.values() if awaited and awaited & _run_by([m]))
+
     def _is_awaited(self, view: ClusterView) -> bool:
         """Does somebody live who runs a zone that this server knows less of than there was?"""
         return any(_stand(view, zone) < max(self._seen.get(zone, NEVER), (0, 0, 1)) for zone in _run_by(view.members.values()))

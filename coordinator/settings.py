@@ -79,7 +79,7 @@ class CoordinatorSettings(CommonSettings):
             reseed_most_ms=5 * self.lease_ms,
             ledger_is_new=self.ledger_is_new,
             idle_zone_ms=self.idle_zone_ms,
-            liveness=LivenessSettings(self.lease_ms, self.gateway_lease_ms, self.outage_grace_ms),
+            liveness=LivenessSettings(self.lease_ms, self.gateway_lease_ms, self.outage_grace_ms, awaited_lease_ms=5 * self.lease_ms),
             migration=MigrationSettings(
                 most=self.max_migrations,
                 most_per_pair=self.max_migrations_per_pair,

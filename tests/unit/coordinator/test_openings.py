@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from coordinator.cluster_state import ClusterSettings
-from coordinator.events import Assign, Intend, LostZone, OpenWorld
+from coordinator.events import Assign, Evict, Intend, LostZone, OpenWorld
 from perdure.ledger.record import blob_digest
 from perdure.ledger.values import Reseed
 from tests.unit.coordinator.fake_cluster import SHARDS, FakeCluster, drive, running
@@ -149,6 +149,38 @@ def test_what_a_living_owner_may_still_put_back_is_given_to_nobody_else() -> Non
     cluster.pass_ms(500)
     assert {intent.zone for intent in cluster.done(Intend)} <= set(zones)
     assert cluster.done(Intend), "now it may leave"
+
+
+def test_who_may_still_put_something_back_is_not_given_up_after_a_leases_silence() -> None:
+    """Seed 1160 of the simulation: a heartbeat's answer was lost, and with the shard the ticks that it alone had."""
+    cluster = running()
+    zones = _late(cluster)
+    cluster.kill("s3")
+    cluster.pass_ms(4500)
+    assert not cluster.done(Evict), "it is silent, and that is all that is known"
+    assert {cluster.view().zones[zone].owner for zone in zones} == {"s3"}
+    cluster.pass_ms(1000)
+    assert [evict.member for evict in cluster.done(Evict)] == ["s3"], "nobody is waited for longer than that"
+    assert {cluster.view().zones[zone].owner for zone in zones} <= {"s0", "s1", "s2"}
+
+
+def test_who_has_put_back_all_is_given_up_after_a_leases_silence() -> None:
+    cluster = running()
+    for zone in _late(cluster):
+        put_back(cluster, "s3", zone)
+    cluster.pass_ms(200)
+    cluster.kill("s3")
+    cluster.pass_ms(1500)
+    assert [evict.member for evict in cluster.done(Evict)] == ["s3"]
+
+
+def test_who_refuses_is_gone_whatever_it_had() -> None:
+    cluster = running()
+    _late(cluster)
+    cluster.kill("s3")
+    cluster.suspect("s3")
+    cluster.pass_ms(300)
+    assert [evict.member for evict in cluster.done(Evict)] == ["s3"]
 
 
 def test_what_the_older_copy_had_intended_waits_too() -> None:
