@@ -255,11 +255,8 @@ class ShardService:
             "failed": {str(n): why for n, why in self.failed.items()}, "committed": self.ticks.unconfirmed(),
             "stale": {str(n): epoch for n, epoch in self._stale.items()}, "paused": self.ticks.paused,
             "tick_ms": self.ticks.times.told(), "commit_ms": self.ticks.commit_times.told(),
-            "zone_ms": {str(n): round(1000 * pace.cost_s, 2) for n, pace in self.ticks.paces.items()},
-            "bytes_s": self._released_rate.of(self.ticks.released_bytes),
+            "bytes_s": self._released_rate.of(self.ticks.released_bytes), **self.ticks.pacing.told(),
             "asleep": len(self.ticks.sleepers), "near": self.ticks.sleepers.seen_here(),
-            "pace": {str(n): [p.rung.name, p.rung.clock_percent, p.rung.snapshot_every] for n, p in self.ticks.paces.items() if p.level},
-            "relieving": [n for n, p in self.ticks.paces.items() if p.relieves], "relieved": self.ticks.relieved(),
             "full": [n for n, zone in self.ticks.zones.items() if zone.is_full()],
         }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The ticks of a shard: step zones, commit them in one call, encode meanwhile, release after. Drift-free, and at each zone's own pace.
 
 Once an interval, in this shard's turn (shard.turns), all zones that are due tick together: those that are awake (shard.sleepers), as
-often as their clocks say (shard.pace). A zone whose tick takes so long that the others would wait for it ticks in a lane: a task, a
+often as their clocks say (shard.pacing). A zone whose tick takes so long that the others would wait for it ticks in a lane: a task, a
 thread and commits of its own.
 
 Owns the running zones and their order in time. Never decides which zones run here (shard.service does), never speaks to a socket itself
@@ -24,7 +24,7 @@ import structlog
 
 from perdure.ledger.ledger import Ledger, LedgerError
 from perdure.ledger.values import Commit, CommitAnswer, CommitStatus
-from perdure.wire.link import pack_stale, pack_zone_notice, pack_zone_pace
+from perdure.wire.link import pack_stale, pack_zone_notice
 from perdure.wire.opcodes import Notice
 from shard.arrivals import Arrivals
 from shard.border import Feed
@@ -36,9 +36,9 @@ from shard.link_server import Link, LinkServer
 from shard.lookups import Lookups
 from shard.mending import Mending
 from shard.metrics import ShardMetrics
-from shard.pace import EVALUATE_S, RUNGS, Pace, share_of
+from shard.pace import Pace
+from shard.pacing import Pacing
 from shard.reading import Reading
-from shard.relief import LEVELS, Relief
 from shard.sleepers import Sleepers
 from shard.tick_times import TickTimes
 from shard.turns import Turns
@@ -56,10 +56,6 @@ HANDING_OVER_S = 0.001
 """Work that is this short is done on the loop's own thread: to hand it to others, and wait for them, would cost more than it saves."""
 ALONE_S = 0.004
 """The same where only one thread would do it; meanwhile nothing that arrives is read."""
-BEHIND_TICKS, BEHIND_S = 2.5, 0.1
-"""A gateway is behind that has not taken what it was sent so many ticks ago, and so long. (A healthy one takes a third of a tick.)"""
-SILENT_S = 0.5
-"""Of a gateway that has taken nothing for so long it is not known how far it is behind: it may hang."""
 MAX_LANES = 16
 """Zones that tick in lanes; further ones tick with the others, who wait for them."""
 
@@ -97,10 +93,9 @@ class TickLoop:
         self.zones: dict[int, Zone] = {}
         self.checkpoints = Checkpoints(ledger, metrics, self.zones, self.remove, owner=owner, tick_hz=tick_hz, every_s=checkpoint_s)
         self.handovers = Handovers(self.checkpoints.last)
-        self.borders = Borders(self.zones, self._interval_s, self._tell_stale, self._feeds_every_s)
-        self.paces: dict[int, Pace] = {}
-        self.relief = Relief()
         self.sleepers = Sleepers(idle_hz, tick_hz)
+        self.pacing = Pacing(self.zones, self.sleepers, links, metrics, interval_s=self._interval_s, threads=threads)
+        self.borders = Borders(self.zones, self._interval_s, self._tell_stale, self.pacing.feeds_every_s)
         self.turns = Turns(self._interval_s)
         self.arrivals = Arrivals()
         self.reading = Reading()
@@ -122,7 +117,7 @@ class TickLoop:
         self._lookups = Lookups(self.zones, self._busy)
         self._peeking: asyncio.Task[None] | None = None
         self._server = ""
-        self._weighed_s = self._looked_s = self._peeked_s = 0.0
+        self._looked_s = self._peeked_s = 0.0
         self._fresh: list[Zone] = []
         self._sleeper: asyncio.Future[None] | None = None
         self.stopping = False
@@ -154,11 +149,10 @@ class TickLoop:
 
     def gateway_linked(self, gateway: int) -> None:
         """Give all players of a gateway full snapshots with the next tick, and tell it which zones are slowed."""
-        for number, pace in self.paces.items():
+        for number in self.zones:
             if number not in self.sleepers:
                 self.arrivals.link(number, gateway)
-            if pace.level:
-                self._links.send(gateway, _pace_frame(number, pace))
+        self.pacing.gateway_linked(gateway)
         for zone, stale in self.borders.stale_zones():
             self._links.send(gateway, pack_stale(zone, stale))
 
@@ -207,11 +201,7 @@ class TickLoop:
         self.zones[zone.zone] = zone
         self._runs[zone.zone] = True
         self.borders.added(zone)
-        pace = self.paces.get(zone.zone)
-        if pace is None:
-            pace = self.paces[zone.zone] = Pace(self._interval_s)
-            self._metrics.pace_of(zone.zone, pace)
-        zone.pace = pace.rung
+        self.pacing.added(zone)
         self.wake(zone.border.near)  # each tells it what there is with its next tick
         self._begin([zone])
         self._metrics.zones.set(len(self.zones))
@@ -228,8 +218,7 @@ class TickLoop:
         self.mending.forget(number)
         self.sleepers.forget(number)
         self.arrivals.forget(number)
-        if self.paces.pop(number, None) is not None:
-            self._metrics.forget_zone(number)
+        self.pacing.removed(number)
         zone = self.zones.pop(number, None)
         self._runs[number] = False
         self.borders.removed(number)
@@ -281,7 +270,7 @@ class TickLoop:
         await asyncio.gather(*self._lanes.values())
 
     def _is_due(self, number: int, now: float) -> bool:
-        return number not in self._lanes and self.sleepers.due(number, now) and self.paces[number].ticks_now()
+        return number not in self._lanes and self.sleepers.due(number, now) and self.pacing.paces[number].ticks_now()
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep until the time is over or a zone is to begin."""
@@ -305,9 +294,10 @@ class TickLoop:
             self._look_around([zone for number, zone in self.zones.items() if number not in self.sleepers and number not in self._busy])
             self._metrics.asleep.set(len(self.sleepers))
             self._metrics.players.set(sum(zone.player_count() for zone in self.zones.values()))
-        if now - self._weighed_s >= EVALUATE_S:
-            self._weighed_s = now
-            self._weigh(now)
+        if self.pacing.look(now):
+            for number, pace in self.pacing.paces.items():
+                if pace.cost_s > LANE_FROM * self._interval_s and number not in self.sleepers:
+                    self._open_lane(number)
 
     def _look_around(self, zones: list[Zone]) -> None:
         self._begin([self.zones[number] for number in self.sleepers.look_around(zones) if number in self.zones])
@@ -325,72 +315,10 @@ class TickLoop:
             self._commits.answered_s = time.monotonic()
         self.wake(told.zones if same else self.sleepers.numbers())
 
-    # --- the pace of each zone --------------------------------------------------------------------------------------
-    def _weigh(self, now: float) -> None:
-        """Let zones that cost more than their share go up the ladder, and others come down."""
-        self._relieve(now)
-        awake = {number: pace for number, pace in self.paces.items() if number not in self.sleepers}
-        share_s = share_of([pace.cost_s for pace in awake.values()], self._interval_s, self._threads)
-        for number in self.sleepers.numbers():  # who finds it slowed when it wakes would wait for what is long over
-            pace = self.paces.get(number)
-            if pace is not None and pace.level:
-                pace.calm()
-                log.info("pace", zone=number, level=0, rung=pace.rung.name, why="nobody is there")
-                self._paced(number, pace)
-        for number, pace in awake.items():
-            if pace.weigh(now, share_s, self._lowest_rung(number)):
-                log.info("pace", zone=number, level=pace.level, rung=pace.rung.name, clock_percent=pace.rung.clock_percent,
-                         snapshot_every=pace.rung.snapshot_every, tick_ms=round(1000 * pace.cost_s, 1))  # fmt: skip
-                self._paced(number, pace)
-            if pace.cost_s > LANE_FROM * self._interval_s and number not in self._lanes and len(self._lanes) < MAX_LANES:
-                self._open_lane(number)
-
-    def _relieve(self, now: float) -> None:
-        """Spare gateways that do not keep up, as long as they do not."""
-        between_s = RUNGS[LEVELS[-1]].snapshot_every * self._interval_s
-        behind, silent = self._links.behind(now, max(BEHIND_TICKS * self._interval_s, BEHIND_S), max(SILENT_S, 2 * between_s))
-        for gateway in self.relief.look(now, behind, silent, self._links.links):
-            name, rung = self._links.links[gateway].name, self.relief.rung(gateway)
-            if rung and gateway in behind:
-                log.warning("gateway_behind", gateway=name, rung=rung, behind_ms=round(1000 * behind[gateway]),
-                            mend="its players get fewer snapshots: give it a core of its own, or add a gateway")  # fmt: skip
-            else:
-                log.info("gateway_keeps_up", gateway=name, rung=rung)
-        for gateway, behind_s in behind.items():
-            if self.relief.is_hopeless(gateway, now, behind_s):
-                self._links.links[gateway].end(f"it is {behind_s:.1f} s behind; on the next link its players get full snapshots")
-        self._metrics.gateways_behind.set(len(self.relief.rungs))
-
-    def relieved(self) -> dict[str, int]:
-        """Return the gateways that do not keep up, and how many ticks there are to a snapshot for each."""
-        return {str(gateway): RUNGS[rung].snapshot_every for gateway, rung in self.relief.rungs.items()}
-
-    def _lowest_rung(self, number: int) -> int:
-        """Return below which rung a zone may not be, for the gateways that show it."""
-        rungs = self.relief.rungs
-        if not rungs:
-            return 0
-        shown = np.unique(self.zones[number].players["gateway"]).tolist() if number in self.zones else []
-        return max((rung for gateway, rung in rungs.items() if gateway in shown), default=0)
-
-    def _paced(self, number: int, pace: Pace) -> None:
-        """A zone's clock runs otherwise than it did: tell gateways, who tell clients."""
-        if number in self.zones:
-            self.zones[number].pace = pace.rung  # read when the next tick is encoded
-        self._tell(number, pace)
-
-    def _tell(self, number: int, pace: Pace) -> None:
-        self._metrics.pace_of(number, pace)
-        self._links.send_all(_pace_frame(number, pace))
-
-    def _feeds_every_s(self, zone: Zone) -> float:
-        """Return how long until this zone's next feed, so that neighbours do not take one that sleeps or is slowed for silent."""
-        if self.sleepers.may_sleep(zone):
-            return self.sleepers.feeds_every_s
-        pace = self.paces.get(zone.zone)
-        return self._interval_s if pace is None else max(pace.interval_s, pace.cost_s)
-
+    # --- zones too dear for the others --------------------------------------------------------------------------------
     def _open_lane(self, number: int) -> None:
+        if number in self._lanes or len(self._lanes) >= MAX_LANES:
+            return
         self.reading.always("lanes")
         lane = self._lanes[number] = asyncio.get_running_loop().create_task(self._lane(number), name=f"lane {number}")
         lane.add_done_callback(lambda done: self._close_lane(number, done))
@@ -409,7 +337,7 @@ class TickLoop:
         due = time.monotonic()
         looked_s = 0.0
         while self._stays_in_lane(number):
-            due = max(due + self.paces[number].interval_s, time.monotonic())
+            due = max(due + self.pacing.paces[number].interval_s, time.monotonic())
             await self._tick([self.zones[number]], self._lane_executor)
             if due - looked_s >= LOOK_AROUND_S and number in self.zones and number not in self.sleepers:
                 looked_s = due
@@ -420,7 +348,7 @@ class TickLoop:
         """A zone that has fallen asleep is a matter of `sleepers` again, however dear its ticks are."""
         if self.stopping or number not in self.zones or number in self.sleepers:
             return False
-        return self.paces[number].cost_s > LANE_UNTIL * self._interval_s
+        return self.pacing.paces[number].cost_s > LANE_UNTIL * self._interval_s
 
     # --- a tick -----------------------------------------------------------------------------------------------------
     async def _tick(self, zones: list[Zone], executor: Executor | None = None) -> None:
@@ -460,7 +388,7 @@ class TickLoop:
         outgoing: dict[int, list[bytes]] = {}
         committed: list[Zone] = []
         for zone, answer, ((frames, feeds), cost_s) in zip(zones, answers, made, strict=True):
-            pace = self.paces.get(zone.zone)
+            pace = self.pacing.paces.get(zone.zone)
             if pace is not None:
                 pace.took(costs[zone.zone], cost_s if zone.encoded else None)
             if self._answered(zone, answer):
@@ -483,7 +411,7 @@ class TickLoop:
 
     def _encode(self, zone: Zone) -> tuple[list[tuple[int, bytes]], list[Feed]]:
         frames = zone.encode()
-        return frames, zone.publish(self._feeds_every_s(zone))
+        return frames, zone.publish(self.pacing.feeds_every_s(zone))
 
     async def _in_threads(
         self, function: Callable[[Zone], Any], zones: list[Zone], executor: Executor, cost_s: Callable[[Pace], float]
@@ -494,11 +422,9 @@ class TickLoop:
         """
         if not zones:
             return []
-        if executor is self.executor:
-            paces = [self.paces.get(zone.zone) for zone in zones]
-            expected_s = sum(cost_s(pace) if pace is not None and pace.known else self._interval_s for pace in paces)
-            if expected_s <= (ALONE_S if min(self._threads, len(zones)) == 1 else HANDING_OVER_S):
-                return _each(function, zones)
+        enough_s = ALONE_S if min(self._threads, len(zones)) == 1 else HANDING_OVER_S
+        if executor is self.executor and self.pacing.expected_s(zones, cost_s) <= enough_s:
+            return _each(function, zones)
         loop = asyncio.get_running_loop()
         share = -(-len(zones) // self._threads)
         parts = [zones[at : at + share] for at in range(0, len(zones), share)]
@@ -595,10 +521,6 @@ class TickLoop:
         self.executor.shutdown(wait=False, cancel_futures=True)
         self.recovery_executor.shutdown(wait=False, cancel_futures=True)
         self._lane_executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _pace_frame(number: int, pace: Pace) -> bytes:
-    return pack_zone_pace(number, pace.rung.clock_percent, pace.rung.snapshot_every, pace.rung.far_every)
 
 
 def cost_clock() -> float:

@@ -72,7 +72,9 @@ def _simulate(seed: int, simulated_s: float, players: int, faults: bool, kinds: 
         last_s, cut_offs = simulated_s - REST_S, grace_s > 0.0 and not kinds
         plan = Faults(cluster, crowd, seed, FAULTS_FROM_S, last_s, kinds, cut_offs) if faults else None
         checks, watch = cluster.checks, Watch(cluster)
-        checks.sights.slowed = lambda: any(pace.level for one in cluster.shards_alive().values() for pace in one.ticks.paces.values())
+        checks.sights.slowed = lambda: any(
+            pace.level for one in cluster.shards_alive().values() for pace in one.ticks.pacing.paces.values()
+        )
         checks.sights.strict_until_s = FAULTS_FROM_S if faults else simulated_s
         checks.sights.calm_from_s = simulated_s - REST_S + CALM_AFTER_S
         at = 2.0

@@ -196,16 +196,16 @@ async def test_the_zones_of_a_gateway_that_does_not_keep_up_have_fewer_snapshots
         slow.cancel()
         slow = asyncio.ensure_future(take(first, 20))  # 0.4 s behind
         try:
-            await until(lambda: shard_1.ticks.paces[0].level == FEW, "the first rung")
-            assert shard_1.ticks.relief.rungs == {7: FEW}
-            assert shard_1.ticks.relieved() == {"7": 2}
+            await until(lambda: shard_1.ticks.pacing.paces[0].level == FEW, "the first rung")
+            assert shard_1.ticks.pacing.relief.rungs == {7: FEW}
+            assert shard_1.ticks.pacing.told()["relieved"] == {"7": 2}
             assert shard_1.metrics.gateways_behind._value.get() == 1
             await until(first.paces)
             assert first.paces()[0] == (0, 100, 2, RUNGS[FEW].far_every), "clients are told"
             slow.cancel()
             slow = asyncio.ensure_future(take(first, 0))
-            await until(lambda: shard_1.ticks.relief.rungs == {} and shard_1.ticks.paces[0].level == 0, "and back")
-            assert shard_1.ticks.paces[1].level == 0 and all(zone == 0 for zone, *_ in second.paces())
+            await until(lambda: shard_1.ticks.pacing.relief.rungs == {} and shard_1.ticks.pacing.paces[0].level == 0, "and back")
+            assert shard_1.ticks.pacing.paces[1].level == 0 and all(zone == 0 for zone, *_ in second.paces())
         finally:
             slow.cancel()
             keeping_up.cancel()
@@ -222,7 +222,7 @@ async def test_nobody_is_sent_less_for_a_gateway_that_hangs_or_does_not_tell(tmp
             await until(lambda: link.behind_s(time.monotonic(), 0.5) is None, "and then silent")
         seen = len(gateway.releases())
         await until(lambda: len(gateway.releases()) > seen + 100)  # two seconds
-        assert shard_1.ticks.relief.rungs == {}
+        assert shard_1.ticks.pacing.relief.rungs == {}
 
 
 async def test_a_gateway_that_is_far_away_is_not_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ async def test_a_dear_zone_that_falls_asleep_leaves_its_lane(tmp_path: Path) -> 
         await shard_1.run(0)
         await until(lambda: 0 in shard_1.ticks.sleepers)
         tick = shard_1.ticks.zones[0].tick
-        shard_1.ticks.paces[0]._step_s = 1.0
+        shard_1.ticks.pacing.paces[0]._step_s = 1.0
         shard_1.ticks._open_lane(0)
         await until(lambda: not shard_1.ticks._lanes)
         assert shard_1.ticks.zones[0].tick == tick
@@ -232,7 +232,7 @@ async def test_an_overloaded_zone_that_falls_asleep_is_at_its_full_rate_again(tm
     async with shard_in(tmp_path, idle_hz=0.0) as shard_1:
         await shard_1.run(0)
         await until(lambda: 0 in shard_1.ticks.sleepers)
-        pace = shard_1.ticks.paces[0]
+        pace = shard_1.ticks.pacing.paces[0]
         pace._own = len(RUNGS) - 1
         await until(lambda: pace.level == 0)
         assert shard_1.ticks.zones[0].pace is RUNGS[0]
@@ -493,7 +493,7 @@ async def test_a_zone_that_takes_too_long_slows_its_own_clock_alone_and_recovers
     monkeypatch.setattr(shard.tick_loop, "_each", slow)
     async with shard_in(tmp_path) as shard_1:
         gateway, _ = await playing(shard_1, 0, 1)
-        pace = shard_1.ticks.paces[1]
+        pace = shard_1.ticks.pacing.paces[1]
         await until(lambda: pace.rung.clock_percent < 40)
         at, ticked = [shard_1.ticks.zones[zone].tick for zone in (0, 1)], shard_1.ticks.ticked
         await until(lambda: shard_1.ticks.ticked > ticked + 40)
