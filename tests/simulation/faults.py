@@ -42,7 +42,7 @@ QUIET = frozenset(["crowd", "gateway_change", "reconnect_storm", "second_device"
 """Faults in which no member is silent: nobody may be put out for them."""
 BY_NAME = frozenset(["late_owner", "namesake", "unaware_owner"])
 """Faults that take half a run: few have them beside others, where they are not asked for."""
-ASKED_FOR = frozenset(["cut_off", "late_owner_unseen", "older_in_migration"])
+ASKED_FOR = frozenset(["cut_off", "late_owner_silent", "late_owner_unseen", "older_in_migration"])
 """Faults that no run has which does not ask for them: they bring about a meeting of events that is rare with the others."""
 CUT_OFF_EVERY_S = 5.0
 TIGHTLY = frozenset(["crowd"])
@@ -509,6 +509,9 @@ class Faults:
 
     def _do_unaware_owner(self) -> None:
         plan_unaware_owner(self)
+
+    def _do_late_owner_silent(self) -> None:
+        plan_late_owner(self, silent=True)
 
     def _do_late_owner_unseen(self) -> None:
         plan_late_owner(self, unseen=True)

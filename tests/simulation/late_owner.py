@@ -18,17 +18,22 @@ CALM_S, MENDED_S = 5.0, 4.0
 STEP_OUT_S = 2.0
 OPENED_S, LATE_S = 6.0, 3.0
 """How long the opening may take (coordinator.settings: five leases), and how much later the owner may come."""
+SILENT_S = (1.5, LATE_S)
+"""So long an owner is silent that is late and silent: longer than a lease, shorter than it is waited for."""
 LOST = frozenset(("commit", "reseed"))
+SILENT = LOST | {"heartbeat"}
 UNSEEN = frozenset(("view",))
 
 
-def plan_late_owner(faults: Faults, unseen: bool = False) -> None:
+def plan_late_owner(faults: Faults, unseen: bool = False, silent: bool = False) -> None:
     """Plan it from now on; nothing where there is no time for all of it.
 
-    `unseen`: coordinators have no view of what is forgotten, and the late owner is told to leave as soon as the world is open.
+    `unseen`: coordinators have no view of what is forgotten, and the late owner is told to leave as soon as the world is open. `silent`:
+    from then on, until it is through, its heartbeats are lost too.
     """
     machines, server, chance = faults.cluster.machines, faults.cluster.server, faults.random
     age_s, away_s, late_s = chance.uniform(1.5, 5.0), chance.choice((0.0, chance.uniform(0.0, 1.0))), chance.uniform(0.0, LATE_S)
+    late_s = chance.uniform(*SILENT_S) if silent else late_s
     back_s = chance.uniform(0.02, 0.4)
     loggers_in = [player for player in faults.crowd if chance.random() < 0.7]
     walkers = [player for player in loggers_in if chance.random() < 0.7]  # out of the zone that they come in to
@@ -74,6 +79,8 @@ def plan_late_owner(faults: Faults, unseen: bool = False) -> None:
             server.on_call.remove(heard)
             for late in list(server.deaf_to):
                 machines.later(late_s, through, late)
+                if silent:
+                    server.deaf_to[late] = SILENT
                 if unseen:
                     machines.processes[late].signal(15)
 

@@ -121,6 +121,12 @@ def what_may_still_be_put_back_is_given_away() -> list[Patch]:
     return [(Openings, "awaited", lambda self: frozenset())]
 
 
+@mutant("late_owner_silent")
+def who_alone_knows_is_given_up_after_a_lease() -> list[Patch]:
+    """A shard that knows more of a zone than the ledger is put out for silence as soon as any other."""
+    return [(Openings, "awaited_shards", lambda self, view: frozenset())]
+
+
 @mutant("older_in_migration")
 def a_closed_world_is_given_away() -> list[Patch]:
     """The ledger takes an assignment that was decided before it went back."""
