@@ -91,10 +91,12 @@ class Checkpoints:
         return status
 
     async def last(self, zone: Zone) -> bool:
-        """Checkpoint a zone that is held, once an earlier checkpoint of it is through."""
+        """Checkpoint a zone that is held, once an earlier checkpoint of it is through; False where that is not its newest."""
         earlier = self._tasks.get(zone.zone)
         if earlier is not None:
             await asyncio.wait([earlier])
+            if zone.phase is not Phase.HELD:  # it was taken meanwhile
+                return False
         status = await self._checkpoint(zone, zone.tick, zone.generation, zone.epoch, zone.checkpoint())
         return status is CommitStatus.OK
 

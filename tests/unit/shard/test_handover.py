@@ -119,6 +119,34 @@ async def test_a_zone_that_was_taken_is_not_the_old_owners_whatever_that_does(tm
         assert (await under_test.ledger.zone_head(0)).tick == stands
 
 
+async def test_a_zone_that_is_taken_while_an_earlier_checkpoint_is_on_its_way_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 3299 of the simulation: its last checkpoint was asked of it when it was gone."""
+    monkeypatch.setattr(shard.handover._Asked, "__init__", _patient)
+    async with shard_in(tmp_path) as under_test:
+        ticks, through = under_test.ticks, asyncio.Event()
+        put_checkpoint = under_test.ledger.put_checkpoint
+
+        async def slowly(*args: Any) -> None:
+            await through.wait()
+            await put_checkpoint(*args)
+
+        monkeypatch.setattr(under_test.ledger, "put_checkpoint", slowly)
+        ticks.checkpoints._every_ticks = 1
+        await under_test.run(0)
+        zone = ticks.zones[0]
+        await until(lambda: 0 in ticks.checkpoints._tasks, "a checkpoint is on its way")
+        ticks.handovers.ask(0)
+        await until(lambda: zone.phase is Phase.HELD, "it is held")
+        holding = ticks.handovers._asked[0].task
+        assert holding is not None
+        ticks.remove(0)
+        through.set()
+        await holding
+        assert zone.phase is Phase.DROPPED
+
+
 async def test_an_owner_that_went_on_cannot_be_robbed(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as under_test:
         under_test.ticks.checkpoints._every_ticks = 1 << 30  # but for the handover's
