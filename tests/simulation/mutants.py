@@ -522,7 +522,10 @@ def _plain_write(self: GameConnection, data: bytes) -> None:
 
 
 def search(seeds: int, first: int = 1, jobs: int = 0) -> dict[str, tuple[int, str]]:
-    """Look for every mutant in up to `seeds` seeds; return name -> (seeds that it took, the violation), 0 seeds where it lives."""
+    """Look for every mutant in up to `seeds` seeds; return name -> (seeds that it took, the violation), 0 seeds where it lives.
+
+    What no seed shows by its own choice of faults is looked for in as many seeds with those that bring it about; that is said.
+    """
     for capacity in (ROOMY, TIGHT):
         next_program(capacity)
     found: dict[str, tuple[int, str]] = {}
@@ -530,20 +533,22 @@ def search(seeds: int, first: int = 1, jobs: int = 0) -> dict[str, tuple[int, st
     context = multiprocessing.get_context("fork")
     with Progress(console=Console(stderr=True), transient=True) as progress, context.Pool(jobs or os.cpu_count() or 1) as pool:
         task = progress.add_task("mutants", total=len(work))
-        for name, count, violation in pool.imap_unordered(_search_one, work):
+        for name, count, kinds, violation in pool.imap_unordered(_search_one, work):
             found[name] = count, violation
             progress.update(task, advance=1)
-            progress.console.print(
-                f"{name}: " + (f"found by seed {first + count - 1}: {violation}" if count else "NOT FOUND"), markup=False
-            )
+            by = f"seed {first + count - 1}" + (f" of {', '.join(kinds)}" if kinds else "")
+            progress.console.print(f"{name}: " + (f"found by {by}: {violation}" if count else "NOT FOUND"), markup=False)
     return found
 
 
-def _search_one(work: tuple[str, int, int]) -> tuple[str, int, str]:
+def _search_one(work: tuple[str, int, int]) -> tuple[str, int, tuple[str, ...], str]:
     name, first, seeds = work
-    kinds = KINDS[name] if (ASKED_FOR | TIGHTLY).intersection(KINDS[name]) else ()  # faults that no seed, or one in ten, chooses by itself
-    outcome = find(name, range(first, first + seeds), kinds=kinds)
-    return (name, outcome.seed - first + 1, outcome.violations[0]) if outcome is not None else (name, 0, "")
+    asked = bool((ASKED_FOR | TIGHTLY).intersection(KINDS[name]))  # for faults that no seed, or one in ten, chooses by itself
+    for kinds in [*([] if asked else [()]), *([KINDS[name]] if KINDS[name] else [])]:
+        outcome = find(name, range(first, first + seeds), kinds=kinds)
+        if outcome is not None:
+            return name, outcome.seed - first + 1, kinds, outcome.violations[0]
+    return name, 0, (), ""
 
 
 for _more in ("mutants_borders", "mutants_effects", "mutants_forgetting", "mutants_pace"):
