@@ -17,8 +17,9 @@ LEVELS = (0, 2, 3)
 """Rungs of shard.pace.RUNGS: no relief; every second snapshot; every third. (Smaller snapshots, the first rung, cost as many sends.)"""
 LOOKS = 4
 """So often in a row a gateway must be found behind (once in pace.EVALUATE_S): a burst of full snapshots is no overload."""
-HOLD_S, MOST_HOLD_S = 1.5, 30.0
-"""So long a gateway must have kept up before it is sent more again; twice as long each time that this was too early."""
+HOLD_S, MOST_HOLD_S = 1.5, 24.0
+"""So long a gateway must have kept up before it is sent more again; twice as long each time that this was too early, and half as long
+where it has kept up with more already: who needs no relief any more is not kept waiting for each rung."""
 CATCHES_UP, FADES = 0.75, 0.95
 """A gateway that is behind by less than this part of what it was of late catches up: it is sent little enough. What was of late fades, with
 each look, to this part."""
@@ -38,6 +39,8 @@ class _Relief:
     kept_up_since_s: float = 0.0
     lowered_s: float = float("-inf")
     hold_s: float = HOLD_S
+    comes_down: bool = False
+    """It is where it is because it has kept up, not because it fell behind."""
     linked_s: float = 0.0
     renewed_s: float = float("-inf")
 
@@ -76,7 +79,7 @@ class Relief:
             if one.looks >= LOOKS and one.at + 1 < len(LEVELS):
                 if now_s - one.lowered_s < REGRET_S:
                     one.hold_s = min(2 * one.hold_s, MOST_HOLD_S)
-                one.at, one.looks, one.worst_s = one.at + 1, 0, behind_s
+                one.at, one.looks, one.worst_s, one.comes_down = one.at + 1, 0, behind_s, False
                 changed.append(gateway)
         for gateway, one in list(self._gateways.items()):
             if gateway in silent or gateway not in linked:
@@ -87,8 +90,9 @@ class Relief:
 
     def _kept_up(self, gateway: int, one: _Relief, now_s: float, changed: list[int]) -> None:
         one.looks, one.worst_s = 0, 0.0
-        if one.at and now_s - one.kept_up_since_s >= one.hold_s:
-            one.at, one.kept_up_since_s, one.lowered_s = one.at - 1, now_s, now_s
+        hold_s = max(HOLD_S, one.hold_s / 2) if one.comes_down else one.hold_s
+        if one.at and now_s - one.kept_up_since_s >= hold_s:
+            one.at, one.kept_up_since_s, one.lowered_s, one.comes_down = one.at - 1, now_s, now_s, True
             changed.append(gateway)
         elif not one.at and now_s - one.lowered_s >= REGRET_S:
             del self._gateways[gateway]

@@ -88,6 +88,24 @@ def test_what_was_too_early_takes_longer_each_time() -> None:
     assert looks.look(round(HOLD_S / EVALUATE_S)) == [0]
 
 
+def test_who_needs_no_relief_any_more_does_not_wait_as_long_for_each_rung() -> None:
+    looks = Looks()
+    assert looks.look(2 * LOOKS, 1.0) == [FEW, FEWER]
+    for _ in range(6):  # the third rung is too little for it, so that it waits as long as ever
+        while looks.relief.rung(7) == FEWER:
+            looks.look(1)
+        assert looks.look(LOOKS, 1.0) == [FEWER]
+    began_s = looks.now_s
+    while looks.relief.rung(7) == FEWER:
+        looks.look(1)
+    assert looks.now_s - began_s == MOST_HOLD_S
+    while looks.relief.rung(7):
+        looks.look(1)
+    assert looks.now_s - began_s == 1.5 * MOST_HOLD_S
+    assert looks.look(LOOKS, 1.0) == [FEW], "and where that was too early, it is as before"
+    assert looks.look(round(MOST_HOLD_S / EVALUATE_S) - 1) == [] and looks.look(1) == [0]
+
+
 def test_each_gateway_has_its_own_and_who_is_gone_has_none() -> None:
     looks = Looks()
     looks.look(LOOKS, 1.0, gateway=8)
