@@ -11,6 +11,8 @@ from coordinator.migration import MigrationSettings
 from perdure.runtime.settings import MIN_SECRET_LENGTH, CommonSettings, read_secret_file
 
 DEVELOPMENT_ADMIN_TOKEN = "perdure-development-admin-token-not-for-production"
+AWAITED_LEASES = 5
+"""So many leases are waited for who alone knows the last ticks of a zone, at an opening and when it is silent."""
 
 
 class CoordinatorSettings(CommonSettings):
@@ -76,10 +78,12 @@ class CoordinatorSettings(CommonSettings):
             expected_shards=self.expected_shards,
             expected_wait_ms=self.expected_wait_ms,
             reseed_wait_ms=self.lease_ms,
-            reseed_most_ms=5 * self.lease_ms,
+            reseed_most_ms=AWAITED_LEASES * self.lease_ms,
             ledger_is_new=self.ledger_is_new,
             idle_zone_ms=self.idle_zone_ms,
-            liveness=LivenessSettings(self.lease_ms, self.gateway_lease_ms, self.outage_grace_ms, awaited_lease_ms=5 * self.lease_ms),
+            liveness=LivenessSettings(
+                self.lease_ms, self.gateway_lease_ms, self.outage_grace_ms, awaited_lease_ms=AWAITED_LEASES * self.lease_ms
+            ),
             migration=MigrationSettings(
                 most=self.max_migrations,
                 most_per_pair=self.max_migrations_per_pair,
