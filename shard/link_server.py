@@ -16,8 +16,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 
 from perdure.wire.link import (
@@ -27,13 +25,14 @@ from perdure.wire.link import (
     FrameReader,
     LinkType,
     link_proof,
+    link_type,
     look_proof,
     pack_frame,
     peer_proof,
-    unpack_commands,
     unpack_keyframes,
     unpack_subscribe,
 )
+from shard.arrivals import Cut, Overflow
 from shard.reading import Tap
 
 log = structlog.get_logger("shard.links")
@@ -56,7 +55,7 @@ MOST_QUIET_S = 60.0
 class LinkHost(Protocol):
     """What takes in what comes over links; in a shard it is the tick loop."""
 
-    def commands_arrived(self, zones: npt.NDArray[np.uint16], rows: npt.NDArray[np.uint8]) -> bool: ...
+    def frames_arrived(self, data: bytes, at: int, *, commands: bool) -> Cut: ...
     def keyframes_wanted(self, zone: int, players: list[int]) -> None: ...
     def gateway_linked(self, gateway: int) -> None: ...
     def look(self, zone: int, player: int, tell: Callable[[bytes], None]) -> None: ...
@@ -189,17 +188,26 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._tap.brought()
-        commands: list[memoryview] = []
         try:
-            for kind, body in self._reader.feed(data):
-                if kind is LinkType.COMMANDS and self.gateway:
-                    commands.append(body)
-                else:
-                    self._frame(kind, body)
-            if commands:
-                self._commands(commands)
+            whole = self._reader.whole(data)
+            if whole:
+                self._cut(whole)
         except (ValueError, struct.error, IndexError) as error:
             self.end(f"a frame that is none: {error}")
+        except Overflow:
+            self.end("the shard holds all the commands it can; the gateway sends them again on a new link")
+
+    def _cut(self, whole: bytes) -> None:
+        """Cut all frames, of which the host keeps the commands; before the hello there are none."""
+        view, at, more = memoryview(whole), 0, True
+        while more:
+            cut = self._host.frames_arrived(whole, at, commands=self.gateway != 0)
+            for begin, end in cut.others:
+                self._frame(link_type(view[begin + 4]), view[begin + 5 : end])
+            if cut.fault:
+                raise ValueError(f"{cut.fault}, {len(whole) - cut.end} bytes before the end")
+            at, more = cut.end, cut.more
+        self._reader.keep(view[at:])
 
     def _frame(self, kind: LinkType, body: memoryview) -> None:
         if self.is_peer:
@@ -216,10 +224,6 @@ class Link(asyncio.Protocol):
             self._host.keyframes_wanted(*unpack_keyframes(body))
         else:
             raise ValueError(f"{kind.name} is not for a shard")
-
-    def _commands(self, bodies: list[memoryview]) -> None:
-        if not self._host.commands_arrived(*unpack_commands(bodies, self._server.row_bytes)):
-            self.end("the shard holds all the commands it can; the gateway sends them again on a new link")
 
     def _look(self, body: memoryview) -> None:
         if len(body) != 32 + LOOK_STRUCT.size or not hmac.compare_digest(bytes(body[:32]), look_proof(self._server.secret, self._nonce)):

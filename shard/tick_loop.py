@@ -26,7 +26,7 @@ from perdure.ledger.ledger import Ledger, LedgerError
 from perdure.ledger.values import Commit, CommitAnswer, CommitStatus
 from perdure.wire.link import pack_stale, pack_zone_notice
 from perdure.wire.opcodes import Notice
-from shard.arrivals import Arrivals
+from shard.arrivals import Arrivals, Cut
 from shard.border import Feed
 from shard.borders import Borders
 from shard.checkpoints import Checkpoints
@@ -97,7 +97,7 @@ class TickLoop:
         self.pacing = Pacing(self.zones, self.sleepers, links, metrics, interval_s=self._interval_s, threads=threads)
         self.borders = Borders(self.zones, self._interval_s, self._tell_stale, self.pacing.feeds_every_s)
         self.turns = Turns(self._interval_s)
-        self.arrivals = Arrivals()
+        self.arrivals = Arrivals(links.row_bytes)
         self.reading = Reading()
         self.reading.add(links.read)
         self._commits = Committing(
@@ -128,17 +128,14 @@ class TickLoop:
         self.ticked = 0
 
     # --- what arrives between ticks (link_server.LinkHost) --------------------------------------------------------
-    def commands_arrived(self, zones: npt.NDArray[np.uint16], rows: npt.NDArray[np.uint8]) -> bool:
-        """Keep rows for the next ticks of their zones; False where too much is waiting already."""
-        here = self._runs[zones]
-        if not here.all():  # the gateway sends them again to whoever shows the zone's next frame
-            self._metrics.dropped_commands.inc(len(rows) - int(np.count_nonzero(here)))
-            zones, rows = zones[here], rows[here]
-            if not len(rows):
-                return True
-        if len(self.sleepers):
-            self.sleepers.wake(np.unique(zones).tolist())  # whoever sent them has left, or is about to come: either way the zone ticks
-        return self.arrivals.add_rows(zones, rows)
+    def frames_arrived(self, data: bytes, at: int, *, commands: bool) -> Cut:
+        """Keep the commands in a link's bytes for the next ticks of their zones. Raises Overflow where too much may be waiting then."""
+        cut = self.arrivals.cut(data, at, self._runs, commands=commands)
+        if cut.elsewhere:  # the gateway sends them again to whoever shows the zone's next frame
+            self._metrics.dropped_commands.inc(cut.elsewhere)
+        if cut.kept and len(self.sleepers):  # whoever sent them has left, or is about to come: either way the zone ticks
+            self.sleepers.wake(self.arrivals.newest_zones(cut.kept))
+        return cut
 
     def keyframes_wanted(self, zone: int, players: list[int]) -> None:
         """Give these players full snapshots with the next tick. One who is on the way to a zone that sleeps wakes it."""

@@ -100,19 +100,6 @@ def pack_commands(zones: Sequence[int], rows: Sequence[bytes]) -> bytes:
     return pack_frame(LinkType.COMMANDS, struct.pack(f"<H{len(zones)}H", len(zones), *zones), *rows)
 
 
-def unpack_commands(bodies: Sequence[memoryview], row_bytes: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-    """Return zones (uint16[n]) and rows (uint8[n, row_bytes]) of COMMANDS frames together; ValueError on a length that does not add up."""
-    zones, rows = [], []
-    for body in bodies:
-        count = int.from_bytes(body[:2], "little")
-        start = 2 + 2 * count
-        if count == 0 or len(body) != start + count * row_bytes:
-            raise ValueError(f"{len(body)} bytes that say they are {count} commands of {row_bytes} bytes each")
-        zones.append(body[2:start])
-        rows.append(body[start:])
-    return np.frombuffer(b"".join(zones), "<u2"), np.frombuffer(b"".join(rows), np.uint8).reshape(-1, row_bytes)
-
-
 def pack_keyframes(zone: int, players: list[int]) -> bytes:
     return pack_frame(LinkType.KEYFRAMES, struct.pack(f"<H{len(players)}q", zone, *players))
 
@@ -176,7 +163,10 @@ def look_proof(secret: bytes, nonce: bytes) -> bytes:
 
 
 class FrameReader:
-    """Cuts a byte stream into link frames. `feed` bytes, then iterate; what is incomplete waits for more."""
+    """Cuts a byte stream into link frames. `feed` bytes, then iterate; what is incomplete waits for more.
+
+    Who cuts frames itself asks for the `whole`, and says what to `keep`.
+    """
 
     __slots__ = ("_needed", "_pending")
 
@@ -185,27 +175,39 @@ class FrameReader:
         self._needed = 0
         """Bytes without which `_pending` is no frame: a big one comes in many pieces, and is copied once."""
 
+    def whole(self, data: bytes) -> bytes:
+        """Return what was kept and `data` together; nothing, and keep all of it, where that is no frame yet."""
+        pending = self._pending
+        if not pending:
+            return data
+        pending += data
+        if len(pending) < self._needed:
+            return b""
+        data = bytes(pending)
+        pending.clear()
+        return data
+
+    def keep(self, rest: bytes | memoryview) -> None:
+        """Keep the beginning of a frame for the next `whole`."""
+        if rest:
+            self._needed = 4 + LENGTH.unpack_from(rest)[0] if len(rest) >= 4 else 4
+            self._pending += rest
+
     def feed(self, data: bytes) -> Iterator[tuple[LinkType, memoryview]]:
         """Yield (type, body) of every complete frame; raises ValueError on a frame over MAX_LINK_FRAME."""
-        pending = self._pending
-        if pending:
-            pending += data
-            if len(pending) < self._needed:
-                return
-            data = bytes(pending)
-            pending.clear()
-        view = memoryview(data)
-        at, total = 0, len(data)
-        self._needed = 4
+        view = memoryview(self.whole(data))
+        at, total = 0, len(view)
         while total - at >= 4:
             (length,) = LENGTH.unpack_from(view, at)
             if not 1 <= length <= MAX_LINK_FRAME:
                 raise ValueError(f"a link frame of {length} bytes; 1 to {MAX_LINK_FRAME} are allowed")
             if total - at - 4 < length:
-                self._needed = 4 + length
                 break
-            kind = view[at + 4]
-            yield _TYPES.get(kind) or LinkType(kind), view[at + 5 : at + 4 + length]
+            yield link_type(view[at + 4]), view[at + 5 : at + 4 + length]
             at += 4 + length
-        if at < total:
-            pending += view[at:]
+        self.keep(view[at:])
+
+
+def link_type(number: int) -> LinkType:
+    """Return the type of a link frame. Raises ValueError where there is none of this number."""
+    return _TYPES.get(number) or LinkType(number)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from perdure.game.schema import Schema
 from perdure.ledger.memory_ledger import MemoryLedger
@@ -32,7 +33,6 @@ from perdure.wire.link import (
     pack_frame,
     pack_stale,
     pack_zone_notice,
-    unpack_commands,
     unpack_keyframes,
 )
 from perdure.wire.opcodes import SnapshotFlag
@@ -158,7 +158,7 @@ class ShardDouble:
 
     def _arrived(self, type_: LinkType, body: memoryview) -> None:
         if type_ is LinkType.COMMANDS:
-            zones, rows = unpack_commands([body], self._row.itemsize)
+            zones, rows = _unpack_commands(body, self._row.itemsize)
             for zone, row in zip(zones.tolist(), rows.copy().view(self._row).ravel(), strict=True):
                 self.received.append((zone, row))
                 if not self.ignore_commands:
@@ -273,3 +273,11 @@ class ShardDouble:
 
 def world_of(schema: Schema = TOY, columns: int = 2, rows: int = 1) -> WorldSettings:
     return WorldSettings("main", schema.name, schema.hash, json.dumps(schema.to_wire()), columns, rows, 1, schema.tick_hz)
+
+
+def _unpack_commands(body: memoryview, row_bytes: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
+    """Return zones (uint16[n]) and rows (uint8[n, row_bytes]) of a COMMANDS frame."""
+    count = int.from_bytes(body[:2], "little")
+    start = 2 + 2 * count
+    assert count > 0 and len(body) == start + count * row_bytes
+    return np.frombuffer(body[2:start], "<u2"), np.frombuffer(body[start:], np.uint8).reshape(-1, row_bytes)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import uvloop
 
 import shard.reading
 from perdure.wire.link import pack_keyframes
+from shard.arrivals import Arrivals, Cut
 from shard.link_server import Link, LinkHost, LinkServer
 from shard.reading import BUSY_TICKS, REST_TICKS, Reading
 from tests.unit.shard.shard_lab import SECRET, Gateway, commands_of, until
@@ -27,12 +27,13 @@ class Host:
 
     def __init__(self) -> None:
         self.came: list[list[int]] = []
+        self._arrivals = Arrivals(ROW_BYTES)
         self.lost: list[Link] = []
 
-    def commands_arrived(self, zones: npt.NDArray[np.uint16], rows: npt.NDArray[np.uint8]) -> bool:
-        assert len(zones) == len(rows)
-        self.came.append(rows[:, 8].tolist())
-        return True
+    def frames_arrived(self, data: bytes, at: int, *, commands: bool) -> Cut:
+        cut = self._arrivals.cut(data, at, np.ones(1 << 16, np.bool_), commands=commands)
+        self.came += [rows[:, 8].tolist() for _, rows in self._arrivals.rows_of([0])]
+        return cut
 
     def keyframes_wanted(self, zone: int, players: list[int]) -> None:
         self.came.append(players)
@@ -207,10 +208,10 @@ async def test_who_sends_more_than_a_socket_holds_does_not_wait_for_the_next_tic
 async def test_what_handling_raises_ends_the_link_and_not_the_tick(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.reading.take_in()
 
-    def fails(zones: Any, rows: Any) -> bool:
+    def fails(data: bytes, at: int, *, commands: bool) -> Cut:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(stage.host, "commands_arrived", fails)
+    monkeypatch.setattr(stage.host, "frames_arrived", fails)
     stage.send(2)
     await stage.idle()
     stage.reading.take_in()

@@ -50,8 +50,8 @@ async def test_nothing_is_kept_of_commands_for_zones_that_run_elsewhere(tmp_path
         await playing(shard_1)
         row = command_row(shard_1.program, 1, 1, "add", n=1)
         for _ in range(100):
-            assert shard_1.ticks.commands_arrived(np.array([5], np.uint16), row)
-        assert shard_1.ticks.arrivals._came == []
+            assert shard_1.ticks.frames_arrived(commands_of(5, row), 0, commands=True).elsewhere == 1
+        assert shard_1.ticks.arrivals.bytes_waiting == 0
 
 
 async def test_a_zone_that_is_added_ticks_at_once_and_alone(tmp_path: Path) -> None:
