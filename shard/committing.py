@@ -26,6 +26,8 @@ HOLD_PART, HOLD_OF_S = 0.4, 4.0
 closed."""
 UNCONFIRMED_S = 0.1
 """A commit that waits for longer is told of (TickLoop.unconfirmed): well below the time that a world waits to be opened."""
+CLOCK_S = 0.002
+"""An event loop's timers may be so much early."""
 
 
 class Committing:
@@ -51,6 +53,7 @@ class Committing:
         """How many commits wait for so long that clients were told."""
         self._waiting: dict[_Pause, tuple[float, list[Commit]]] = {}
         """Those without an answer, and since when."""
+        self._watch: asyncio.TimerHandle | None = None
 
     @property
     def paused(self) -> bool:
@@ -68,7 +71,8 @@ class Committing:
             return []
         pause = _Pause()
         self._waiting[pause] = time.monotonic(), commits
-        timer = asyncio.get_running_loop().call_later(self._paused_after_s, self._pause, pause)
+        if self._watch is None:  # one for all: nearly every commit has its answer long before
+            self._watch = asyncio.get_running_loop().call_later(self._paused_after_s, self._see_who_waits)
         tries = 0
         try:
             while True:
@@ -85,7 +89,6 @@ class Committing:
                         log.warning("commit_unanswered", zones=len(commits), tries=tries, why=str(error))
                     await asyncio.sleep(min(RESEND_PAUSE_S * tries, LONGEST_PAUSE_S))
         finally:
-            timer.cancel()
             del self._waiting[pause]
             self._told -= pause.told
             if pause.told and not self._told:
@@ -107,6 +110,18 @@ class Committing:
             "commits_held_back", silent_s=round(silent_s, 2), for_s=round(hold_s, 2), why="another owner may have more of these zones"
         )
         await asyncio.sleep(hold_s)
+
+    def _see_who_waits(self) -> None:
+        """Tell of the commits that have waited for too long; look again when the next one of those that wait will have."""
+        self._watch = None
+        untold = [(began_s, pause) for pause, (began_s, _) in self._waiting.items() if not pause.told]
+        long_ago_s = time.monotonic() - self._paused_after_s + CLOCK_S
+        for began_s, pause in untold:
+            if began_s <= long_ago_s:
+                self._pause(pause)
+        next_s = min((began_s for began_s, pause in untold if not pause.told), default=None)
+        if next_s is not None:
+            self._watch = asyncio.get_running_loop().call_later(next_s - long_ago_s, self._see_who_waits)
 
     def _pause(self, pause: _Pause) -> None:
         pause.told = True

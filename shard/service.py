@@ -94,6 +94,7 @@ class ShardService:
     def __init__(self, settings: ShardSettings, program: Program, ledger: Ledger) -> None:
         self.settings, self.program, self.ledger = settings, program, ledger
         self.name = settings.member_name("shard")
+        self._host = socket.gethostname()
         self.metrics = ShardMetrics()
         row_bytes = 16 + program.schema.command_payload_bytes
         self.links = LinkServer(settings.secret.encode(), self.name, row_bytes)
@@ -251,7 +252,7 @@ class ShardService:
         players = {str(n): zone.player_count() for n, zone in self.ticks.zones.items()}
         return {
             "state": "draining" if self._draining else self.state, "build": f"{self.program.build:016x}", "pid": os.getpid(),
-            "host": socket.gethostname(), "load": {n: count + 1 for n, count in players.items()}, "players": players,
+            "host": self._host, "load": {n: count + 1 for n, count in players.items()}, "players": players,
             "failed": {str(n): why for n, why in self.failed.items()}, "committed": self.ticks.unconfirmed(),
             "stale": {str(n): epoch for n, epoch in self._stale.items()}, "paused": self.ticks.paused,
             "tick_ms": self.ticks.times.told(), "commit_ms": self.ticks.commit_times.told(),

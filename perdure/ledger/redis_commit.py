@@ -24,6 +24,8 @@ from perdure.ledger.redis_errors import code_of, explain
 NOT_LET_IN = ("NOAUTH", "NOPERM", "WRONGPASS")
 MAX_IN_FLIGHT = 64
 """Batches without an answer on one connection; past it a call is refused at once, as if the ledger were away."""
+CLOCK_S = 0.002
+"""An event loop's timers may be so much early."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +34,8 @@ class _Batch:
 
     expected: int
     done: asyncio.Future[list[Any]]
-    timer: asyncio.TimerHandle
+    deadline: float
+    why_late: str
     answers: list[Any] = field(default_factory=list)
 
 
@@ -45,6 +48,7 @@ class _Pipe(asyncio.Protocol):
         self._reader = hiredis.Reader(protocolError=hiredis.ProtocolError, replyError=hiredis.ReplyError)
         self._batches: deque[_Batch] = deque()
         self._transport: asyncio.Transport | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self.lost: str = "not connected"
 
     @property
@@ -58,12 +62,14 @@ class _Pipe(asyncio.Protocol):
     def send(self, packed: bytes, expected: int, deadline: float, why_late: str) -> asyncio.Future[list[Any]]:
         """Send commands at once; the future yields their answers, errors included as values, or raises LedgerUnavailable.
 
-        The batch keeps its place and its timer where the caller is cancelled: a silent server is dropped all the same.
+        The batch keeps its place and its deadline where the caller is cancelled: a silent server is dropped all the same.
         """
         if self._transport is None or self.lost:
             raise LedgerUnavailable(f"no answer from {self._where}: {self.lost}")
-        batch = _Batch(expected, self._loop.create_future(), self._loop.call_at(deadline, self.drop, why_late))
+        batch = _Batch(expected, self._loop.create_future(), deadline, why_late)
         self._batches.append(batch)
+        if self._watch is None or self._watch.when() > deadline:  # one for all: nearly every batch has its answers long before
+            self._watch_until(deadline)
         self._transport.write(packed)
         return batch.done
 
@@ -80,12 +86,26 @@ class _Pipe(asyncio.Protocol):
                 batch.answers.append(answer)
                 if len(batch.answers) == batch.expected:
                     batches.popleft()
-                    batch.timer.cancel()
                     if not batch.done.done():
                         batch.done.set_result(batch.answers)
                 answer = reader.gets()
         except hiredis.ProtocolError as error:
             self.drop(f"it does not speak the Redis protocol ({error})")
+
+    def _watch_until(self, deadline: float) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = self._loop.call_at(deadline, self._see_who_is_late)
+
+    def _see_who_is_late(self) -> None:
+        self._watch = None
+        if not self._batches:
+            return
+        first = min(self._batches, key=lambda batch: batch.deadline)
+        if first.deadline <= self._loop.time() + CLOCK_S:
+            self.drop(first.why_late)
+        else:
+            self._watch_until(first.deadline)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.drop(str(exc) if exc else "it closed the connection")
@@ -96,9 +116,11 @@ class _Pipe(asyncio.Protocol):
             self.lost = why
             if self._transport is not None:
                 self._transport.abort()
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         while self._batches:
             batch = self._batches.popleft()
-            batch.timer.cancel()
             if not batch.done.done():
                 batch.done.set_exception(LedgerUnavailable(f"no answer from {self._where}: {why}"))
 
