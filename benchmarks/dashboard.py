@@ -113,7 +113,7 @@ async def _beat(ledger: RedisLedger) -> None:
     times = {"mean": 2.125, "p50": 2.031, "p99": 7.512, "longest": 11.25}
     info = {
         "state": "ready", "build": "6a09e667f3bcc908", "pid": 1, "host": "bench", "load": zones, "players": zones, "failed": {},
-        "stale": {}, "paused": False, "tick_ms": times, "commit_ms": times, "bytes_s": 1_000_000,
+        "stale": {}, "paused": False, "tick_ms": times, "commit_ms": times, "own_ms": times, "bytes_s": 1_000_000,
     }  # fmt: skip
     for beat in range(1, 1 << 30):
         for index in range(SHARDS):

@@ -45,6 +45,9 @@ class ShardMetrics:
         self.step = Durations("perdure_step_seconds", "time to step all zones", reg)
         self.encode = Durations("perdure_encode_seconds", "time to encode all zones' snapshots", reg)
         self.commit = Durations("perdure_commit_seconds", "time until the answer to a commit was read; frames are made meanwhile", reg)
+        self.own = Durations(
+            "perdure_tick_own_seconds", "time of a shard's whole tick but for the wait for its commit once frames are made", reg
+        )
         self.late = Counter("perdure_ticks_late_total", "ticks that began more than half a tick after their time", registry=reg)
         self.zones = Gauge("perdure_zones", "zones that run here", registry=reg)
         self.asleep = Gauge("perdure_zones_asleep", "zones that tick at the idle rate: nobody is in or near them", registry=reg)

@@ -256,6 +256,7 @@ class ShardService:
             "failed": {str(n): why for n, why in self.failed.items()}, "committed": self.ticks.unconfirmed(),
             "stale": {str(n): epoch for n, epoch in self._stale.items()}, "paused": self.ticks.paused,
             "tick_ms": self.ticks.times.told(), "commit_ms": self.ticks.commit_times.told(),
+            "own_ms": self.ticks.own_times.told(),
             "bytes_s": self._released_rate.of(self.ticks.released_bytes), **self.ticks.pacing.told(),
             "asleep": len(self.ticks.sleepers), "near": self.ticks.sleepers.seen_here(),
             "full": [n for n, zone in self.ticks.zones.items() if zone.is_full()],

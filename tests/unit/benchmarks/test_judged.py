@@ -84,9 +84,9 @@ def test_a_gateway_that_drops_commands_is_no_cheaper_one(monkeypatch: pytest.Mon
                             ({"entities_seen": 60.0}, False)]
 )  # fmt: skip
 def test_each_window_of_jitter_is_judged(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], passes: bool) -> None:
-    async def look(_: Any, ticks: list[Any], commits: list[Any]) -> None:
-        ticks.append({"mean": 2.0, "longest": 4.0})
-        commits.append({"mean": 1.0, "longest": 2.0})
+    async def look(_: Any, told: dict[str, list[Any]]) -> None:
+        for name, longest_ms in (("tick_ms", 4.0), ("commit_ms", 2.0), ("own_ms", 3.0)):
+            told[name].append({"mean": 2.0, "longest": longest_ms})
         await asyncio.sleep(60)
 
     async def flush(flushes: list[float]) -> None:
@@ -104,6 +104,7 @@ def test_each_window_of_jitter_is_judged(monkeypatch: pytest.MonkeyPatch, change
     crowd_sees(monkeypatch, jitter, honest, measured(**{"entities_seen": 31.0, **changes}), honest)
     found = jitter.run(minutes=1.0)
     assert (len(found["amiss"]), found["passed"]) == (0 if passes else 1, passes)
+    assert (found["tick_ratio"], found["own_ratio"], found["own_ms_mean"], found["commit_ms_longest"]) == (2.0, 1.5, 2.0, 2.0)
 
 
 @pytest.mark.parametrize(

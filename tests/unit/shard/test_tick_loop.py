@@ -107,6 +107,20 @@ async def test_nothing_leaves_before_its_commit_is_answered(tmp_path: Path) -> N
         await until(lambda: len(gateway.releases()) > released + 2)
         ticks = [release.tick for release in gateway.releases()]
         assert ticks == list(range(ticks[0], ticks[0] + len(ticks))), "no tick is left out, none comes twice"
+        shard_1.ledger.away = True
+        await until(lambda: gateway.notices()[4:] == [(0, Notice.PAUSED), (1, Notice.PAUSED)], "told a second time")
+
+
+async def test_a_tick_is_told_with_and_without_its_wait_for_the_commit(tmp_path: Path) -> None:
+    async with shard_in(tmp_path) as shard_1:
+        await playing(shard_1)
+        shard_1.ledger.away = True
+        await until(lambda: shard_1.ticks.paused)  # after 50 ms
+        shard_1.ledger.away = False
+        times, own = shard_1.ticks.times._last, shard_1.ticks.own_times._last
+        await until(lambda: max(times) >= 0.05 and len(own) == len(times))
+        at = times.index(max(times))
+        assert 0.0 < own[at] <= times[at] - 0.04
 
 
 async def unanswered(*args: Any) -> Any:
