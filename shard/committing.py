@@ -114,14 +114,17 @@ class Committing:
     def _see_who_waits(self) -> None:
         """Tell of the commits that have waited for too long; look again when the next one of those that wait will have."""
         self._watch = None
-        untold = [(began_s, pause) for pause, (began_s, _) in self._waiting.items() if not pause.told]
-        long_ago_s = time.monotonic() - self._paused_after_s + CLOCK_S
-        for began_s, pause in untold:
-            if began_s <= long_ago_s:
+        now_s, next_s = time.monotonic(), float("inf")
+        for pause, (began_s, _) in self._waiting.items():
+            left_s = began_s + self._paused_after_s - now_s
+            if pause.told:
+                continue
+            if left_s <= CLOCK_S:
                 self._pause(pause)
-        next_s = min((began_s for began_s, pause in untold if not pause.told), default=None)
-        if next_s is not None:
-            self._watch = asyncio.get_running_loop().call_later(next_s - long_ago_s, self._see_who_waits)
+            else:
+                next_s = min(next_s, left_s)
+        if next_s < float("inf"):
+            self._watch = asyncio.get_running_loop().call_later(next_s, self._see_who_waits)
 
     def _pause(self, pause: _Pause) -> None:
         pause.told = True
