@@ -63,6 +63,9 @@ class Arrivals:
         self._others = np.zeros((OTHER_FRAMES, 2), np.int64)
         self._count = 0
         self._make_room(FIRST_ROWS)
+        # Compiled, or loaded, here: gateways link while a shard still compiles its game, and then its event loop must not wait for that.
+        self.cut(bytes(1), 0, np.zeros(1 << 16, np.bool_), commands=True)
+        self._sort([])
 
     def _make_room(self, rows: int) -> None:
         zones, kept = np.zeros(rows, np.uint16), np.zeros((rows, self._row_bytes), np.uint8)
@@ -107,16 +110,21 @@ class Arrivals:
         """Take the rows that came for these zones: (zone, rows in the order in which they came). They are good until the next call."""
         if not self._count:
             return []
-        ends = np.zeros(len(numbers), np.int64)
-        self._count = sort_rows(self._zones, self._rows, self._count, np.array(numbers, np.int64), self._place, self._taken, ends)
+        ends = self._sort(numbers)
         taken, begin, found = self._taken, 0, []
-        for number, end in zip(numbers, ends.tolist(), strict=True):
+        for number, end in zip(numbers, ends, strict=True):
             if end > begin:
                 found.append((number, taken[begin:end]))
             begin = end
         if not self._count and len(self._zones) > KEPT_ROWS:
             self._make_room(FIRST_ROWS)
         return found
+
+    def _sort(self, numbers: list[int]) -> list[int]:
+        """Move the rows of these zones to `_taken`; return where each one's end."""
+        ends = np.zeros(len(numbers), np.int64)
+        self._count = sort_rows(self._zones, self._rows, self._count, np.array(numbers, np.int64), self._place, self._taken, ends)
+        return ends.tolist()
 
     def wanted_of(self, numbers: list[int]) -> list[tuple[int, Wanted]]:
         """Take what is wanted of these zones."""

@@ -22,7 +22,6 @@ from perdure.game.contract import Game, GameError
 from perdure.game.loading import load_game
 from perdure.wire.entries import Entry, EntryKind
 from perdure.wire.identifiers import WorldGrid
-from perdure.wire.link import pack_commands
 from shard.arrivals import Arrivals
 from shard.program import Program, compile_program
 from shard.zone import Zone
@@ -64,13 +63,11 @@ def _run(program: Program) -> None:
     zone.border.watch((1,))
     zone.recovered(1, 1)
     zone.page = (Entry(EntryKind.JOIN, player=1, session=1, gateway=1, slot=1).pack(),)
-    arrivals = Arrivals(zone.arrays.commands.shape[1])
+    Arrivals(zone.arrays.commands.shape[1])  # compiles what takes commands in
     for seq in range(1, 3):
-        row = np.zeros(zone.arrays.commands.shape[1], np.uint8)
-        row[0], row[8] = 1, seq
-        arrivals.cut(pack_commands([0], [row.tobytes()]), 0, np.ones(1 << 16, np.bool_), commands=True)
-        for _, rows in arrivals.rows_of([0]):
-            zone.add_commands(rows)
+        row = np.zeros((1, zone.arrays.commands.shape[1]), np.uint8)
+        row[0, 0], row[0, 8] = 1, seq
+        zone.add_commands(row)
         zone.fill_ghosts()
         commit = zone.step()
         zone.encode()

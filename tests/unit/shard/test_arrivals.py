@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,6 +71,32 @@ def test_zones_get_their_rows_in_order_and_those_of_others_wait(
     arrive(later, cut_at)
     take(set(ZONES))
     assert came.rows_of(ZONES) == []
+
+
+def test_all_is_compiled_before_anything_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+
+    def noted(name: str) -> Callable[..., Any]:
+        real = getattr(module, name)
+
+        def call(*arguments: Any) -> Any:
+            called.append(name)
+            told = real(*arguments)
+            types[name].add(len(getattr(real, "signatures", ())))
+            return told
+
+        return call
+
+    types: dict[str, set[int]] = {"cut_frames": set(), "sort_rows": set()}
+    for name in types:
+        monkeypatch.setattr(module, name, noted(name))
+    came = Arrivals(2)
+    assert called == ["cut_frames", "sort_rows"]
+    came.cut(pack_frame(LinkType.HELLO), 0, RUNS, commands=False)
+    came.cut(pack_commands([1, 5], [b"ab", b"cd"]), 0, RUNS, commands=True)
+    assert len(came.rows_of([1])) == len(came.rows_of([5])) == 1
+    assert len(called) == 6
+    assert all(len(counts) == 1 for counts in types.values()), "no call was of other types, which would have been compiled then"
 
 
 def test_without_commands_each_frame_is_cut_by_itself_and_none_is_taken() -> None:
