@@ -13,6 +13,7 @@ import ipaddress
 import socket
 import struct
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 
@@ -23,9 +24,11 @@ from gateway.routing import CommandLink, Route
 from perdure.ledger.ledger import LedgerError
 from perdure.ledger.values import Member
 from perdure.wire.link import (
+    ACCEPTED,
+    AT_ONCE_US,
     GOT_STRUCT,
-    GOT_WANTED,
     NONCE_BYTES,
+    READS_STRUCT,
     ZONE_PACE_STRUCT,
     FrameReader,
     LinkType,
@@ -44,6 +47,10 @@ CONNECT_TIMEOUT_S = 2.0
 FLUSH_PART = 0.2
 """Commands wait this part of a tick's interval for others to travel with. A write, and what it wakes up in the shard, costs as much as
 several commands do; the tick that takes them comes half an interval later on average."""
+LEAD_PART, LEAD_S = 0.1, 0.003
+"""Where a shard tells when it reads, they travel so long before that (so much of an interval, if that is less): once a tick."""
+LATER_S = 0.0005
+"""A shard's word on when it reads can come late, and never early: by so much is a later time believed at once, if it is told again."""
 FLUSH_FIRST_S = 0.002
 """As long as it is not known how often a zone ticks."""
 MUCH_BYTES = 1 << 17
@@ -75,6 +82,8 @@ class FlushTimer:
 
     def __init__(self) -> None:
         self.after_s = FLUSH_FIRST_S
+        self.interval_s = 0.0
+        """Between two ticks of a shard; 0.0: not known yet."""
         self._waiting: list[Callable[[], None]] = []
 
     def add(self, flush: Callable[[], None]) -> None:
@@ -112,6 +121,11 @@ class LinkConnection(asyncio.Protocol):
         self._timer = timer
         self._waits = False
         """Whether the timer will flush."""
+        self._waits_for_read = False
+        """Whether it will be flushed as the shard is about to read."""
+        self._reads_s: float | None = None
+        """Some time at which the shard reads (time.monotonic; an event loop's own time stands still while it is busy); None: it does so as
+        things come, or does not tell."""
         self._says_got = False
         self._taken = self._said = 0
 
@@ -160,6 +174,8 @@ class LinkConnection(asyncio.Protocol):
             self._sink.zone_notice(zone, notice)
         elif type_ is LinkType.STALE:
             self._sink.zone_stale(*unpack_stale(body))
+        elif type_ is LinkType.READS:
+            self._hear_when(*READS_STRUCT.unpack(body))
         elif type_ is LinkType.ZONE_PACE:
             zone, *pace = ZONE_PACE_STRUCT.unpack(bytes(body) + b"\1" if len(body) == ZONE_PACE_STRUCT.size - 1 else body)
             self._sink.zone_pace(self, zone, (pace[0], pace[1], pace[2]))
@@ -176,11 +192,25 @@ class LinkConnection(asyncio.Protocol):
             number = struct.pack("<I", self._number)
             self._transport.write(pack_frame(LinkType.HELLO, number, proof, self._own_name.encode()))
         elif type_ is LinkType.ACCEPT:
-            self.up, self._says_got = True, body == GOT_WANTED
+            self.up, self._says_got = True, body[:1] == ACCEPTED[:1]
+            if body[1:2] == ACCEPTED[1:2]:
+                self._transport.write(pack_frame(LinkType.WHEN))
             if not self.accepted.done():
                 self.accepted.set_result(None)
         else:
             raise ValueError(f"{type_.name} before the link was accepted")
+
+    def _hear_when(self, us: int, changed: int) -> None:
+        """The shard tells when it reads next."""
+        now_s, interval_s, known_s = time.monotonic(), self._timer.interval_s, self._reads_s
+        if us == AT_ONCE_US or not interval_s:
+            self._reads_s = None
+            return
+        told_s = now_s + us / 1e6
+        if known_s is not None and not changed:
+            later_s = (told_s - known_s + interval_s / 2) % interval_s - interval_s / 2
+            told_s -= max(later_s - LATER_S, 0.0)
+        self._reads_s = told_s
 
     # --- frames out -------------------------------------------------------------------------------------------------
 
@@ -197,8 +227,8 @@ class LinkConnection(asyncio.Protocol):
         route.keyframes.append(player)
 
     def expect(self, zone: int, player: int) -> None:
-        """Tell the shard, with the next write, that a player is on the way to a zone of its."""
-        self._flush_soon()
+        """Tell the shard soon that a player is on the way to a zone of its, which may sleep: then it does not wait for a tick to read."""
+        self._flush_within()
         self._expected.setdefault(zone, []).append(player)
 
     def _mark(self, route: Route) -> None:
@@ -206,12 +236,30 @@ class LinkConnection(asyncio.Protocol):
         self._dirty.append(route)
 
     def _flush_soon(self) -> None:
+        """Write in time for the next tick."""
+        if self._reads_s is None:
+            self._flush_within()
+        elif not self._waits_for_read:
+            self._waits_for_read = True
+            interval_s = self._timer.interval_s
+            flush_s = self._reads_s - min(LEAD_S, LEAD_PART * interval_s)
+            asyncio.get_running_loop().call_later((flush_s - time.monotonic()) % interval_s, self._flush_for_read)
+
+    def _flush_for_read(self) -> None:
+        self._waits_for_read = False
+        self._flush()
+
+    def _flush_within(self) -> None:
+        """Write within the timer's time, with what there is for other shards."""
         if not self._waits:
             self._waits = True
-            self._timer.add(self._flush)
+            self._timer.add(self._flush_with_others)
+
+    def _flush_with_others(self) -> None:
+        self._waits = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._waits = False
         dirty, self._dirty = self._dirty, []
         keyframes, self._expected = self._expected, {}
         zones: list[int] = []
@@ -408,7 +456,7 @@ class ShardLinks:
 
     def ticks_at(self, tick_hz: float) -> None:
         """Say how often zones tick, and so how long commands may wait for each other."""
-        self.timer.after_s = FLUSH_PART / tick_hz
+        self.timer.after_s, self.timer.interval_s = FLUSH_PART / tick_hz, 1.0 / tick_hz
 
     @property
     def up(self) -> int:

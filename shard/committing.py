@@ -1,5 +1,8 @@
 """Commits on their way to the ledger: sent again until there is an answer, held back where another owner has to go first.
 
+A tick sends its commits by `begin`, makes its frames, and goes on with `answers`. Where nothing else has to go to the ledger, they are
+written, and their answers read, without the event loop.
+
 Owns which commits have no answer yet and since when, and what clients are told of that. Never says what an answer means for a zone
 (shard.tick_loop does). Called by shard.tick_loop.
 """
@@ -12,7 +15,7 @@ from collections.abc import Callable
 
 import structlog
 
-from perdure.ledger.ledger import Ledger, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import Ledger, LedgerRefused, LedgerUnavailable, Sent
 from perdure.ledger.values import Commit, CommitAnswer
 from perdure.wire.opcodes import Notice
 from shard.metrics import ShardMetrics
@@ -24,6 +27,9 @@ RESEND_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.25
 HOLD_PART, HOLD_OF_S = 0.4, 4.0
 """A shard whose commits had no answer for a lease holds them back for this part of that time (of so much at most), while the world is
 closed."""
+AT_ONCE_S = 0.002
+"""A shard waits so long for its commit with its event loop standing still: most answers are there by then, and to go back to the event
+loop, be woken up and find the tick again costs a good part of a tick."""
 UNCONFIRMED_S = 0.1
 """A commit that waits for longer is told of (TickLoop.unconfirmed): well below the time that a world waits to be opened."""
 CLOCK_S = 0.002
@@ -51,8 +57,8 @@ class Committing:
         """When a commit, or the question after inboxes, had its answer last."""
         self._told = 0
         """How many commits wait for so long that clients were told."""
-        self._waiting: dict[_Pause, tuple[float, list[Commit]]] = {}
-        """Those without an answer, and since when."""
+        self._waiting: set[OnTheirWay] = set()
+        """Those without an answer."""
         self._watch: asyncio.TimerHandle | None = None
 
     @property
@@ -63,38 +69,69 @@ class Committing:
     def waiting_long(self) -> set[int]:
         """Return the zones whose commit has waited for UNCONFIRMED_S or longer."""
         long_ago_s = time.monotonic() - UNCONFIRMED_S
-        return {commit.zone for began_s, commits in self._waiting.values() if began_s <= long_ago_s for commit in commits}
+        return {commit.zone for going in self._waiting if going.began_s <= long_ago_s for commit in going.commits}
 
-    async def commit(self, commits: list[Commit]) -> list[CommitAnswer]:
-        """Commit, and send identical commits again until there is an answer."""
+    def begin(self, commits: list[Commit], *, at_once: bool) -> OnTheirWay:
+        """Commit. `at_once`: written when this returns (`left`), where the ledger can; else as soon as the event loop comes round."""
+        going = OnTheirWay(commits)
         if not commits:
-            return []
-        pause = _Pause()
-        self._waiting[pause] = time.monotonic(), commits
+            return going
+        self._waiting.add(going)
         if self._watch is None:  # one for all: nearly every commit has its answer long before
             self._watch = asyncio.get_running_loop().call_later(self._paused_after_s, self._see_who_waits)
-        tries = 0
+        if at_once and going.began_s - self.answered_s <= self._lease_s:
+            going.sent = self._ledger.send_commits(commits)
+        if going.sent is None:
+            going.task = asyncio.get_running_loop().create_task(self._until_answered(going))
+        return going
+
+    async def answers(self, going: OnTheirWay) -> list[CommitAnswer]:
+        """Return the answers. For those that `left` they are waited for with the event loop standing still, for AT_ONCE_S."""
+        if going.sent is not None:
+            answers = going.sent.answered_within(AT_ONCE_S)
+            if answers is not None:
+                self._arrived(going)
+                return answers
+            return await self._until_answered(going)
+        return await going.task if going.task is not None else []
+
+    async def _until_answered(self, going: OnTheirWay) -> list[CommitAnswer]:
+        """Send identical commits, again if need be, until there is an answer."""
+        tries, sent = 0, going.sent
         try:
             while True:
                 try:
-                    await self._let_others_go_first()
-                    answers = await self._ledger.commit(commits)
-                    self.answered_s = time.monotonic()
+                    if sent is not None:
+                        answers = await sent.answers()
+                    else:
+                        await self._let_others_go_first()
+                        answers = await self._ledger.commit(going.commits)
+                    self._arrived(going, tries)
                     return answers
                 except (LedgerUnavailable, LedgerRefused) as error:
-                    tries += 1
+                    tries, sent = tries + 1, None
                     self._metrics.resends.inc()
                     self._unanswered()
                     if tries == 1 or tries % 100 == 0:
-                        log.warning("commit_unanswered", zones=len(commits), tries=tries, why=str(error))
+                        log.warning("commit_unanswered", zones=len(going.commits), tries=tries, why=str(error))
                     await asyncio.sleep(min(RESEND_PAUSE_S * tries, LONGEST_PAUSE_S))
         finally:
-            del self._waiting[pause]
-            self._told -= pause.told
-            if pause.told and not self._told:
-                log.info("resumed", tries=tries)
-                self._reading.in_time("paused")
-                self._notify(Notice.RESUMED)
+            self._end(going, tries)
+
+    def _arrived(self, going: OnTheirWay, tries: int = 0) -> None:
+        self.answered_s = time.monotonic()
+        self._end(going, tries)
+
+    def _end(self, going: OnTheirWay, tries: int) -> None:
+        """They wait no more; they may be so already."""
+        if going not in self._waiting:
+            return
+        self._waiting.remove(going)
+        self._told -= going.told
+        if going.told and not self._told:
+            log.info("resumed", tries=tries)
+            self._reading.in_time("paused")
+            self._notify(Notice.RESUMED)
 
     async def _let_others_go_first(self) -> None:
         """Hold a commit back where this shard may have been replaced, and the ledger may have forgotten that.
@@ -115,19 +152,19 @@ class Committing:
         """Tell of the commits that have waited for too long; look again when the next one of those that wait will have."""
         self._watch = None
         now_s, next_s = time.monotonic(), float("inf")
-        for pause, (began_s, _) in self._waiting.items():
-            left_s = began_s + self._paused_after_s - now_s
-            if pause.told:
+        for going in list(self._waiting):
+            left_s = going.began_s + self._paused_after_s - now_s
+            if going.told:
                 continue
             if left_s <= CLOCK_S:
-                self._pause(pause)
+                self._pause(going)
             else:
                 next_s = min(next_s, left_s)
         if next_s < float("inf"):
             self._watch = asyncio.get_running_loop().call_later(next_s, self._see_who_waits)
 
-    def _pause(self, pause: _Pause) -> None:
-        pause.told = True
+    def _pause(self, going: OnTheirWay) -> None:
+        going.told = True
         self._told += 1
         self._reading.always("paused")
         if self._told == 1:
@@ -135,7 +172,19 @@ class Committing:
             self._notify(Notice.PAUSED)
 
 
-class _Pause:
-    """Whether clients were told that this commit is not answered."""
+class OnTheirWay:
+    """Commits that were begun."""
 
-    told = False
+    __slots__ = ("began_s", "commits", "sent", "task", "told")
+
+    def __init__(self, commits: list[Commit]) -> None:
+        self.commits, self.began_s = commits, time.monotonic()
+        self.told = False
+        """Were clients told that these are not answered?"""
+        self.sent: Sent | None = None
+        self.task: asyncio.Task[list[CommitAnswer]] | None = None
+
+    @property
+    def left(self) -> bool:
+        """Are they on the wire? Else they go as the event loop comes round."""
+        return self.sent is not None or not self.commits

@@ -19,9 +19,10 @@ from typing import Protocol
 import structlog
 
 from perdure.wire.link import (
+    ACCEPTED,
     GOT_STRUCT,
-    GOT_WANTED,
     LOOK_STRUCT,
+    READS_STRUCT,
     FrameReader,
     LinkType,
     link_proof,
@@ -33,6 +34,7 @@ from perdure.wire.link import (
     unpack_subscribe,
 )
 from shard.arrivals import Cut, Overflow
+from shard.read_schedule import ReadSchedule
 from shard.reading import Tap
 
 log = structlog.get_logger("shard.links")
@@ -70,6 +72,7 @@ class LinkServer:
         self.secret, self.name, self.row_bytes = secret, name, row_bytes
         self.links: dict[int, Link] = {}
         self.open: dict[Link, None] = {}  # in order of their coming
+        self.schedule = ReadSchedule()
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: LinkHost, address: str, advertise: str = "") -> str:
@@ -121,6 +124,14 @@ class LinkServer:
         for link in self.links.values():
             link.send(frame)
 
+    def tell_when(self, now_s: float, next_s: float | None, interval_s: float) -> None:
+        """Tell gateways that ask when this shard reads next; None: whenever something comes."""
+        told = self.schedule.told(now_s, next_s, interval_s)
+        if told is not None:
+            for link in self.links.values():
+                if link.asks_when:
+                    link.send(pack_frame(LinkType.READS, READS_STRUCT.pack(*told)))
+
     def read(self, in_time: bool) -> None:
         """A tick begins (see shard.reading)."""
         for link in list(self.open):
@@ -158,6 +169,8 @@ class Link(asyncio.Protocol):
         self._tap = Tap()
         self.gateway = 0
         self.is_peer = False
+        self.asks_when = False
+        """Is it to be told when this shard reads?"""
         self.name = ""
         self._released = 0
         self._unread: deque[tuple[int, float]] = deque(maxlen=MAX_UNREAD)
@@ -222,6 +235,9 @@ class Link(asyncio.Protocol):
             self._got(*GOT_STRUCT.unpack(body))
         elif kind is LinkType.KEYFRAMES:
             self._host.keyframes_wanted(*unpack_keyframes(body))
+        elif kind is LinkType.WHEN:
+            self.asks_when = True
+            self._server.schedule.asked()
         else:
             raise ValueError(f"{kind.name} is not for a shard")
 
@@ -257,7 +273,7 @@ class Link(asyncio.Protocol):
         self._server.links[number] = self
         if older is not None:
             older.end("the same gateway linked again")
-        self.send(pack_frame(LinkType.ACCEPT, GOT_WANTED))
+        self.send(pack_frame(LinkType.ACCEPT, ACCEPTED))
         log.info("linked", gateway=self.name)
         self._host.gateway_linked(number)
 

@@ -71,10 +71,11 @@ class Pacing:
         return self._interval_s if pace is None else max(pace.interval_s, pace.cost_s)
 
     def told(self) -> dict[str, object]:
-        """Return what the shard says of it: what ticks cost (`zone_ms`); which zones are slowed (rung, clock in percent, ticks to a
-        snapshot), which of them for a gateway's sake; which gateways do not keep up, and how many ticks a snapshot takes there."""
+        """Return what the shard says of it: what ticks of zones cost that are awake (`zone_ms`); which zones are slowed (rung, clock in
+        percent, ticks to a snapshot), which of them for a gateway's sake; which gateways do not keep up, and how many ticks a snapshot
+        takes there."""
         return {
-            "zone_ms": {str(n): round(1000 * pace.cost_s, 2) for n, pace in self.paces.items()},
+            "zone_ms": {str(n): round(1000 * pace.cost_s, 2) for n, pace in self.paces.items() if n not in self._sleepers},
             "pace": {str(n): [p.rung.name, p.rung.clock_percent, p.rung.snapshot_every] for n, p in self.paces.items() if p.level},
             "relieving": [n for n, pace in self.paces.items() if pace.relieves],
             "relieved": {str(gateway): RUNGS[rung].snapshot_every for gateway, rung in self.relief.rungs.items()},

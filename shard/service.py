@@ -249,10 +249,11 @@ class ShardService:
         return self.state == "ready" and not silent, f"state {self.state}" + (", no answer from the ledger" if silent else "")
 
     def _info(self) -> dict[str, object]:
-        players = {str(n): zone.player_count() for n, zone in self.ticks.zones.items()}
+        counts = {str(n): zone.player_count() for n, zone in self.ticks.zones.items()}
         return {
             "state": "draining" if self._draining else self.state, "build": f"{self.program.build:016x}", "pid": os.getpid(),
-            "host": self._host, "load": {n: count + 1 for n, count in players.items()}, "players": players,
+            "host": self._host, "load": {n: count + 1 for n, count in counts.items()},
+            "players": {n: count for n, count in counts.items() if count},
             "failed": {str(n): why for n, why in self.failed.items()}, "committed": self.ticks.unconfirmed(),
             "stale": {str(n): epoch for n, epoch in self._stale.items()}, "paused": self.ticks.paused,
             "tick_ms": self.ticks.times.told(), "commit_ms": self.ticks.commit_times.told(),
@@ -290,12 +291,14 @@ class ShardService:
         if version != self._version:
             self._wake.set()
 
-    def _along(self) -> None:
-        """A commit goes to the ledger: what is nearly due goes along, which spares this process and the ledger's a waking."""
+    def _along(self) -> bool:
+        """A commit goes to the ledger: what is nearly due goes along, which spares this process and the ledger's a waking. Is there any?"""
         assert self._membership is not None
-        self._membership.along()
+        along = self._membership.along()
         if time.monotonic() >= self._view_due_s:
             self._wake.set()
+            along = True
+        return along
 
     async def _routes(self) -> None:
         """Follow the assignment: at every hint, every change that a heartbeat shows, and now and then besides (VIEW_POLL_S)."""

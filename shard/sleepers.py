@@ -12,7 +12,7 @@ say, by shard.service.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -64,9 +64,10 @@ class Sleepers:
         seen = zone.zone in self._seen_here or zone.zone in self._seen_by_others
         return not (self._never or seen or zone.player_count())
 
-    def due(self, number: int, now_s: float) -> bool:
-        """Is it time for a tick of this zone? Of one that is awake it always is."""
-        return now_s >= self._due_s.get(number, now_s)
+    def due(self, zones: Mapping[int, Zone], now_s: float) -> list[Zone]:
+        """Return those of these zones, by number, for which it is time to tick: for one that is awake it always is."""
+        due_s = self._due_s
+        return [zone for number, zone in zones.items() if due_s.get(number, now_s) <= now_s]
 
     def wake(self, numbers: Iterable[int]) -> list[int]:
         """Return those of `numbers` that slept."""

@@ -120,11 +120,13 @@ class TickLoop:
         self._peeking: asyncio.Task[None] | None = None
         self._server = ""
         self._looked_s = self._peeked_s = 0.0
+        self._next_s = 0.0
+        """When the next tick begins."""
         self._fresh: list[Zone] = []
         self._sleeper: asyncio.Future[None] | None = None
         self.stopping = False
-        self.committing: Callable[[], None] = lambda: None
-        """Called as a commit goes to the ledger: what has to go there anyway may go along."""
+        self.committing: Callable[[], bool] = lambda: False
+        """Called as a commit goes to the ledger: what has to go there anyway may go along. Does anything?"""
         self.gave_up: Callable[[Zone, str], None] = lambda zone, why: None
         """Called with a zone that runs here no more, though it is this shard's, and why."""
         self.ticked = 0
@@ -240,7 +242,7 @@ class TickLoop:
     # --- the schedule ---------------------------------------------------------------------------------------------
     async def run(self) -> None:
         """Tick until `stopping`. A tick that is late by a whole interval moves the schedule; it is never made up in a burst."""
-        due = time.monotonic()
+        due = self._next_s = time.monotonic()
         collected = due
         while not self.stopping:
             if self._lane_fault is not None:
@@ -252,24 +254,28 @@ class TickLoop:
             now = time.monotonic()
             fresh, self._fresh = dict.fromkeys(self._fresh), []
             if due - now > self._interval_s / 10:
-                await self._tick([zone for zone in fresh if self.zones.get(zone.zone) is zone and zone.zone not in self._lanes])
+                await self._tick(self._running(fresh))
                 continue
             if now - due > self._interval_s / 2:
                 self._metrics.late.inc()
             if now - due > self._interval_s:
                 due = now
-            due += self._interval_s + self.turns.slew_s(due)
+            due = self._next_s = due + self._interval_s + self.turns.slew_s(due)
             self.ticked += 1
             self._look(now)
-            awake = [zone for number, zone in self.zones.items() if self._is_due(number, now) or zone in fresh]
-            await self._tick([zone for zone in awake if zone.zone not in self._lanes])
+            awake = [zone for zone in self.sleepers.due(self.zones, now) if self._ticks_now(zone.zone)]
+            await self._tick(awake + [zone for zone in self._running(fresh) if zone not in awake])
             if now - collected > COLLECT_EVERY_S and due - time.monotonic() > 0.010:
                 gc.collect(1)  # the collector is off during ticks; what little garbage has cycles goes here
                 collected = now
         await asyncio.gather(*self._lanes.values())
 
-    def _is_due(self, number: int, now: float) -> bool:
-        return number not in self._lanes and self.sleepers.due(number, now) and self.pacing.paces[number].ticks_now()
+    def _ticks_now(self, number: int) -> bool:
+        return number not in self._lanes and self.pacing.paces[number].ticks_now()
+
+    def _running(self, fresh: Iterable[Zone]) -> list[Zone]:
+        """Return those of these zones that run here, in no lane."""
+        return [zone for zone in fresh if self.zones.get(zone.zone) is zone and zone.zone not in self._lanes]
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep until the time is over or a zone is to begin."""
@@ -375,12 +381,14 @@ class TickLoop:
         costs = {zone.zone: cost_s for zone, (_, cost_s) in zip(zones, stepped, strict=True)}
         zones = [zone for zone, ((commit, fault), _) in zip(zones, stepped, strict=True) if self._sound(zone, commit, fault)]
         after_step = time.monotonic()
-        answering = asyncio.ensure_future(self._commits.commit(commits))
-        self.committing()
-        await asyncio.sleep(0)  # the ledger is at work on it while frames are made, in whatever thread
+        along = self.committing()
+        going = self._commits.begin(commits, at_once=not along and executor is self.executor and not self._lanes)
+        if along or not going.left:
+            await asyncio.sleep(0)
+        # the ledger is at work on it while frames are made, in whatever thread
         made = await self._in_threads(self._encode, zones, executor, Pace.of_encode_s)
         after_encode = time.monotonic()
-        answers = await answering
+        answers = await self._commits.answers(going)
         after_answer = time.monotonic()
         commit_s = after_answer - after_step
         self._metrics.commit.observe(commit_s)
@@ -396,6 +404,8 @@ class TickLoop:
                 for gateway, frame in frames:
                     outgoing.setdefault(gateway, []).append(frame)
                 self.borders.release(feeds)
+        if executor is self.executor:  # ahead of the frames, which will keep a gateway busy
+            self._links.tell_when(time.monotonic(), None if self._lanes else self._next_s, self._interval_s)
         self._release(outgoing)
         for zone in committed:
             self.checkpoints.in_time(zone)

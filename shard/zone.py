@@ -95,7 +95,7 @@ class Zone:
         self.is_watched = self._comes_or_goes = True
         self.border = Border(program, zone, grid)
         self._avatar = next(i for i, e in enumerate(game.entities) if e.options["avatar"])
-        capacity = game.entities[self._avatar].options["capacity"]
+        capacity = self._most_avatars = game.entities[self._avatar].options["capacity"]
         self._pending = np.zeros((0, self.arrays.commands.shape[1]), np.uint8)
         self._pending_limit = PENDING_PER_PLAYER * capacity
         self._pending_count = 0
@@ -130,8 +130,7 @@ class Zone:
 
     def is_full(self) -> bool:
         """Is there no row for one more avatar?"""
-        avatar = next(index for index, entity in enumerate(self.program.game.entities) if entity.options["avatar"])
-        return bool(self.arrays.meta[layout.META_TABLE_ROWS + avatar] >= self.program.game.entities[avatar].options["capacity"])
+        return bool(self.arrays.meta[layout.META_TABLE_ROWS + self._avatar] >= self._most_avatars)
 
     def player_count(self) -> int:
         """Return how many players are here. What is counted while a tick is stepped is not kept: only who steps knows when that is over."""

@@ -69,6 +69,18 @@ class LedgerAhead(LedgerRefused):
     """A zone is further in the ledger than its owner has it: the owner is to drop it."""
 
 
+class Sent(ABC):
+    """Commits that were sent (Ledger.send_commits), and have no answer yet."""
+
+    @abstractmethod
+    def answered_within(self, seconds: float) -> list[CommitAnswer] | None:
+        """Return the answers; wait for them so long, with the event loop standing still. None: not yet, or not so; await them."""
+
+    @abstractmethod
+    async def answers(self) -> list[CommitAnswer]:
+        """Return them, or raise, as `commit` does."""
+
+
 class Ledger(ABC):
     """See the module docstring. Methods raise LedgerUnavailable where no answer came and LedgerRefused for a definite no."""
 
@@ -97,6 +109,10 @@ class Ledger(ABC):
         a zone's page of this very call holds them already does: what counts is the page, which is on the log.
         Never retried by itself: LedgerUnavailable means that the caller resends identical commits.
         """
+
+    def send_commits(self, commits: Sequence[Commit]) -> Sent | None:
+        """As `commit`, in two parts: what goes out is on its way when this returns. None where that cannot be; nothing was sent then."""
+        return None
 
     @abstractmethod
     async def zone_head(self, zone: int) -> ZoneHead: ...

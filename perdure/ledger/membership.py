@@ -109,14 +109,16 @@ class Membership:
                 self._taken.add(order.number)
                 self._obey(order.text)
 
-    def along(self) -> None:
-        """Something goes to the ledger at this moment: a heartbeat that is nearly due goes with it.
+    def along(self) -> bool:
+        """Something goes to the ledger at this moment: a heartbeat that is nearly due goes with it. Is there one?
 
         To wake up for it alone, and for its answer, costs a shard a good part of a tick, and the ledger's server a flush.
         """
         self._accompanied_s = time.monotonic()
-        if self._accompanied_s >= self._due_s - LEEWAY * self._heartbeat_s:
-            self._sooner.set()
+        if self._accompanied_s < self._due_s - LEEWAY * self._heartbeat_s:
+            return False
+        self._sooner.set()
+        return True
 
     async def _until_due(self) -> None:
         """Wait until it is time for the next heartbeat: a little longer where something else goes to the ledger often."""

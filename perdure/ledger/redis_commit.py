@@ -9,7 +9,10 @@ benchmarks/commit.py), and its retries would count a commit twice. Never interpr
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import ssl
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +27,7 @@ from perdure.ledger.redis_errors import code_of, explain
 NOT_LET_IN = ("NOAUTH", "NOPERM", "WRONGPASS")
 MAX_IN_FLIGHT = 64
 """Batches without an answer on one connection; past it a call is refused at once, as if the ledger were away."""
+CHUNK_BYTES = 1 << 18
 CLOCK_S = 0.002
 """An event loop's timers may be so much early."""
 
@@ -49,6 +53,8 @@ class _Pipe(asyncio.Protocol):
         self._batches: deque[_Batch] = deque()
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._file, self._poll = -1, select.poll()
+        """The socket, where its bytes are what is sent and received here: -1 for one with TLS."""
         self.lost: str = "not connected"
 
     @property
@@ -58,20 +64,53 @@ class _Pipe(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.lost = ""
+        opened = transport.get_extra_info("socket")
+        if opened is not None and transport.get_extra_info("sslcontext") is None:
+            self._file = opened.fileno()
+            self._poll.register(self._file, select.POLLIN)
 
-    def send(self, packed: bytes, expected: int, deadline: float, why_late: str) -> asyncio.Future[list[Any]]:
-        """Send commands at once; the future yields their answers, errors included as values, or raises LedgerUnavailable.
+    def send(self, packed: bytes, expected: int, deadline: float, why_late: str, *, at_once: bool = False) -> asyncio.Future[list[Any]]:
+        """Send commands; the future yields their answers, errors included as values, or raises LedgerUnavailable.
 
+        An event loop may write only when it comes round; `at_once` they are written here, if nothing else waits to be.
         The batch keeps its place and its deadline where the caller is cancelled: a silent server is dropped all the same.
         """
         if self._transport is None or self.lost:
             raise LedgerUnavailable(f"no answer from {self._where}: {self.lost}")
+        alone = not self._batches  # all that was written before has its answers
         batch = _Batch(expected, self._loop.create_future(), deadline, why_late)
         self._batches.append(batch)
         if self._watch is None or self._watch.when() > deadline:  # one for all: nearly every batch has its answers long before
             self._watch_until(deadline)
-        self._transport.write(packed)
+        written = self._written(packed) if at_once and alone else 0
+        if written < len(packed):
+            self._transport.write(memoryview(packed)[written:] if written else packed)
         return batch.done
+
+    def _written(self, packed: bytes) -> int:
+        """Return how many bytes the socket has taken at once. Whatever is wrong with it, the event loop sees as well."""
+        try:
+            return os.write(self._file, packed) if self._is_open() else 0
+        except OSError:
+            return 0
+
+    def _is_open(self) -> bool:
+        """Is `_file` this connection's? Once its end is known, the number may be another's."""
+        return self._file >= 0 and self._transport is not None and not self._transport.is_closing()
+
+    def take_in(self, wanted: asyncio.Future[list[Any]], seconds: float) -> None:
+        """Wait so long for these answers, with the event loop standing still, and take in whatever comes."""
+        ends_s = time.monotonic() + seconds
+        while self._is_open() and not wanted.done() and (left_s := ends_s - time.monotonic()) > 0.0:
+            if not self._poll.poll(left_s * 1000):
+                return
+            try:
+                data = os.read(self._file, CHUNK_BYTES)
+            except OSError:
+                return
+            if not data:
+                return  # its end: the event loop finds it too, and tells
+            self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
         reader, batches = self._reader, self._batches
@@ -112,6 +151,7 @@ class _Pipe(asyncio.Protocol):
 
     def drop(self, why: str) -> None:
         """Forget the connection: every batch in flight learns that no answer came."""
+        self._file = -1
         if not self.lost:
             self.lost = why
             if self._transport is not None:
@@ -123,6 +163,7 @@ class _Pipe(asyncio.Protocol):
             batch = self._batches.popleft()
             if not batch.done.done():
                 batch.done.set_exception(LedgerUnavailable(f"no answer from {self._where}: {why}"))
+                batch.done.exception()  # who sent it may be gone: that is no fault to be told of
 
 
 class CommitConnection:
@@ -160,6 +201,20 @@ class CommitConnection:
         if pipe.in_flight >= MAX_IN_FLIGHT:
             raise LedgerUnavailable(f"no answer from {self.where}: {MAX_IN_FLIGHT} calls wait for one already")
         return await pipe.send(packed, expected, deadline, self._late)
+
+    def send(self, packed: bytes, expected: int) -> asyncio.Future[list[Any]] | None:
+        """As `call`, written when this returns, with the answers to come; None where nothing was sent: there is no connection, or too many
+        calls wait on it."""
+        pipe = self._pipe
+        if pipe is None or pipe.lost or pipe.in_flight >= MAX_IN_FLIGHT:
+            return None
+        deadline = asyncio.get_running_loop().time() + self._deadline_s
+        return pipe.send(packed, expected, deadline, self._late, at_once=True)
+
+    def take_in(self, wanted: asyncio.Future[list[Any]], seconds: float) -> None:
+        """Wait so long for what `send` gave, with the event loop standing still."""
+        if self._pipe is not None:
+            self._pipe.take_in(wanted, seconds)
 
     async def _connect(self) -> _Pipe:
         async with self._connecting:

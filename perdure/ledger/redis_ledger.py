@@ -28,7 +28,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from perdure.ledger import keys
 from perdure.ledger.chat import CHAT_PAGE, ChatLine, ChatPage, SayStatus
 from perdure.ledger.generations import generation_above
-from perdure.ledger.ledger import Ledger, LedgerAhead, LedgerRefused, LedgerUnavailable
+from perdure.ledger.ledger import Ledger, LedgerAhead, LedgerRefused, LedgerUnavailable, Sent
 from perdure.ledger.record import blob_digest
 from perdure.ledger.redis_answers import Routes, decoding, pairs_of, presence_of, run_id_of, view_of, world_of, zone_head_of
 from perdure.ledger.redis_commit import CommitConnection, pack
@@ -260,7 +260,14 @@ class RedisLedger(Ledger):
         if not commits:
             return []
         packed = [self._pack_commit(commit) for commit in commits]
-        answers = await self._commits.call(b"".join(packed), len(packed))
+        return await self._answered(packed, await self._commits.call(b"".join(packed), len(packed)))
+
+    def send_commits(self, commits: Sequence[Commit]) -> Sent | None:
+        packed = [self._pack_commit(commit) for commit in commits]
+        answers = self._commits.send(b"".join(packed), len(packed))
+        return None if answers is None else _SentCommits(self, packed, answers)
+
+    async def _answered(self, packed: list[bytes], answers: list[Any]) -> list[CommitAnswer]:
         lost = [at for at, answer in enumerate(answers) if isinstance(answer, hiredis.ReplyError) and unknown_function(answer)]
         if lost:
             # The server restarted without its functions; those commits had no effect, so sending them is no resend.
@@ -532,6 +539,27 @@ class RedisLedger(Ledger):
         for client in (self._client, self._hints):
             await client.aclose()
             await client.connection_pool.disconnect()
+
+
+class _SentCommits(Sent):
+    """`packed`: each of them, as it was sent; `came`: what comes back."""
+
+    def __init__(self, ledger: RedisLedger, packed: list[bytes], came: asyncio.Future[list[Any]]) -> None:
+        self._ledger, self._packed, self._came = ledger, packed, came
+
+    def answered_within(self, seconds: float) -> list[CommitAnswer] | None:
+        came = self._came
+        if not came.done():
+            self._ledger._commits.take_in(came, seconds)
+        if not came.done() or came.cancelled() or came.exception() is not None:
+            return None
+        answers = came.result()
+        if any(isinstance(answer, hiredis.ReplyError) for answer in answers):
+            return None  # it may have to be sent again
+        return [self._ledger._commit_answer(answer) for answer in answers]
+
+    async def answers(self) -> list[CommitAnswer]:
+        return await self._ledger._answered(self._packed, await self._came)
 
 
 def _as_it_is(response: Any, **kwargs: Any) -> Any:

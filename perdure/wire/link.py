@@ -29,7 +29,7 @@ class LinkType(IntEnum):
 
     CHALLENGE = 1  # shard -> gateway: 16 random bytes, then the shard's name (utf-8)
     HELLO = 2  # gateway -> shard: gateway number u32, 32 bytes HMAC-SHA256(secret, nonce + number), name
-    ACCEPT = 3  # shard -> gateway: u8 1: GOT is wanted (shards of an older build send nothing, and want none)
+    ACCEPT = 3  # shard -> gateway: u8 1: GOT is wanted, u8 1: WHEN may be asked (shards of an older build leave out what they do not know)
     COMMANDS = 4  # gateway -> shard: how many u16, for each the zone u16 that it is for; then as many rows of the game's command dtype
     KEYFRAMES = 5  # gateway -> shard: zone u16, then i64 player keys that need a full snapshot, or are about to come in
     RELEASE = 6  # shard -> gateway: RELEASE_STRUCT, RELEASE_ENTRY rows, then the blob that they cut
@@ -41,6 +41,8 @@ class LinkType(IntEnum):
     LOOK = 12  # coordinator -> shard, instead of HELLO: 32 bytes HMAC-SHA256(secret, "look" + nonce), LOOK_STRUCT: where is this player?
     AT = 13  # shard -> coordinator: AT_STRUCT, or nothing where the player is not there; then the shard ends the link
     GOT = 14  # gateway -> shard: u64, how many RELEASE frames of this link have been taken in
+    WHEN = 15  # gateway -> shard: nothing; tell when you read (READS), from now on
+    READS = 16  # shard -> gateway: READS_STRUCT
     ZONE_PACE = 20  # shard -> gateway: zone u16, clock percent u8, snapshot every u8, far entities every u8
 
 
@@ -59,9 +61,13 @@ def command_dtype(payload_bytes: int) -> np.dtype[np.void]:
 ZONE_PACE_STRUCT = struct.Struct("<HBBB")
 """zone u16, clock percent u8, snapshot every u8, far entities every u8. (Shards of an older build leave the last one out.)"""
 
-GOT_WANTED = b"\x01"
+ACCEPTED = b"\x01\x01"
 """Body of an ACCEPT."""
 GOT_STRUCT = struct.Struct("<Q")
+READS_STRUCT = struct.Struct("<IB")
+"""us u32 from when it was sent to when the shard reads what gateways have sent, next and then once an interval of a tick (AT_ONCE_US: as it
+comes); changed u8, 1 where that is another time than it was."""
+AT_ONCE_US = 0xFFFFFFFF
 
 LOOK_STRUCT = struct.Struct("<Hq")
 """zone u16, player's key i64."""

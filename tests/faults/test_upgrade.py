@@ -90,7 +90,7 @@ async def test_back_to_the_old_build_with_an_owner_killed_in_the_middle(lab: Lab
 def all_tried(view: ClusterView, shard: str) -> bool:
     """Does a shard say of each zone that it runs it, or cannot?"""
     info = view.members[shard].info
-    failed, runs = dict(info.get("failed") or {}), dict(info.get("players") or {})  # type: ignore[call-overload]
+    failed, runs = dict(info.get("failed") or {}), dict(info.get("load") or {})  # type: ignore[call-overload]
     return bool(failed) and all(route.owner == shard and str(zone) in {*failed, *runs} for zone, route in view.zones.items())
 
 

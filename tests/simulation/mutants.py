@@ -38,7 +38,7 @@ from perdure.ledger.record import chain_digest
 from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, EnterAnswer, EnterRequest, LoggedRecord, Reseed, Transfer
 from perdure.wire.entries import EntryKind, unpack_entry
 from perdure.wire.identifiers import LOBBY
-from shard.committing import Committing
+from shard.committing import Committing, OnTheirWay
 from shard.kernels import layout
 from shard.tick_loop import TickLoop
 from shard.zone import Zone, ZoneError
@@ -235,11 +235,14 @@ def release_before_commit() -> list[Patch]:
 def resend_recomputed() -> list[Patch]:
     """A commit without an answer is not sent again as it was, but made anew."""
 
-    async def commit(self: Committing, commits: list[Commit]) -> list[CommitAnswer]:
+    async def until_answered(self: Committing, going: OnTheirWay) -> list[CommitAnswer]:
+        commits = going.commits
         zones: dict[int, Zone] = self._notify.__self__.zones  # type: ignore[attr-defined]  # it is a method of the tick loop
         while True:
             try:
-                return await self._ledger.commit(commits)
+                answers = await self._ledger.commit(commits)
+                self._arrived(going)
+                return answers
             except (LedgerUnavailable, LedgerRefused):
                 anew = []
                 for one in commits:
@@ -250,7 +253,7 @@ def resend_recomputed() -> list[Patch]:
                     anew.append(dataclasses.replace(one, record=bytes(record), digest=digest))
                 commits = anew
 
-    return [(Committing, "commit", commit)]
+    return [(Committing, "_until_answered", until_answered)]
 
 
 @mutant("drain_shard", "scale", seed=7)

@@ -238,6 +238,7 @@ class Proxy:
         self.cut = False
         self.swallowed = 0
         self.held: list[tuple[asyncio.StreamWriter, bytes]] = []
+        self._clients: list[asyncio.StreamWriter] = []
         self.port = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -250,6 +251,7 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._clients.append(writer)
         try:
             server_reader, server_writer = await asyncio.open_unix_connection(self.socket_path)
             await asyncio.gather(self._requests(reader, server_writer), self._answers(server_reader, writer))
@@ -275,6 +277,11 @@ class Proxy:
                 else:
                     writer.write(data)
         writer.close()
+
+    def drop_all(self) -> None:
+        """Reset all connections of clients."""
+        for client in self._clients:
+            client.transport.abort()
 
     def deliver_late(self) -> None:
         """Send the answers that were swallowed, after all."""

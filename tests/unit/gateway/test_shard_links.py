@@ -9,14 +9,15 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from gateway.metrics import GatewayCounters
-from gateway.routing import CommandLink
-from gateway.shard_links import FLUSH_PART, MUCH_BYTES, LinkConnection, ShardLinks, _gone, _resolve
+from gateway.routing import CommandLink, Route
+from gateway.shard_links import FLUSH_PART, LATER_S, LEAD_S, MUCH_BYTES, LinkConnection, ShardLinks, _gone, _resolve
 from perdure.ledger.values import Member
-from perdure.wire.link import GOT_STRUCT, GOT_WANTED, FrameReader, LinkType, pack_frame, pack_zone_pace
+from perdure.wire.link import ACCEPTED, AT_ONCE_US, GOT_STRUCT, READS_STRUCT, FrameReader, LinkType, pack_frame, pack_zone_pace
 from tests.unit.gateway.cluster_double import eventually
 
 UNKNOWN_NAME = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -138,7 +139,7 @@ async def test_the_pace_that_a_shard_of_an_older_build_tells_breaks_no_link() ->
 @pytest.mark.parametrize("wanted", [True, False])
 async def test_a_gateway_says_how_many_releases_it_has_taken_where_that_is_wanted(wanted: bool) -> None:
     release = pack_frame(LinkType.RELEASE, b"x")
-    async with linked(pack_frame(LinkType.ACCEPT, GOT_WANTED if wanted else b"") + 3 * release) as shard:
+    async with linked(pack_frame(LinkType.ACCEPT, ACCEPTED[:1] if wanted else b"") + 3 * release) as shard:
 
         def told() -> list[int]:
             return [GOT_STRUCT.unpack(body)[0] for kind, body in shard.came if kind is LinkType.GOT]
@@ -222,3 +223,80 @@ async def test_one_timer_rings_for_all_links_a_part_of_a_tick_after_the_first_ha
     links.timer.add(lambda: flushed.append("a"))
     await eventually(lambda: flushed == ["a", "b", "c", "a"], "it rings again")
     assert len([after for after in set_for if after == FLUSH_PART / 200]) == 2
+
+
+def flushes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the list of the times that timers are set for to write just before a shard reads, as they are set."""
+    loop = asyncio.get_running_loop()
+    call_at, set_for = loop.call_at, list[float]()
+
+    def noted(when: float, callback: Any, *more: Any, **options: Any) -> asyncio.TimerHandle:
+        if getattr(callback, "__name__", "") == "_flush_for_read":
+            set_for.append(when)
+        return call_at(when, callback, *more, **options)
+
+    monkeypatch.setattr(loop, "call_at", noted)
+    return set_for
+
+
+async def test_what_is_for_a_shard_that_tells_when_it_reads_leaves_just_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with linked(pack_frame(LinkType.ACCEPT, ACCEPTED)) as shard:
+        await eventually(lambda: (LinkType.WHEN, b"") in shard.came, "it is asked")
+        shard.links.ticks_at(20.0)
+        connection, loop = shard.connection, asyncio.get_running_loop()
+        assert isinstance(connection._sink, Listener)
+        set_for = flushes(monkeypatch)
+        route = Route(connection, 3, 1, 1)
+
+        def told(us: int, changed: int = 1) -> float:
+            connection.data_received(pack_frame(LinkType.READS, READS_STRUCT.pack(us, changed)))
+            return loop.time() + us / 1e6
+
+        reads_s = told(20_000)
+        for row in (b"a" * 16, b"b" * 16):
+            connection.forward(route, row)
+        (flush_s,) = set_for
+        assert flush_s == pytest.approx(reads_s - LEAD_S, abs=0.002)
+        await eventually(lambda: any(kind is LinkType.COMMANDS for kind, _ in shard.came), "both in one frame")
+        assert [body[:2] for kind, body in shard.came if kind is LinkType.COMMANDS] == [b"\x02\0"]
+        connection.forward(route, b"c" * 16)
+        assert abs(set_for[-1] - flush_s) % 0.05 in (pytest.approx(0.0, abs=0.001), pytest.approx(0.05, abs=0.001)), "an interval later"
+
+        def told_off(off_s: float, changed: int) -> float:
+            """Tell of a time that is so much off what is known; return by how much what is known then is."""
+            known_s = connection._reads_s or 0.0
+            told(round((known_s + off_s - loop.time()) % 0.05 * 1e6), changed)
+            return ((connection._reads_s or 0.0) - known_s + 0.025) % 0.05 - 0.025
+
+        # It can be told late, and never early: a time that is told again is believed where it is earlier.
+        assert told_off(-0.010, changed=0) == pytest.approx(-0.010, abs=0.002)
+        assert 0.0 <= told_off(0.010, changed=0) <= LATER_S + 1e-6
+        assert told_off(0.010, changed=1) == pytest.approx(0.010, abs=0.002), "it is another time than it was"
+
+        told(AT_ONCE_US)
+        assert connection._reads_s is None
+        begun = len(set_for)
+        connection.ask_keyframe(Route(connection, 4, 1, 1), 9)
+        await eventually(lambda: any(kind is LinkType.KEYFRAMES for kind, _ in shard.came), "it goes by the common timer")
+        assert len(set_for) == begun
+
+
+async def test_who_is_about_to_come_in_is_told_of_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The zone may sleep, and its shard read whenever something comes."""
+    async with linked(pack_frame(LinkType.ACCEPT, ACCEPTED)) as shard:
+        shard.links.ticks_at(1.0)
+        shard.connection.data_received(pack_frame(LinkType.READS, READS_STRUCT.pack(900_000, 1)))
+        shard.connection.ask_keyframe(Route(shard.connection, 3, 1, 1), 8)
+        began_s = asyncio.get_running_loop().time()
+        shard.links.expect("shard-1", 4, 9)
+        await eventually(lambda: sum(kind is LinkType.KEYFRAMES for kind, _ in shard.came) == 2, "and what else there is, along with it")
+        assert asyncio.get_running_loop().time() - began_s < 0.6
+        await eventually(lambda: not shard.connection._waits_for_read, "its time comes, with nothing left to do")
+        assert sum(kind is LinkType.KEYFRAMES for kind, _ in shard.came) == 2
+
+
+async def test_a_shard_of_an_older_build_is_not_asked_when_it_reads() -> None:
+    async with linked(pack_frame(LinkType.ACCEPT, ACCEPTED[:1])) as shard:
+        shard.links.expect("shard-1", 4, 9)
+        await eventually(lambda: bool(shard.came), "what is written")
+        assert [kind for kind, _ in shard.came] == [LinkType.KEYFRAMES]

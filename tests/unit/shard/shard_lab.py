@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from perdure.ledger.ledger import LedgerUnavailable
+from perdure.ledger.ledger import LedgerUnavailable, Sent
 from perdure.ledger.memory_ledger import MemoryLedger
 from perdure.ledger.values import Commit, CommitAnswer, CommitStatus, EnterRequest
 from perdure.wire.identifiers import WorldGrid, player_key
@@ -46,16 +46,23 @@ async def until(true: Callable[[], Any], what: str = "") -> None:
 class TestedLedger(MemoryLedger):
     """Answers a commit by what stands first in `script`; with nothing there, as usual.
 
-    "away": no answer, nothing written. "lost": written, but the answer is lost. A CommitStatus: that answer, nothing written.
+    "away": no answer, nothing written. "lost": written, but the answer is lost. "late": answered only where it is awaited. A CommitStatus:
+    that answer, nothing written.
     """
 
     __test__ = False
+    at_once = False
+    """Can commits be sent, and answered, without the event loop?"""
 
     def __init__(self) -> None:
         super().__init__()
         self.script: list[str | CommitStatus] = []
         self.calls: list[list[Commit]] = []
         self.away = False
+
+    def send_commits(self, commits: Sequence[Commit]) -> Sent | None:
+        late = self.script[:1] == ["late"]
+        return SentAtOnce(self.commit(commits), late) if self.at_once else None
 
     async def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
         self.calls.append(list(commits))
@@ -68,6 +75,30 @@ class TestedLedger(MemoryLedger):
         if told == "lost":
             raise LedgerUnavailable("the answer was lost")
         return answers
+
+
+class SentAtOnce(Sent):
+    """What a call that waits for nothing gives."""
+
+    def __init__(self, call: Coroutine[Any, Any, list[CommitAnswer]], late: bool) -> None:
+        self.came: list[CommitAnswer] = []
+        self.error: LedgerUnavailable | None = None
+        self.late = late
+        try:
+            call.send(None)
+        except StopIteration as done:
+            self.came = done.value
+        except LedgerUnavailable as error:
+            self.error = error
+
+    def answered_within(self, seconds: float) -> list[CommitAnswer] | None:
+        return None if self.late or self.error else self.came
+
+    async def answers(self) -> list[CommitAnswer]:
+        await asyncio.sleep(0.001)
+        if self.error:
+            raise self.error
+        return self.came
 
 
 class Gateway:

@@ -11,13 +11,15 @@ import pytest
 
 import shard.link_server
 from perdure.wire.link import (
-    GOT_WANTED,
+    ACCEPTED,
+    AT_ONCE_US,
+    READS_STRUCT,
     LinkType,
     link_proof,
     pack_frame,
 )
 from shard.link_server import LinkServer
-from tests.unit.shard.shard_lab import SECRET, Shard, shard_in, until
+from tests.unit.shard.shard_lab import SECRET, Shard, playing, shard_in, until
 
 # --- links --------------------------------------------------------------------------------------------------------
 
@@ -26,7 +28,7 @@ async def test_a_gateway_proves_itself_and_is_accepted(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as shard_1:
         gateway = await shard_1.gateway()
         await until(lambda: gateway.frames)
-        assert gateway.frames == [(LinkType.ACCEPT, GOT_WANTED)]
+        assert gateway.frames == [(LinkType.ACCEPT, ACCEPTED)]
 
 
 async def test_a_wrong_secret_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,3 +138,22 @@ async def test_a_socket_that_a_killed_process_left_is_taken_over(tmp_path: Path)
     server = LinkServer(SECRET, "shard-1", 24)
     assert await server.listen(Shard(tmp_path).ticks, f"unix:{path}") == f"unix:{path}"
     await server.close()
+
+
+async def test_a_gateway_that_asks_is_told_when_the_shard_reads(tmp_path: Path) -> None:
+    async with shard_in(tmp_path, tick_hz=20) as shard_1:
+        gateway, _ = await playing(shard_1)
+        other = await shard_1.gateway(8)
+        gateway.send(pack_frame(LinkType.WHEN))
+        told = lambda: [READS_STRUCT.unpack(body) for kind, body in gateway.frames if kind is LinkType.READS]  # noqa: E731
+        await until(lambda: len(told()) > 2)
+        assert told()[0][1] == 1 and {changed for _, changed in told()[1:3]} == {0}
+        assert all(0 <= us <= 50_000 for us, _ in told())
+        kinds = [kind for kind, _ in gateway.frames]
+        assert kinds[kinds.index(LinkType.READS) + 1] is LinkType.RELEASE, "ahead of what keeps a gateway busy"
+        lane = shard_1.ticks._lanes[9] = asyncio.get_running_loop().create_task(asyncio.sleep(0))
+        await until(lambda: told()[-1][0] == AT_ONCE_US)
+        del shard_1.ticks._lanes[9]
+        await lane
+        await until(lambda: told()[-1][0] != AT_ONCE_US)
+        assert LinkType.READS not in [kind for kind, _ in other.frames]

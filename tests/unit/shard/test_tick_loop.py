@@ -25,12 +25,20 @@ from perdure.wire.opcodes import Notice, SnapshotFlag
 from shard.border import QUIET_S, SILENT_INTERVALS
 from shard.pace import RUNGS, Pace
 from shard.zone import Phase, Zone
-from tests.unit.shard.shard_lab import Shard, commands_of, playing, shard_in, until
+from tests.unit.shard.shard_lab import Shard, TestedLedger, commands_of, playing, shard_in, until
 from tests.unit.shard.zone_lab import command_row
+
+
+@pytest.fixture(params=[False, True], ids=["by the event loop", "at once"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits go to the ledger by the event loop, or without it."""
+    monkeypatch.setattr(TestedLedger, "at_once", request.param)
+
 
 # --- the tick loop ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_commands_go_in_and_frames_come_out(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as shard_1:
         gateway, key = await playing(shard_1)
@@ -87,6 +95,7 @@ async def test_too_many_commands_renew_the_link(tmp_path: Path) -> None:
         await until(lambda: again.releases() and again.releases()[-1].entries["ack"].tolist() > [3])
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_nothing_leaves_before_its_commit_is_answered(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as shard_1:
         gateway, _ = await playing(shard_1, 0, 1)
@@ -109,6 +118,30 @@ async def test_nothing_leaves_before_its_commit_is_answered(tmp_path: Path) -> N
         assert ticks == list(range(ticks[0], ticks[0] + len(ticks))), "no tick is left out, none comes twice"
         shard_1.ledger.away = True
         await until(lambda: gateway.notices()[4:] == [(0, Notice.PAUSED), (1, Notice.PAUSED)], "told a second time")
+
+
+@pytest.mark.parametrize("why", ["", "a heartbeat goes along", "a zone is in a lane", "its answer is late"])
+async def test_a_tick_whose_commit_is_answered_at_once_does_not_go_round_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(TestedLedger, "at_once", True)
+    async with shard_in(tmp_path) as shard_1:
+        await shard_1.add(0)
+        ticks, zone = shard_1.ticks, shard_1.ticks.zones[0]
+        ticks.pacing.paces[0].took(0.0001, 0.0001)  # so cheap a zone is no work for threads
+        ticks.committing = lambda: why == "a heartbeat goes along"
+        shard_1.ledger.script = ["late"] if why == "its answer is late" else []
+        if why == "a zone is in a lane":
+            ticks._lanes[1] = asyncio.get_running_loop().create_task(asyncio.sleep(0))
+        ticking = ticks._tick([zone])
+        if why:
+            ticking.send(None)
+            assert zone.phase is Phase.COMMITTING
+            ticking.close()
+        else:
+            with pytest.raises(StopIteration):
+                ticking.send(None)
+            assert zone.tick == 1 and zone.phase is Phase.READY
 
 
 async def test_a_tick_is_told_with_and_without_its_wait_for_the_commit(tmp_path: Path) -> None:
@@ -151,10 +184,11 @@ async def test_it_says_how_far_zones_are_committed_as_long_as_the_ledger_may_hav
         await until(lambda: not shard_1.ticks.unconfirmed())
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_lost_answer_is_asked_for_again(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as shard_1:
         await playing(shard_1)
-        shard_1.ledger.script = ["lost", "away", "lost"]
+        shard_1.ledger.script = ["lost", "away", "lost", "late", "late"]
         tick = shard_1.ticks.zones[0].tick
         await until(lambda: shard_1.ticks.zones[0].tick > tick + 5)
         log = await shard_1.ledger.read_log(0, 1)
@@ -162,6 +196,7 @@ async def test_a_lost_answer_is_asked_for_again(tmp_path: Path) -> None:
         assert not shard_1.ledger.script
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_shard_that_may_have_been_replaced_lets_others_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It had no answer for more than a lease, and the ledger is one that may have forgotten who replaced it."""
     monkeypatch.setattr(shard.committing, "HOLD_OF_S", 0.5)
@@ -196,6 +231,7 @@ async def test_a_shard_whose_zones_sleep_hears_of_the_ledger_by_its_questions(tm
 
 
 @pytest.mark.parametrize("status", [CommitStatus.FENCED, CommitStatus.BROKEN])
+@pytest.mark.usefixtures("both_ways")
 async def test_a_zone_of_another_owner_or_a_broken_one_stops_at_once(tmp_path: Path, status: CommitStatus) -> None:
     async with shard_in(tmp_path) as shard_1:
         gateway, _ = await playing(shard_1)
@@ -252,6 +288,7 @@ async def test_an_overloaded_zone_that_falls_asleep_is_at_its_full_rate_again(tm
         assert shard_1.ticks.zones[0].pace is RUNGS[0]
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_ledger_that_went_back_is_given_the_zone_anew(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as shard_1:
         gateway, key = await playing(shard_1)
