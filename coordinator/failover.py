@@ -8,10 +8,10 @@ lost with it. Never does I/O; called by `cluster_state`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from perdure.ledger.values import ClusterView, Member
+from perdure.ledger.values import ClusterView, Member, ZoneRoute
 from perdure.placement.lease import LeaseWatch
 
 Incarnation = tuple[str, int]
@@ -46,7 +46,8 @@ class Liveness:
         blind_ms = settings.lease_ms / 2
         self._shards: LeaseWatch[Incarnation] = LeaseWatch(settings.lease_ms, blind_ms, settings.outage_grace_ms)
         self._others: LeaseWatch[Incarnation] = LeaseWatch(settings.slow_lease_ms, blind_ms, settings.outage_grace_ms)
-        self._ticks: dict[int, tuple[int, int]] = {}
+        self._before: tuple[Mapping[int, ZoneRoute], Mapping[int, int]] = {}, {}
+        """Routes and ticks of the view before."""
         self._not_believed: dict[Incarnation, int] = {}
         """How many reports of a member do not count, then or later: those made before its port was open, or though it answers."""
 
@@ -102,16 +103,15 @@ class Liveness:
         return view.suspects.get(member.name, 0) - self._not_believed.get((member.name, member.number), 0)
 
     def _observe_progress(self, now_ms: float, view: ClusterView) -> None:
-        ticks: dict[int, tuple[int, int]] = {}
-        for zone, tick in view.ticks.items():
-            route = view.zones.get(zone)
-            if route is None:
-                continue
-            ticks[zone] = (route.epoch, tick)
-            before = self._ticks.get(zone)
-            if before is not None and before[0] == route.epoch and before[1] < tick and route.owner in view.members:
-                self._shards.touch(now_ms, (route.owner, view.members[route.owner].number))
-        self._ticks = ticks
+        (routes, ticks), self._before = self._before, (view.zones, view.ticks)
+        further = [zone for zone, tick in view.ticks.items() if ticks.get(zone, tick) < tick]  # most of a world's zones may sleep
+        committing: set[str] = set()
+        for zone in further:
+            route, before = view.zones.get(zone), routes.get(zone)
+            if route is not None and before is not None and route.epoch == before.epoch:
+                committing.add(route.owner)
+        for owner in committing & view.members.keys():
+            self._shards.touch(now_ms, (owner, view.members[owner].number))
 
     def observe_starting(self, view: ClusterView) -> None:
         """Remember the reports made while a shard's port may not be open yet. A ledger that forgot reports has fewer that do not count."""

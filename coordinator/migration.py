@@ -112,6 +112,8 @@ class MigrationBook:
         orphans = {route.zone for route in seen.orphans}
         found: list[Instruction] = []
         for route in seen.routes:
+            if not route.successor and route.zone not in self._began:
+                continue
             self._note(now_ms, route)
             lost = route.zone in orphans
             if not route.successor or (lost and route.successor in seen.eligible - seen.candidates(route.zone)):

@@ -14,10 +14,10 @@ Owns what earlier views said of zones. No I/O, no clock. Called by cluster_state
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from coordinator.events import LostZone, OpenWorld
-from perdure.ledger.values import ClusterView, Member
+from perdure.ledger.values import ClusterView, Member, ZoneRoute
 
 Stand = tuple[int, int, int]
 """(generation, epoch, tick): of two stands of a zone the higher one is the newer."""
@@ -35,6 +35,12 @@ class Openings:
         self._run_id: str | None = None
         self._since_ms = 0.0
         self._seen: dict[int, Stand] = {}
+        """As it was before the world was closed, and with what was told since."""
+        self._open_view: ClusterView | None = None
+        """The newest view of an open world, where `_seen` has not been made of it."""
+        self._routes: Mapping[int, ZoneRoute] | None = None
+        self._highest = 0
+        """The highest generation in `_routes`."""
         self._was_open = False
         self._ahead: dict[int, tuple[Stand, Stand]] = {}
         """Of zones that a living shard may still put back: as they were, and as the ledger had them when it was opened."""
@@ -51,18 +57,27 @@ class Openings:
         if view.opened:
             self._told = frozenset(zone for zone, stand in told.items() if stand > _stand(view, zone))
             if another or not self._was_open:
-                for zone, stand in self._seen.items():
+                for zone, stand in self._all_seen().items():
                     self._ahead[zone] = max(stand, self._ahead.get(zone, (NEVER, NEVER))[0]), _stand(view, zone)
             # Where the ledger's stand rises, the zone was put back, or goes on from what was left: either way there is nothing to wait for.
             run = _run_by(view.members.values()) if self._ahead else set[int]()
             self._ahead = {zone: told for zone, told in self._ahead.items() if _stand(view, zone) == told[1] < told[0] and zone in run}
-            self._seen = {zone: _stand(view, zone) for zone in view.zones} | {zone: was for zone, (was, _) in self._ahead.items()}
-            self._generation = max(view.generation, *(stand[0] for stand in self._seen.values()), 0)
+            self._open_view = view
+            if view.zones is not self._routes:
+                self._routes, self._highest = view.zones, max((route.generation for route in view.zones.values()), default=0)
+            self._generation = max(view.generation, self._highest, *(was[0] for was, _ in self._ahead.values()))
         else:
-            self._seen = _newest(self._seen, told)
+            self._seen = _newest(self._all_seen(), told)
             self._generation = max(self._generation, *(stand[0] for stand in told.values()), 0)
         self._was_open = view.opened
         return another and not (first and (view.opened or (self._new and not view.zones)))
+
+    def _all_seen(self) -> dict[int, Stand]:
+        """Return how far zones were when they were seen last. Of an open world that is worked out when somebody asks."""
+        if self._open_view is not None:
+            view, self._open_view = self._open_view, None
+            self._seen = {zone: _stand(view, zone) for zone in view.zones} | {zone: was for zone, (was, _) in self._ahead.items()}
+        return self._seen
 
     def is_hands_off(self, now_ms: float, view: ClusterView) -> bool:
         """Is it too early to open the world, or to decide anything by this view?"""
@@ -74,7 +89,7 @@ class Openings:
         run = _run_by(view.members.values())
         lost = [
             LostZone(zone, stand[2], max(now[2], 0), zone in run)
-            for zone, stand in sorted(self._seen.items())
+            for zone, stand in sorted(self._all_seen().items())
             if (now := _stand(view, zone)) < stand and stand[2] > 0
         ]
         return OpenWorld(self._generation + 1 if self._generation else 0, tuple(lost))
@@ -90,7 +105,8 @@ class Openings:
 
     def _is_awaited(self, view: ClusterView) -> bool:
         """Does somebody live who runs a zone that this server knows less of than there was?"""
-        return any(_stand(view, zone) < max(self._seen.get(zone, NEVER), (0, 0, 1)) for zone in _run_by(view.members.values()))
+        seen = self._all_seen()
+        return any(_stand(view, zone) < max(seen.get(zone, NEVER), (0, 0, 1)) for zone in _run_by(view.members.values()))
 
 
 def _newest(some: dict[int, Stand], others: dict[int, Stand]) -> dict[int, Stand]:

@@ -64,6 +64,8 @@ class Routes:
 
     def __init__(self) -> None:
         self.made: dict[bytes, tuple[tuple[bytes, ...], ZoneRoute]] = {}
+        self.stood: dict[bytes, tuple[bytes, bytes, ZoneRoute, int]] = {}
+        """By name, a zone's owner and head as they came, its route and tick: a sleeping zone's are the same in most views."""
         self.zones: dict[int, ZoneRoute] = {}
 
 
@@ -72,7 +74,13 @@ def view_of(answer: Sequence[Any], known: Routes) -> ClusterView:
     version, term, generation, leader, owners, heads, successors, members, suspects, draining, run_id, opened = answer
     asked = pairs_of(successors)
     zones, ticks = {}, {}
+    if asked:
+        known.stood.clear()
     for zone_text, owner, head in zip(owners[::2], owners[1::2], heads, strict=True):
+        stood = known.stood.get(zone_text)
+        if stood is not None and stood[1] == head and stood[0] == owner:
+            zones[stood[2].zone], ticks[stood[2].zone] = stood[2:]
+            continue
         zone_generation, epoch, tick, _ = head.split(b" ")
         successor, image = b"0 ", b"-1"
         if asked:
@@ -90,6 +98,8 @@ def view_of(answer: Sequence[Any], known: Routes) -> ClusterView:
             known.zones = {}
         zones[route.zone] = route
         ticks[route.zone] = int(tick)
+        if not asked:
+            known.stood[zone_text] = owner, head, route, ticks[route.zone]
     if zones.keys() != known.zones.keys():
         known.zones = dict(sorted(zones.items()))
     return ClusterView(
