@@ -12,6 +12,7 @@ import contextlib
 import ipaddress
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -48,7 +49,9 @@ FLUSH_PART = 0.2
 """Commands wait this part of a tick's interval for others to travel with. A write, and what it wakes up in the shard, costs as much as
 several commands do; the tick that takes them comes half an interval later on average."""
 LEAD_PART, LEAD_S = 0.1, 0.003
-"""Where a shard tells when it reads, they travel so long before that (so much of an interval, if that is less): once a tick."""
+"""Where a shard tells when it reads, they are to be there so long before that (so much of an interval, if that is less): once a tick."""
+TCP_INFO_MIN_RTT = 148
+"""Where the shortest round trip stands in Linux's struct tcp_info: u32, in us."""
 LATER_S = 0.0005
 """A shard's word on when it reads can come late, and never early: by so much is a later time believed at once, if it is told again."""
 FLUSH_FIRST_S = 0.002
@@ -126,6 +129,7 @@ class LinkConnection(asyncio.Protocol):
         self._reads_s: float | None = None
         """Some time at which the shard reads (time.monotonic; an event loop's own time stands still while it is busy); None: it does so as
         things come, or does not tell."""
+        self._round_trip_s = 0.0
         self._says_got = False
         self._taken = self._said = 0
 
@@ -210,7 +214,7 @@ class LinkConnection(asyncio.Protocol):
         if known_s is not None and not changed:
             later_s = (told_s - known_s + interval_s / 2) % interval_s - interval_s / 2
             told_s -= max(later_s - LATER_S, 0.0)
-        self._reads_s = told_s
+        self._reads_s, self._round_trip_s = told_s, round_trip_s(self._transport)
 
     # --- frames out -------------------------------------------------------------------------------------------------
 
@@ -242,7 +246,8 @@ class LinkConnection(asyncio.Protocol):
         elif not self._waits_for_read:
             self._waits_for_read = True
             interval_s = self._timer.interval_s
-            flush_s = self._reads_s - min(LEAD_S, LEAD_PART * interval_s)
+            # The word took half a round trip to come here, and what is written takes the other half.
+            flush_s = self._reads_s - self._round_trip_s - min(LEAD_S, LEAD_PART * interval_s)
             asyncio.get_running_loop().call_later((flush_s - time.monotonic()) % interval_s, self._flush_for_read)
 
     def _flush_for_read(self) -> None:
@@ -296,6 +301,19 @@ class LinkConnection(asyncio.Protocol):
         self.up = False
         if self._transport is not None:
             self._transport.abort()
+
+
+def round_trip_s(transport: asyncio.Transport | None) -> float:
+    """Return the shortest time, in seconds, in which the other end of a TCP connection has answered; 0.0 where that is not known."""
+    link = None if transport is None else transport.get_extra_info("socket")
+    if link is None or link.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
+        return 0.0
+    try:
+        told = link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_MIN_RTT + 4)
+    except OSError:
+        return 0.0
+    us = int.from_bytes(told[TCP_INFO_MIN_RTT:], sys.byteorder)
+    return 0.0 if us == AT_ONCE_US else us / 1e6
 
 
 def _gone(error: Exception, *, had_link: bool) -> bool:

@@ -9,13 +9,14 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.metrics import GatewayCounters
 from gateway.routing import CommandLink, Route
-from gateway.shard_links import FLUSH_PART, LATER_S, LEAD_S, MUCH_BYTES, LinkConnection, ShardLinks, _gone, _resolve
+from gateway.shard_links import FLUSH_PART, LATER_S, LEAD_S, MUCH_BYTES, LinkConnection, ShardLinks, _gone, _resolve, round_trip_s
 from perdure.ledger.values import Member
 from perdure.wire.link import ACCEPTED, AT_ONCE_US, GOT_STRUCT, READS_STRUCT, FrameReader, LinkType, pack_frame, pack_zone_pace
 from tests.unit.gateway.cluster_double import eventually
@@ -300,3 +301,24 @@ async def test_a_shard_of_an_older_build_is_not_asked_when_it_reads() -> None:
         shard.links.expect("shard-1", 4, 9)
         await eventually(lambda: bool(shard.came), "what is written")
         assert [kind for kind, _ in shard.came] == [LinkType.KEYFRAMES]
+
+
+async def test_the_way_there_and_back_is_allowed_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with linked(pack_frame(LinkType.ACCEPT, ACCEPTED)) as shard:
+        shard.links.ticks_at(20.0)
+        connection, set_for = shard.connection, flushes(monkeypatch)
+        assert 0.0 < round_trip_s(connection._transport) < 0.01
+        monkeypatch.setattr("gateway.shard_links.round_trip_s", lambda transport: 0.012)
+        connection.data_received(pack_frame(LinkType.READS, READS_STRUCT.pack(30_000, 1)))
+        reads_s = asyncio.get_running_loop().time() + 0.030
+        connection.forward(Route(connection, 3, 1, 1), b"a" * 16)
+        assert set_for == [pytest.approx(reads_s - 0.012 - LEAD_S, abs=0.002)]
+
+
+async def test_only_tcp_knows_how_long_the_way_is(tmp_path: Path) -> None:
+    server = await asyncio.start_unix_server(lambda reader, writer: writer.close(), tmp_path / "a.sock")
+    _, writer = await asyncio.open_unix_connection(tmp_path / "a.sock")
+    assert isinstance(writer.transport, asyncio.Transport)
+    assert round_trip_s(writer.transport) == 0.0 == round_trip_s(None)
+    writer.close()
+    server.close()
