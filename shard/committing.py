@@ -118,6 +118,10 @@ class Committing:
         finally:
             self._end(going, tries)
 
+    def forget(self, going: OnTheirWay) -> None:
+        """Nobody waits for these answers any more."""
+        self._end(going, 0)
+
     def _arrived(self, going: OnTheirWay, tries: int = 0) -> None:
         self.answered_s = time.monotonic()
         self._end(going, tries)

@@ -248,8 +248,7 @@ class TickLoop:
             if self._lane_fault is not None:
                 raise self._lane_fault
             now = time.monotonic()
-            if now < due:
-                await self._sleep(due - now)
+            await (self._sleep(due - now) if now < due else asyncio.sleep(0))  # a tick may be through without a turn of the event loop
             self.reading.take_in()
             now = time.monotonic()
             fresh, self._fresh = dict.fromkeys(self._fresh), []
@@ -263,6 +262,8 @@ class TickLoop:
             due = self._next_s = due + self._interval_s + self.turns.slew_s(due)
             self.ticked += 1
             self._look(now)
+            if self._lanes:
+                self._links.tell_when(now, None, self._interval_s)
             awake = [zone for zone in self.sleepers.due(self.zones, now) if self._ticks_now(zone.zone)]
             await self._tick(awake + [zone for zone in self._running(fresh) if zone not in awake])
             if now - collected > COLLECT_EVERY_S and due - time.monotonic() > 0.010:
@@ -386,7 +387,11 @@ class TickLoop:
         if along or not going.left:
             await asyncio.sleep(0)
         # the ledger is at work on it while frames are made, in whatever thread
-        made = await self._in_threads(self._encode, zones, executor, Pace.of_encode_s)
+        try:
+            made = await self._in_threads(self._encode, zones, executor, Pace.of_encode_s)
+        except BaseException:
+            self._commits.forget(going)  # it is this shard that ends
+            raise
         after_encode = time.monotonic()
         answers = await self._commits.answers(going)
         after_answer = time.monotonic()
@@ -404,8 +409,8 @@ class TickLoop:
                 for gateway, frame in frames:
                     outgoing.setdefault(gateway, []).append(frame)
                 self.borders.release(feeds)
-        if executor is self.executor:  # ahead of the frames, which will keep a gateway busy
-            self._links.tell_when(time.monotonic(), None if self._lanes else self._next_s, self._interval_s)
+        if executor is self.executor and not self._lanes:  # ahead of the frames, which will keep a gateway busy
+            self._links.tell_when(time.monotonic(), self._next_s, self._interval_s)
         self._release(outgoing)
         for zone in committed:
             self.checkpoints.in_time(zone)

@@ -54,7 +54,7 @@ class _Pipe(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._file, self._poll = -1, select.poll()
-        """The socket, where its bytes are what is sent and received here: -1 for one with TLS."""
+        """The socket, where its bytes are what is received here: -1 for one with TLS."""
         self.lost: str = "not connected"
 
     @property
@@ -69,39 +69,29 @@ class _Pipe(asyncio.Protocol):
             self._file = opened.fileno()
             self._poll.register(self._file, select.POLLIN)
 
-    def send(self, packed: bytes, expected: int, deadline: float, why_late: str, *, at_once: bool = False) -> asyncio.Future[list[Any]]:
-        """Send commands; the future yields their answers, errors included as values, or raises LedgerUnavailable.
+    def send(self, packed: bytes, expected: int, deadline: float, why_late: str) -> asyncio.Future[list[Any]]:
+        """Send commands at once; the future yields their answers, errors included as values, or raises LedgerUnavailable.
 
-        An event loop may write only when it comes round; `at_once` they are written here, if nothing else waits to be.
         The batch keeps its place and its deadline where the caller is cancelled: a silent server is dropped all the same.
         """
         if self._transport is None or self.lost:
             raise LedgerUnavailable(f"no answer from {self._where}: {self.lost}")
-        alone = not self._batches  # all that was written before has its answers
         batch = _Batch(expected, self._loop.create_future(), deadline, why_late)
         self._batches.append(batch)
         if self._watch is None or self._watch.when() > deadline:  # one for all: nearly every batch has its answers long before
             self._watch_until(deadline)
-        written = self._written(packed) if at_once and alone else 0
-        if written < len(packed):
-            self._transport.write(memoryview(packed)[written:] if written else packed)
+        self._transport.write(packed)
         return batch.done
 
-    def _written(self, packed: bytes) -> int:
-        """Return how many bytes the socket has taken at once. Whatever is wrong with it, the event loop sees as well."""
-        try:
-            return os.write(self._file, packed) if self._is_open() else 0
-        except OSError:
-            return 0
-
-    def _is_open(self) -> bool:
-        """Is `_file` this connection's? Once its end is known, the number may be another's."""
-        return self._file >= 0 and self._transport is not None and not self._transport.is_closing()
+    def _can_answer(self) -> bool:
+        """Is `_file` this connection's (once its end is known, the number may be another's), and is all written that was sent?"""
+        transport = self._transport
+        return self._file >= 0 and transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
 
     def take_in(self, wanted: asyncio.Future[list[Any]], seconds: float) -> None:
         """Wait so long for these answers, with the event loop standing still, and take in whatever comes."""
         ends_s = time.monotonic() + seconds
-        while self._is_open() and not wanted.done() and (left_s := ends_s - time.monotonic()) > 0.0:
+        while self._can_answer() and not wanted.done() and (left_s := ends_s - time.monotonic()) > 0.0:
             if not self._poll.poll(left_s * 1000):
                 return
             try:
@@ -209,7 +199,7 @@ class CommitConnection:
         if pipe is None or pipe.lost or pipe.in_flight >= MAX_IN_FLIGHT:
             return None
         deadline = asyncio.get_running_loop().time() + self._deadline_s
-        return pipe.send(packed, expected, deadline, self._late, at_once=True)
+        return pipe.send(packed, expected, deadline, self._late)
 
     def take_in(self, wanted: asyncio.Future[list[Any]], seconds: float) -> None:
         """Wait so long for what `send` gave, with the event loop standing still."""

@@ -240,7 +240,8 @@ def resend_recomputed() -> list[Patch]:
         zones: dict[int, Zone] = self._notify.__self__.zones  # type: ignore[attr-defined]  # it is a method of the tick loop
         while True:
             try:
-                answers = await self._ledger.commit(commits)
+                first, going.sent = going.sent, None
+                answers = await (first.answers() if first is not None else self._ledger.commit(commits))
                 self._arrived(going)
                 return answers
             except (LedgerUnavailable, LedgerRefused):

@@ -9,7 +9,6 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -243,8 +242,10 @@ def flushes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def test_what_is_for_a_shard_that_tells_when_it_reads_leaves_just_before(monkeypatch: pytest.MonkeyPatch) -> None:
     async with linked(pack_frame(LinkType.ACCEPT, ACCEPTED)) as shard:
         await eventually(lambda: (LinkType.WHEN, b"") in shard.came, "it is asked")
-        shard.links.ticks_at(20.0)
         connection, loop = shard.connection, asyncio.get_running_loop()
+        connection.data_received(pack_frame(LinkType.READS, READS_STRUCT.pack(20_000, 1)))
+        assert connection._reads_s is None, "as long as it is not known how often it ticks"
+        shard.links.ticks_at(20.0)
         assert isinstance(connection._sink, Listener)
         set_for = flushes(monkeypatch)
         route = Route(connection, 3, 1, 1)
@@ -315,10 +316,10 @@ async def test_the_way_there_and_back_is_allowed_for(monkeypatch: pytest.MonkeyP
         assert set_for == [pytest.approx(reads_s - 0.012 - LEAD_S, abs=0.002)]
 
 
-async def test_only_tcp_knows_how_long_the_way_is(tmp_path: Path) -> None:
-    server = await asyncio.start_unix_server(lambda reader, writer: writer.close(), tmp_path / "a.sock")
-    _, writer = await asyncio.open_unix_connection(tmp_path / "a.sock")
-    assert isinstance(writer.transport, asyncio.Transport)
-    assert round_trip_s(writer.transport) == 0.0 == round_trip_s(None)
-    writer.close()
-    server.close()
+async def test_only_tcp_knows_how_long_the_way_is() -> None:
+    near, far = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near)
+    assert round_trip_s(transport) == 0.0 == round_trip_s(None)
+    transport.abort()
+    await asyncio.sleep(0)
+    far.close()

@@ -144,6 +144,25 @@ async def test_a_tick_whose_commit_is_answered_at_once_does_not_go_round_the_eve
             assert zone.tick == 1 and zone.phase is Phase.READY
 
 
+async def test_ticks_that_are_always_late_leave_the_event_loop_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TestedLedger, "at_once", True)
+    async with shard_in(tmp_path, tick_hz=1_000_000) as shard_1:
+        await shard_1.run(0)
+        monkeypatch.setattr("shard.tick_loop.ALONE_S", 10.0)
+        turns = 0
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            asyncio.get_running_loop().call_soon(turn)
+
+        turn()
+        await until(lambda: shard_1.ticks.zones[0].tick > 200)
+        before, tick = turns, shard_1.ticks.zones[0].tick
+        await until(lambda: shard_1.ticks.zones[0].tick > tick + 200)
+        assert turns - before >= (shard_1.ticks.zones[0].tick - tick) / 2
+
+
 async def test_a_tick_is_told_with_and_without_its_wait_for_the_commit(tmp_path: Path) -> None:
     async with shard_in(tmp_path) as shard_1:
         await playing(shard_1)
