@@ -10,7 +10,7 @@ import redis.asyncio
 
 from benchmarks import memory
 from benchmarks._swarm import Measured
-from benchmarks.memory import Kib, cost, growth_an_hour, memory_of
+from benchmarks.memory import Kib, cost, growth_an_hour, memory_of, whole_share
 from tests.unit.benchmarks.honest_crowd import measured
 
 
@@ -95,3 +95,10 @@ def test_players_who_are_shown_too_little_cost_no_figure(monkeypatch: pytest.Mon
     found = bench(monkeypatch, Kib(69_000, 45_000), measured(acknowledged=20_000))
     assert found["amiss"][0] == "4.00 acknowledged commands a second for each player, not 10"
     assert found["passed"] is False
+
+
+def test_what_players_were_shown_is_judged_on_the_whole_by_the_least_of_it() -> None:
+    honest = measured()
+    assert whole_share([honest, honest], 1000) == pytest.approx(1.0)
+    assert whole_share([honest, measured(snapshots=honest.snapshots * 9 // 10)], 1000) == pytest.approx(0.95)
+    assert whole_share([honest, measured(acknowledged=honest.acknowledged // 2)], 1000) == pytest.approx(0.75)
