@@ -104,7 +104,7 @@ async def test_one_whose_answer_is_lost_counts_once(redis_lab: Lab, cut: bool) -
         proxy.swallow, proxy.cut = True, cut
         sent, began_s = send(ledger, lab.next(0)), time.monotonic()
         assert sent.answered_within(0.05) is None
-        assert 0.05 <= time.monotonic() - began_s < 0.3
+        assert time.monotonic() - began_s >= 0.05
         with pytest.raises(LedgerUnavailable, match="no answer from 127"):
             await sent.answers()
         assert sent.answered_within(10.0) is None, "none will come"

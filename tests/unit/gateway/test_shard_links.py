@@ -6,9 +6,10 @@ import asyncio
 import errno
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -225,62 +226,66 @@ async def test_one_timer_rings_for_all_links_a_part_of_a_tick_after_the_first_ha
     assert len([after for after in set_for if after == FLUSH_PART / 200]) == 2
 
 
-def flushes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the list of the times that timers are set for to write just before a shard reads, as they are set."""
-    loop = asyncio.get_running_loop()
-    call_at, set_for = loop.call_at, list[float]()
+class Clock:
+    """Time that stands still for links, and the times after which they are to write as a shard is about to read."""
 
-    def noted(when: float, callback: Any, *more: Any, **options: Any) -> asyncio.TimerHandle:
-        if getattr(callback, "__name__", "") == "_flush_for_read":
-            set_for.append(when)
-        return call_at(when, callback, *more, **options)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s, self.set_for = 1000.0, list[float]()
+        self.rings: list[Callable[[], object]] = []
+        loop = asyncio.get_running_loop()
+        call_later = loop.call_later
 
-    monkeypatch.setattr(loop, "call_at", noted)
-    return set_for
+        def noted(delay: float, callback: Any, *more: Any, **options: Any) -> asyncio.TimerHandle:
+            if getattr(callback, "__name__", "") != "_flush_for_read":
+                return call_later(delay, callback, *more, **options)
+            self.set_for.append(self.now_s + delay)
+            self.rings.append(callback)
+            return call_later(3600.0, callback)
+
+        monkeypatch.setattr(loop, "call_later", noted)
+        monkeypatch.setattr("gateway.shard_links.time", SimpleNamespace(monotonic=lambda: self.now_s))
+
+    def ring(self) -> None:
+        """It is the time that was set last."""
+        self.now_s = self.set_for[-1]
+        self.rings[-1]()
 
 
 async def test_what_is_for_a_shard_that_tells_when_it_reads_leaves_just_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.shard_links.round_trip_s", lambda transport: 0.0)
     async with linked(pack_frame(LinkType.ACCEPT, ACCEPTED)) as shard:
         await eventually(lambda: (LinkType.WHEN, b"") in shard.came, "it is asked")
-        connection, loop = shard.connection, asyncio.get_running_loop()
-        connection.data_received(pack_frame(LinkType.READS, READS_STRUCT.pack(20_000, 1)))
-        assert connection._reads_s is None, "as long as it is not known how often it ticks"
-        shard.links.ticks_at(20.0)
-        assert isinstance(connection._sink, Listener)
-        set_for = flushes(monkeypatch)
-        route = Route(connection, 3, 1, 1)
+        connection, clock = shard.connection, Clock(monkeypatch)
 
-        def told(us: int, changed: int = 1) -> float:
+        def told(us: int, changed: int = 1) -> float | None:
             connection.data_received(pack_frame(LinkType.READS, READS_STRUCT.pack(us, changed)))
-            return loop.time() + us / 1e6
+            return connection._reads_s
 
-        reads_s = told(20_000)
+        assert told(20_000) is None, "as long as it is not known how often it ticks"
+        shard.links.ticks_at(20.0)
+        assert told(20_000) == pytest.approx(1000.020)
+        route = Route(connection, 3, 1, 1)
         for row in (b"a" * 16, b"b" * 16):
             connection.forward(route, row)
-        (flush_s,) = set_for
-        assert flush_s == pytest.approx(reads_s - LEAD_S, abs=0.002)
+        assert clock.set_for == [pytest.approx(1000.020 - LEAD_S)]
+        clock.ring()
         await eventually(lambda: any(kind is LinkType.COMMANDS for kind, _ in shard.came), "both in one frame")
         assert [body[:2] for kind, body in shard.came if kind is LinkType.COMMANDS] == [b"\x02\0"]
+        clock.now_s = 1000.021
         connection.forward(route, b"c" * 16)
-        assert abs(set_for[-1] - flush_s) % 0.05 in (pytest.approx(0.0, abs=0.001), pytest.approx(0.05, abs=0.001)), "an interval later"
-
-        def told_off(off_s: float, changed: int) -> float:
-            """Tell of a time that is so much off what is known; return by how much what is known then is."""
-            known_s = connection._reads_s or 0.0
-            told(round((known_s + off_s - loop.time()) % 0.05 * 1e6), changed)
-            return ((connection._reads_s or 0.0) - known_s + 0.025) % 0.05 - 0.025
+        assert clock.set_for[1:] == [pytest.approx(1000.070 - LEAD_S)], "an interval later"
+        clock.ring()
 
         # It can be told late, and never early: a time that is told again is believed where it is earlier.
-        assert told_off(-0.010, changed=0) == pytest.approx(-0.010, abs=0.002)
-        assert 0.0 <= told_off(0.010, changed=0) <= LATER_S + 1e-6
-        assert told_off(0.010, changed=1) == pytest.approx(0.010, abs=0.002), "it is another time than it was"
+        clock.now_s = 1000.100
+        assert told(10_000, changed=0) == pytest.approx(1000.110), "ten milliseconds earlier than 1000.120"
+        assert told(15_000, changed=0) == pytest.approx(1000.110 + LATER_S)
+        assert told(15_000, changed=1) == pytest.approx(1000.115), "it is another time than it was"
 
-        told(AT_ONCE_US)
-        assert connection._reads_s is None
-        begun = len(set_for)
+        assert told(AT_ONCE_US) is None
         connection.ask_keyframe(Route(connection, 4, 1, 1), 9)
         await eventually(lambda: any(kind is LinkType.KEYFRAMES for kind, _ in shard.came), "it goes by the common timer")
-        assert len(set_for) == begun
+        assert len(clock.set_for) == 2
 
 
 async def test_who_is_about_to_come_in_is_told_of_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,13 +312,12 @@ async def test_a_shard_of_an_older_build_is_not_asked_when_it_reads() -> None:
 async def test_the_way_there_and_back_is_allowed_for(monkeypatch: pytest.MonkeyPatch) -> None:
     async with linked(pack_frame(LinkType.ACCEPT, ACCEPTED)) as shard:
         shard.links.ticks_at(20.0)
-        connection, set_for = shard.connection, flushes(monkeypatch)
-        assert 0.0 < round_trip_s(connection._transport) < 0.01
+        connection, clock = shard.connection, Clock(monkeypatch)
+        assert 0.0 < round_trip_s(connection._transport) < 1.0
         monkeypatch.setattr("gateway.shard_links.round_trip_s", lambda transport: 0.012)
         connection.data_received(pack_frame(LinkType.READS, READS_STRUCT.pack(30_000, 1)))
-        reads_s = asyncio.get_running_loop().time() + 0.030
         connection.forward(Route(connection, 3, 1, 1), b"a" * 16)
-        assert set_for == [pytest.approx(reads_s - 0.012 - LEAD_S, abs=0.002)]
+        assert clock.set_for == [pytest.approx(1000.030 - 0.012 - LEAD_S)]
 
 
 async def test_only_tcp_knows_how_long_the_way_is() -> None:
