@@ -10,7 +10,9 @@ for a few of an hour's, in which a disk may stand still; and on the whole.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -32,6 +34,8 @@ GROWTH_MINUTES = 30.0
 ENTER_DEADLINE_S, SETTLE_S = 120.0, 10.0
 SAMPLE_S = 20.0
 """What players see in between is judged: in a shorter time, one flush of the disk that takes half a second would be amiss."""
+LOOK_EVERY_S = 0.25
+"""At the ledger's memory."""
 WINDOWS_TO_ONE_AMISS, WHOLE_SHARE = 60, 0.99
 """One window of so many may be amiss, as long as players were shown, sent and had acknowledged so much of what they should on the whole."""
 
@@ -80,15 +84,15 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
         began_s = time.monotonic()
         while (past_s := time.monotonic() - began_s) < minutes * 60.0:
             with console.status(f"{past_s / 60:.1f} of {minutes:.1f} minutes"):
-                seen.append(await swarm.measure(SAMPLE_S))
+                window, kib = await ledger_meanwhile(client, swarm.measure(SAMPLE_S))
+                seen.append(window)
                 found = amiss(seen[-1], players)
                 windows_amiss += bool(found)
                 for what in found:
                     console.print(f"after {past_s / 60:.1f} minutes: {what}", highlight=False)
                     wrong.append(what)
-            told: Any = await client.info("memory")
             at_s.append(past_s)
-            ledger_kib.append(told["used_memory"] / 1024)
+            ledger_kib.append(kib)
             samples.append({role: memory_of(pid) for role, pid in pids.items()})
         zones = len((await cluster.ledger.view()).zones)
         await client.aclose()
@@ -119,6 +123,20 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
         "audit_findings": findings, "passed": player_kib <= BAR_PLAYER_KIB and played and findings == 0
         and (not judged or all(value <= BAR_GROWTH_AN_HOUR for value in growth.values())),
     }  # fmt: skip
+
+
+async def ledger_meanwhile(client: Any, measuring: Coroutine[Any, Any, Measured]) -> tuple[Measured, float]:
+    """Return what is measured, and the mean of the ledger's memory meanwhile, in KiB.
+
+    Logs grow from one checkpoint to the next, and are cut then. Single looks, a multiple of that time apart or nearly, come each a little
+    later in it than the one before, which looks like growth.
+    """
+    task, looks = asyncio.get_running_loop().create_task(measuring), list[float]()
+    done: set[Any] = set()
+    while not done:
+        looks.append((await client.info("memory"))["used_memory"] / 1024)
+        done, _ = await asyncio.wait([task], timeout=LOOK_EVERY_S)
+    return task.result(), fmean(looks)
 
 
 def whole_share(seen: list[Measured], players: int) -> float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 from types import SimpleNamespace
@@ -102,3 +103,24 @@ def test_what_players_were_shown_is_judged_on_the_whole_by_the_least_of_it() -> 
     assert whole_share([honest, honest], 1000) == pytest.approx(1.0)
     assert whole_share([honest, measured(snapshots=honest.snapshots * 9 // 10)], 1000) == pytest.approx(0.95)
     assert whole_share([honest, measured(acknowledged=honest.acknowledged // 2)], 1000) == pytest.approx(0.75)
+
+
+async def test_the_ledgers_memory_is_looked_at_all_the_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It rises from one checkpoint to the next, and falls then: one look at a time is a look at some moment of that."""
+    monkeypatch.setattr(memory, "LOOK_EVERY_S", 0.001)
+    saw, over = itertools.cycle(range(2048, 4096, 512)), asyncio.Event()
+    looks = 0
+
+    async def info(_: str) -> dict[str, int]:
+        nonlocal looks
+        looks += 1
+        if looks == 40:
+            over.set()
+        return {"used_memory": next(saw)}
+
+    async def measuring() -> Measured:
+        await over.wait()
+        return measured()
+
+    seen, kib = await memory.ledger_meanwhile(SimpleNamespace(info=info), measuring())
+    assert seen == measured() and kib == pytest.approx(2.75, abs=0.1)
