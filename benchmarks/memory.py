@@ -65,7 +65,7 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
     samples: list[dict[str, Kib]] = []
     wrong: list[str] = []
     seen: list[Measured] = []
-    windows_amiss = 0
+    windows_amiss, swings = 0, list[float]()
     try:
         with console.status("a cluster"):
             await cluster.start()
@@ -84,7 +84,7 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
         began_s = time.monotonic()
         while (past_s := time.monotonic() - began_s) < minutes * 60.0:
             with console.status(f"{past_s / 60:.1f} of {minutes:.1f} minutes"):
-                window, kib = await ledger_meanwhile(client, swarm.measure(SAMPLE_S))
+                window, looks = await ledger_meanwhile(client, swarm.measure(SAMPLE_S))
                 seen.append(window)
                 found = amiss(seen[-1], players)
                 windows_amiss += bool(found)
@@ -92,7 +92,8 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
                     console.print(f"after {past_s / 60:.1f} minutes: {what}", highlight=False)
                     wrong.append(what)
             at_s.append(past_s)
-            ledger_kib.append(kib)
+            ledger_kib.append(fmean(looks))
+            swings.append((max(looks) - min(looks)) / fmean(looks))
             samples.append({role: memory_of(pid) for role, pid in pids.items()})
         zones = len((await cluster.ledger.view()).zones)
         await client.aclose()
@@ -117,7 +118,7 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
         **{f"{role}_growth_an_hour": round(value, 4) for role, value in growth.items()}, "bar_growth_an_hour": BAR_GROWTH_AN_HOUR,
         **{f"{role}_mib": round(one.rss / 1024, 1) for role, one in samples[-1].items()},
         **{f"{role}_private_mib": round(one.private / 1024, 1) for role, one in samples[-1].items()},
-        "ledger_mib": round(ledger_kib[-1] / 1024, 1),
+        "ledger_swing": round(max(swings), 3), "ledger_mib": round(ledger_kib[-1] / 1024, 1),
         "players": players, "minutes": minutes, "samples": len(samples), "growth_judged": judged, "amiss": wrong,
         "windows_amiss": windows_amiss, "windows_amiss_at_most": len(seen) // WINDOWS_TO_ONE_AMISS, "whole_share": round(whole, 4),
         "audit_findings": findings, "passed": player_kib <= BAR_PLAYER_KIB and played and findings == 0
@@ -125,8 +126,8 @@ async def _run(players: int, minutes: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def ledger_meanwhile(client: Any, measuring: Coroutine[Any, Any, Measured]) -> tuple[Measured, float]:
-    """Return what is measured, and the mean of the ledger's memory meanwhile, in KiB.
+async def ledger_meanwhile(client: Any, measuring: Coroutine[Any, Any, Measured]) -> tuple[Measured, list[float]]:
+    """Return what is measured, and the ledger's memory meanwhile, in KiB, at each look.
 
     Logs grow from one checkpoint to the next, and are cut then. Single looks, a multiple of that time apart or nearly, come each a little
     later in it than the one before, which looks like growth.
@@ -136,7 +137,7 @@ async def ledger_meanwhile(client: Any, measuring: Coroutine[Any, Any, Measured]
     while not done:
         looks.append((await client.info("memory"))["used_memory"] / 1024)
         done, _ = await asyncio.wait([task], timeout=LOOK_EVERY_S)
-    return task.result(), fmean(looks)
+    return task.result(), looks
 
 
 def whole_share(seen: list[Measured], players: int) -> float:

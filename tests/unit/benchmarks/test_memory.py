@@ -123,4 +123,4 @@ async def test_the_ledgers_memory_is_looked_at_all_the_while(monkeypatch: pytest
         return measured()
 
     seen, kib = await memory.ledger_meanwhile(SimpleNamespace(info=info), measuring())
-    assert seen == measured() and kib == pytest.approx(2.75, abs=0.1)
+    assert seen == measured() and len(kib) >= 40 and (min(kib), max(kib)) == (2.0, 3.5)
