@@ -36,6 +36,7 @@ class GatewayCounters:
         "releases_stale",
         "resends",
         "resent_commands",
+        "rests",
         "sockets",
         "suspicions",
         "takeovers",
@@ -64,6 +65,7 @@ class GatewayCounters:
         self.releases_stale: int
         self.resends: int
         self.resent_commands: int
+        self.rests: int
         self.sockets: int
         self.suspicions: int
         self.takeovers: int
@@ -88,6 +90,7 @@ DESCRIPTIONS = {
     "releases_stale": "batches dropped whole because a newer one of the zone was seen",
     "resends": "times that a session's unacknowledged commands were sent again to a new owner",
     "resent_commands": "commands sent again to a new owner",
+    "rests": "times that the event loop stood still for a moment, since many messages come, so that they are taken in together",
     "sockets": "websockets opened",
     "suspicions": "shards reported to the ledger because their port refused",
     "takeovers": "sessions closed because their player logged in elsewhere",

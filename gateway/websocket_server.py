@@ -28,6 +28,7 @@ from websockets.streams import StreamReader
 
 from gateway.dispatch import Dispatch
 from gateway.fanout import Fanout
+from gateway.gathering import Gathering
 from gateway.metrics import GatewayCounters
 from gateway.pages import Pages
 from gateway.session import Session
@@ -109,6 +110,9 @@ class GameConnection(ServerConnection):
         counters = self.endpoint.counters
         counters.frames_in += 1
         counters.fast_frames_in += 1
+        gathering = self.endpoint.gathering
+        if gathering.gathers:
+            gathering.came()
         session = self.session
         row = session.message(now_s, payload)
         if row is not None:
@@ -318,6 +322,7 @@ class WebsocketEndpoint:
         """Of those, who have been told that there is no room."""
         self._waiting_by_address: Counter[str] = Counter()
         self._server: Server | None = None
+        self.gathering = Gathering(counters)
         self._sweeper: asyncio.Task[None] | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -356,6 +361,7 @@ class WebsocketEndpoint:
     async def stop(self, timeout_s: float) -> None:
         """Stop accepting, close every session with GOING_AWAY, and wait for the sockets to end."""
         self.draining = True
+        self.gathering.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
@@ -500,6 +506,7 @@ class WebsocketEndpoint:
         while True:
             await asyncio.sleep(SWEEP_HELLO_S)
             now_s = loop.time()
+            self.gathering.weigh()
             self._sweep_waiting(now_s)
             count += 1
             if count % SWEEP_ALL_EVERY == 0:

@@ -11,6 +11,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from gateway.gathering import Gathering
 from gateway.metrics import GatewayCounters
 from gateway.session_states import SessionState
 from gateway.websocket_server import GameConnection
@@ -81,6 +82,7 @@ class SessionDouble:
 class EndpointDouble:
     def __init__(self) -> None:
         self.counters = GatewayCounters()
+        self.gathering = Gathering(self.counters)
         self.dispatch = self
         self.fanout = self
         self.sends = self

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
+from gateway import gathering
 from gateway.service import EXIT_FAULT, GatewayService, serve_gateway
 from gateway.session_states import SessionState
 from perdure.client import ClientClosed, WorldMap, run_bots
@@ -26,6 +27,18 @@ from tests.unit.gateway.cluster_double import cluster, eventually, settings_of, 
 from tests.unit.gateway.shard_double import SECRET, PlayerTruth
 
 pytestmark = pytest.mark.asyncio
+
+
+async def test_messages_of_a_busy_gateway_gather_and_each_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("BUSY_HZ", 1.0), ("CALM_HZ", 0.0), ("EVERY_S", 0.05)):
+        monkeypatch.setattr(gathering, name, value)
+    async with cluster(commands_per_second=1000) as c, c.client("anna") as anna:
+        newest = 0
+        while newest < 1000 and c.gateway.counters.rests < 5:
+            newest = await anna.command("steer", mx=1)
+        assert c.gateway.counters.rests >= 5
+        assert [seq for seq, _, _ in c.player("anna").applied] == list(range(1, newest + 1))
+        assert anna.stats.closes == []
 
 
 # --- failover and the resend rule -----------------------------------------------------------------------------------

@@ -1,0 +1,66 @@
+"""How often a busy gateway looks for what has come: interrupt moderation, as network cards and their drivers have it.
+
+An event loop that waits is woken up by the first message that comes, finds that one, and waits again: a switch of threads, and cold caches,
+for each. Where thousands come in a second, each of which waits for its zone's next tick anyway, they may as well gather for a millisecond.
+Who sends to a socket that nobody waits for saves the waking up, too.
+
+Owns whether messages gather at this moment. Never touches a socket. Called by websocket_server: by its sweep, and for each message
+while they gather.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from gateway.metrics import GatewayCounters
+
+BUSY_HZ, CALM_HZ = 4000.0, 2000.0
+"""Messages gather from so many a second on, until there are fewer than so many."""
+EVERY_S = 0.001
+"""So far apart are two looks at what has come. Twenty snapshots a second are 50 ms apart, a crossing takes 60 and more."""
+SHORTEST_S = 0.0001
+"""To sleep for less costs more than it saves."""
+WEIGH_S = 0.05
+"""In less time there is nothing to weigh."""
+
+
+class Gathering:
+    """`counters` tell how many messages have come."""
+
+    def __init__(self, counters: GatewayCounters) -> None:
+        self._counters = counters
+        self.gathers = False
+        """Is `came` to be told of messages?"""
+        self._came, self._weighed_s = counters.frames_in, time.monotonic()
+        self._rested_s = 0.0
+        self._rests_next = False
+
+    def weigh(self) -> None:
+        """Now and then: see how many messages come, and let them gather or not."""
+        now_s, came = time.monotonic(), self._counters.frames_in
+        passed_s = now_s - self._weighed_s
+        if passed_s < WEIGH_S:
+            return
+        hz = (came - self._came) / passed_s
+        self._came, self._weighed_s = came, now_s
+        self.gathers = hz >= (CALM_HZ if self.gathers else BUSY_HZ)
+
+    def came(self) -> None:
+        """A message is here: before the event loop looks for others, they may gather."""
+        if not self._rests_next:
+            self._rests_next = True
+            asyncio.get_running_loop().call_soon(self._rest)
+
+    def _rest(self) -> None:
+        """Let the event loop stand still until it has looked for messages so long ago that some have gathered."""
+        self._rests_next = False
+        left_s = self._rested_s + EVERY_S - time.monotonic()
+        if self.gathers and left_s >= SHORTEST_S:
+            self._counters.rests += 1
+            time.sleep(left_s)
+        self._rested_s = time.monotonic()
+
+    def close(self) -> None:
+        """The gateway stops: what comes now is looked at as it comes."""
+        self.gathers = False
