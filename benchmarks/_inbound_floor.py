@@ -2,7 +2,8 @@
 
 Run as a module: one JSON object on standard input ({"sockets", "command_bytes", "command_hz", "slices", "seconds", "rounds",
 "server_core", "peer_core"}), one on standard output: nanoseconds of the listener's processor time for each frame, round by round. The
-clients send evenly over each second, in as many slices as the swarm does. Both processes end by themselves.
+clients send in as many slices of each second as the swarm does; 0: one message after the other, each at its time. Both processes end
+by themselves.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def _send(order: dict[str, Any], port: int) -> None:
             except OSError:
                 return
             sent += 1
-        time.sleep(1.0 / order["slices"])
+        if order["slices"]:
+            time.sleep(1.0 / order["slices"])
 
 
 def main() -> int:

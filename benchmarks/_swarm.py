@@ -1,9 +1,10 @@
 """A lean swarm: players who steer, and whose every snapshot is counted and timed; one of twenty decodes and checks all it is sent.
 
 `Swarm` is the runner's side: one process of its own with all the players, on a core of its own where it is given one. Run as a module,
-this is that process. Orders beside those of _light_clients: `steer HZ` (commands a second of each player from now on), `measure SECONDS`
-(its answer: a `Measured` as JSON). Times are those at which a snapshot is read: what the swarm itself is late counts as the cluster's. A
-player who is shown nothing any more is seen too: by the interval that is still open as the measuring ends, and by `fewest`.
+this is that process. Orders beside those of _light_clients: `steer HZ` (commands a second of each player from now on; or
+`steer HZ evenly`), `measure SECONDS` (its answer: a `Measured` as JSON). Times are those at which a snapshot is read: what the swarm itself
+is late counts as the cluster's. A player who is shown nothing any more is seen too: by the interval that is still open as the measuring
+ends, and by `fewest`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from perdure.wire.opcodes import ServerOp
 
 SAMPLE_EVERY = 20
 SLICES = 100
-"""Sends of one second are spread over so many moments."""
+"""Sends of one second are spread over so many moments: the swarm must not be what bounds a bench. Those of real players come one by one,
+which costs a gateway more (`evenly`), and the swarm a core: it waits for the time of each."""
 WINDOW = 48
 """Commands that may wait for their acknowledgement; a gateway holds 64. A player over it leaves a turn out."""
 OVERDUE = 2.0
@@ -106,9 +108,9 @@ class Swarm(Herd):
         super().__init__(folder, urls, secret, count, prefix=prefix)
         self.order |= {"core": core, "kind": kind, "choices": [list(values) for values in choices]}
 
-    async def steer(self, hz: float) -> None:
-        """Have every player send so many commands a second from now on."""
-        await self.ask(f"steer {hz}", 10.0)
+    async def steer(self, hz: float, *, evenly: bool = False) -> None:
+        """Have every player send so many commands a second from now on; `evenly`: each at a moment of its own."""
+        await self.ask(f"steer {hz}{' evenly' if evenly else ''}", 10.0)
 
     async def measure(self, seconds: float) -> Measured:
         return Measured(**await self.ask(f"measure {seconds}", seconds + 30.0))
@@ -234,20 +236,22 @@ class SwarmPlayers(Players):
         if what == "steer":
             if self._task is not None:
                 self._task.cancel()
-            self._task = asyncio.create_task(self._steer(float(value))) if float(value) else None
+            hz, _, how = value.partition(" ")
+            pause_s = 0.0 if how == "evenly" else 1.0 / SLICES
+            self._task = asyncio.create_task(self._steer(float(hz), pause_s)) if float(hz) else None
             return {}
         if what == "measure":
             return await self._measure(float(value))
         return await super().command(order)
 
-    async def _steer(self, hz: float) -> None:
+    async def _steer(self, hz: float, pause_s: float) -> None:
         at, began_s = 0, time.perf_counter()
         while True:
             due = (time.perf_counter() - began_s) * hz * len(self.clients)
             for _ in range(int(due) - at):
                 self.steering[at % len(self.steering)].steer()
                 at += 1
-            await asyncio.sleep(1.0 / SLICES)
+            await asyncio.sleep(pause_s)
 
     async def _measure(self, seconds: float) -> dict[str, Any]:
         del self.intervals[:]

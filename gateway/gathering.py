@@ -17,8 +17,9 @@ from gateway.metrics import GatewayCounters
 
 BUSY_HZ, CALM_HZ = 4000.0, 2000.0
 """Messages gather from so many a second on, until there are fewer than so many."""
-EVERY_S = 0.001
-"""So far apart are two looks at what has come. Twenty snapshots a second are 50 ms apart, a crossing takes 60 and more."""
+EVERY_S, EVERY_PART = 0.001, 0.05
+"""So far apart are two looks at what has come, or so much of a tick's interval, if that is less: it is half of what gateways write
+ahead of a shard's reading (shard_links.LEAD_PART)."""
 SHORTEST_S = 0.0001
 """To sleep for less costs more than it saves."""
 WEIGH_S = 0.05
@@ -33,8 +34,13 @@ class Gathering:
         self.gathers = False
         """Is `came` to be told of messages?"""
         self._came, self._weighed_s = counters.frames_in, time.monotonic()
+        self._every_s = EVERY_S
         self._rested_s = 0.0
         self._rests_next = False
+
+    def ticks_at(self, tick_hz: int) -> None:
+        """The world has ticks so often."""
+        self._every_s = min(EVERY_S, EVERY_PART / tick_hz)
 
     def weigh(self) -> None:
         """Now and then: see how many messages come, and let them gather or not."""
@@ -55,7 +61,7 @@ class Gathering:
     def _rest(self) -> None:
         """Let the event loop stand still until it has looked for messages so long ago that some have gathered."""
         self._rests_next = False
-        left_s = self._rested_s + EVERY_S - time.monotonic()
+        left_s = self._rested_s + self._every_s - time.monotonic()
         if self.gathers and left_s >= SHORTEST_S:
             self._counters.rests += 1
             time.sleep(left_s)

@@ -211,6 +211,7 @@ class GatewayService:
         self._tasks.append(self._begin(self._tell_map(world.columns, world.rows), "map"))
         schema = Schema.from_wire(json.loads(world.schema))
         self.links.ticks_at(schema.tick_hz)
+        self.endpoint.gathering.ticks_at(schema.tick_hz)
         self.rules = WorldRules(schema, limits, world.columns * world.rows)
 
     async def wait_ready(self) -> None:

@@ -44,7 +44,7 @@ SCENARIOS = {
     "steady": "players wander",
     "hotspot": "all walk to one point",
     "patrol": "all walk from one end of the world to the other, over every border on the way",
-    "churn": "players log out after a while, and others come",
+    "churn": "players log out after a while, and come again",
     "storm": "all sockets break at one moment, again and again",
     "kill": "players wander, and a shard is killed again and again",
 }
@@ -325,7 +325,7 @@ def _enough_played(environment: Environment, **_: Any) -> None:
     fault = verdict([PlayerUser.census.count(time.monotonic()), *WORKERS.values()], options.entered)
     if fault:
         print(f"loadtest: {fault}", file=sys.stderr)
-        environment.process_exit_code = 1
+        environment.process_exit_code = options.exit_code_on_error
 
 
 @events.test_start.add_listener

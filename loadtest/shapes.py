@@ -61,7 +61,7 @@ def _waves(passed_s: float, asked: Asked) -> Wanted:
 RAMP = Shape("players come in twenty even steps over the run's first three quarters; the last quarter has all of them", "steady", _ramp)
 HOTSPOT = Shape("all come and walk to one point", "hotspot", _all)
 PATROL = Shape("all come and walk to and fro over every border", "patrol", _all)
-CHURN = Shape("players log out and others come; and every --every seconds half of all go, or come again", "churn", _waves)
+CHURN = Shape("players log out and come again; and every --every seconds half of all go, or come again", "churn", _waves)
 STORM = Shape("all come, and all their sockets break at one moment, every --every seconds", "storm", _all)
 KILLS = Shape("all come, and a shard is killed every --every seconds", "kill", _all)
 

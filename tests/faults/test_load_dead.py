@@ -22,12 +22,13 @@ def frozen(one: Socket) -> None:
     one.snapshots(lambda: one.tick >= 10)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_gateway_that_never_answers(processes: int) -> None:
+@pytest.mark.parametrize(("processes", "wanted"), [(1, 1), (2, 3)])
+def test_a_gateway_that_never_answers(processes: int, wanted: int) -> None:
     with gateway(silent) as url:
         words = ("--run-time", "5s", "--processes", str(processes), *LOOSE, "--bound", f"{HELLO}=1500", "--stop-timeout", "1")
+        words += ("--exit-code-on-error", str(wanted)) if wanted != 1 else ()
         code, rows, said = load("--gateway", url, *words, environment=ENVIRONMENT)
-    assert code == 1, said
+    assert code == wanted, said
     assert failures(rows) == {HELLO: USERS}
     assert "not over within its bound of 1500 ms" in said
     assert "loadtest: nobody came into the world" in said

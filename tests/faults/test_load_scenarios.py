@@ -27,8 +27,9 @@ def test_a_storm_breaks_every_socket_and_all_come_back(cluster: LocalCluster) ->
     assert "drop" not in rows, "what the scenario breaks is no failure of the cluster"
 
 
-def test_visitors_of_a_churn_log_out_and_in(cluster: LocalCluster) -> None:
-    code, rows, said = on(cluster, "--run-time", "9s", "--scenario", "churn", "--every", "2", *LOOSE)
+@pytest.mark.parametrize("way", ["--scenario", "--shape"])
+def test_visitors_of_a_churn_log_out_and_in(cluster: LocalCluster, way: str) -> None:
+    code, rows, said = on(cluster, "--run-time", "9s", way, "churn", "--every", "2", *LOOSE)
     assert code == 0, said
     assert rows["hello to first snapshot"]["num_requests"] > USERS
     assert "blackout (socket broke)" not in rows and "drop" not in rows
@@ -37,7 +38,7 @@ def test_visitors_of_a_churn_log_out_and_in(cluster: LocalCluster) -> None:
 def test_shards_are_killed_in_a_cluster_of_its_own(tmp_path: Path) -> None:
     environment = {"XDG_RUNTIME_DIR": str(tmp_path), "PERDURE_REDIS_URL": ""}
     code, rows, said = load(
-        "--shards", "2", "--zones", "2x2", "--game", str(PACES), "--run-time", "24s", "--scenario", "kill", "--every", "3", *LOOSE,
+        "--shards", "2", "--zones", "2x2", "--game", str(PACES), "--run-time", "24s", "--shape", "kill", "--every", "3", *LOOSE,
         environment=environment,
     )  # fmt: skip
     assert code == 0, said

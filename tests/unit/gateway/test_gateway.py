@@ -30,7 +30,7 @@ pytestmark = pytest.mark.asyncio
 
 
 async def test_messages_of_a_busy_gateway_gather_and_each_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("BUSY_HZ", 1.0), ("CALM_HZ", 0.0), ("EVERY_S", 0.05)):
+    for name, value in (("BUSY_HZ", 1.0), ("CALM_HZ", 0.0), ("EVERY_S", 0.05), ("EVERY_PART", 1.0)):
         monkeypatch.setattr(gathering, name, value)
     async with cluster(commands_per_second=1000) as c, c.client("anna") as anna:
         newest = 0

@@ -10,6 +10,7 @@ import pytest
 from gateway import gathering
 from gateway.gathering import BUSY_HZ, CALM_HZ, EVERY_S, SHORTEST_S, Gathering
 from gateway.metrics import GatewayCounters
+from gateway.shard_links import LEAD_PART, LEAD_S
 
 WEIGHED_EVERY_S = 0.1
 
@@ -69,6 +70,17 @@ async def test_a_busy_one_looks_once_in_so_long_however_many_messages_come(stage
     assert await stage.turns(busy, 4) == pytest.approx([EVERY_S] * 4)
     assert await stage.turns(busy, 3, busy_s=0.4 * EVERY_S) == pytest.approx([0.6 * EVERY_S] * 3)
     assert stage.counters.rests == len(stage.slept)
+
+
+@pytest.mark.parametrize("tick_hz", [1, 20, 60, 120])
+async def test_a_look_is_never_late_for_what_is_to_be_written_before_a_tick(stage: Stage, tick_hz: int) -> None:
+    busy = Gathering(stage.counters)
+    busy.ticks_at(tick_hz)
+    stage.come(busy, BUSY_HZ)
+    await stage.turns(busy, 1)
+    lead_s = min(LEAD_S, LEAD_PART / tick_hz)
+    rests = await stage.turns(busy, 3)
+    assert len(rests) == 3 and max(rests) <= min(EVERY_S, lead_s / 2) + 1e-9
 
 
 async def test_it_waits_for_the_next_message_as_ever_where_none_came(stage: Stage) -> None:
