@@ -7,7 +7,7 @@ rounds, each with a world of its own, so that a machine that grows slower or fas
 as many commands must be acknowledged, and as many snapshots shown beside them, as there should be.
 
 Both have what they take in sent in a hundred lumps a second, or, with `evenly`, one message after the other, as real players would: then
-both are woken up for most of them.
+the floor is woken up for most of them, and a gateway of 400 players or more once a millisecond (gateway/gathering.py).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ An event loop that waits is woken up by the first message that comes, finds that
 for each. Where thousands come in a second, each of which waits for its zone's next tick anyway, they may as well gather for a millisecond.
 Who sends to a socket that nobody waits for saves the waking up, too.
 
-Owns whether messages gather at this moment. Never touches a socket. Called by websocket_server: by its sweep, and for each message
-while they gather.
+Owns whether messages gather at this moment. Never touches a socket. Called by websocket_server: by its sweep, and for each plain message
+while they gather; and by shard_links.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from gateway.metrics import GatewayCounters
 
 BUSY_HZ, CALM_HZ = 4000.0, 2000.0
 """Messages gather from so many a second on, until there are fewer than so many."""
-EVERY_S, EVERY_PART = 0.001, 0.05
-"""So far apart are two looks at what has come, or so much of a tick's interval, if that is less: it is half of what gateways write
-ahead of a shard's reading (shard_links.LEAD_PART)."""
+EVERY_S, EVERY_PART = 0.001, 0.03
+"""So far apart are two looks at what has come, or so much of a tick's interval, if that is less. A shard's word on when it reads is heard
+so much later, and what is to be there by then written so much later: together less than gateways write ahead (shard_links.LEAD_S)."""
 SHORTEST_S = 0.0001
 """To sleep for less costs more than it saves."""
 WEIGH_S = 0.05
@@ -36,7 +36,7 @@ class Gathering:
         self._came, self._weighed_s = counters.frames_in, time.monotonic()
         self._every_s = EVERY_S
         self._rested_s = 0.0
-        self._rests_next = False
+        self._rests_next = self._hurries = False
 
     def ticks_at(self, tick_hz: int) -> None:
         """The world has ticks so often."""
@@ -58,11 +58,15 @@ class Gathering:
             self._rests_next = True
             asyncio.get_running_loop().call_soon(self._rest)
 
+    def hurry(self) -> None:
+        """Something else is on its way that is waited for: the loop does not stand still before it looks for it."""
+        self._hurries = True
+
     def _rest(self) -> None:
         """Let the event loop stand still until it has looked for messages so long ago that some have gathered."""
-        self._rests_next = False
+        hurries, self._hurries, self._rests_next = self._hurries, False, False
         left_s = self._rested_s + self._every_s - time.monotonic()
-        if self.gathers and left_s >= SHORTEST_S:
+        if self.gathers and not hurries and left_s >= SHORTEST_S:
             self._counters.rests += 1
             time.sleep(left_s)
         self._rested_s = time.monotonic()

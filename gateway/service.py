@@ -132,6 +132,7 @@ class GatewayService:
         self.links = ShardLinks(
             number=self.membership.number, own_name=self.name, secret=settings.secret.encode(), sink=self.fanout,
             counters=self.counters, suspect=self.ledger.suspect, max_buffer_bytes=settings.link_buffer_bytes,
+            hurry=self.endpoint.gathering.hurry,
         )  # fmt: skip
         self.admission.start()
         self._tasks.append(self._begin(self._join(), "join"))

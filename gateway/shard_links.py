@@ -105,8 +105,9 @@ class LinkConnection(asyncio.Protocol):
     """One incarnation of a link: a socket from its handshake to its end. Routes point at it, so a redial is a new route."""
 
     def __init__(
-        self, name: str, number: int, secret: bytes, own_name: str, sink: LinkSink, max_buffer_bytes: int, timer: FlushTimer
-    ) -> None:
+        self, name: str, number: int, secret: bytes, own_name: str, sink: LinkSink, max_buffer_bytes: int, timer: FlushTimer,
+        hurry: Callable[[], None],
+    ) -> None:  # fmt: skip
         self.name = name
         self.up = False
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -121,7 +122,7 @@ class LinkConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._dirty: list[Route] = []
         self._expected: dict[int, list[int]] = {}
-        self._timer = timer
+        self._timer, self._hurry = timer, hurry
         self._waits = False
         """Whether the timer will flush."""
         self._waits_for_read = False
@@ -148,6 +149,8 @@ class LinkConnection(asyncio.Protocol):
                     self._other_frame(type_, body)
             if self._says_got and self._taken != self._said:
                 self._flush_soon()
+            if self._reader.waits:
+                self._hurry()
             if len(data) >= MUCH_BYTES and self._transport is not None and not self._transport.is_closing():
                 self._transport.pause_reading()
                 asyncio.get_running_loop().call_soon(self._read_on)
@@ -379,8 +382,9 @@ class ShardLink:
 
         def factory() -> LinkConnection:
             return LinkConnection(
-                self.member.name, links.number, links.secret, links.own_name, links.sink, links.max_buffer_bytes, links.timer
-            )
+                self.member.name, links.number, links.secret, links.own_name, links.sink, links.max_buffer_bytes, links.timer,
+                links.hurry,
+            )  # fmt: skip
 
         address = self.member.address
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -443,7 +447,7 @@ class ShardLink:
 
 
 class ShardLinks:
-    """All links of a gateway. `suspect` reports a member to the ledger."""
+    """All links of a gateway. `suspect` reports a member to the ledger; `hurry` is called where the rest of a frame is still to come."""
 
     def __init__(
         self,
@@ -455,6 +459,7 @@ class ShardLinks:
         counters: GatewayCounters,
         suspect: Callable[[str, int, str], Awaitable[None]],
         max_buffer_bytes: int = 4 << 20,
+        hurry: Callable[[], None] = lambda: None,
     ) -> None:
         self.number = number
         self.own_name = own_name
@@ -462,6 +467,7 @@ class ShardLinks:
         self.sink = sink
         self.counters = counters
         self.max_buffer_bytes = max_buffer_bytes
+        self.hurry = hurry
         self.timer = FlushTimer()
         self._suspect = suspect
         self._links: dict[str, ShardLink] = {}

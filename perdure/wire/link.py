@@ -181,6 +181,11 @@ class FrameReader:
         self._needed = 0
         """Bytes without which `_pending` is no frame: a big one comes in many pieces, and is copied once."""
 
+    @property
+    def waits(self) -> bool:
+        """Has a frame begun of which the rest is still to come?"""
+        return bool(self._pending)
+
     def whole(self, data: bytes) -> bytes:
         """Return what was kept and `data` together; nothing, and keep all of it, where that is no frame yet."""
         pending = self._pending

@@ -35,10 +35,11 @@ def test_visitors_of_a_churn_log_out_and_in(cluster: LocalCluster, way: str) -> 
     assert "blackout (socket broke)" not in rows and "drop" not in rows
 
 
-def test_shards_are_killed_in_a_cluster_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["--scenario", "--shape"])
+def test_shards_are_killed_in_a_cluster_of_its_own(tmp_path: Path, way: str) -> None:
     environment = {"XDG_RUNTIME_DIR": str(tmp_path), "PERDURE_REDIS_URL": ""}
     code, rows, said = load(
-        "--shards", "2", "--zones", "2x2", "--game", str(PACES), "--run-time", "24s", "--shape", "kill", "--every", "3", *LOOSE,
+        "--shards", "2", "--zones", "2x2", "--game", str(PACES), "--run-time", "24s", way, "kill", "--every", "3", *LOOSE,
         environment=environment,
     )  # fmt: skip
     assert code == 0, said

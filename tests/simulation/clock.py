@@ -337,6 +337,7 @@ def simulated_time(machines: Machines, seed: int) -> Iterator[None]:
     patches: list[Patch] = [
         (time, "monotonic", lambda: machines.now),
         (time, "time", wall),
+        (time, "sleep", lambda seconds: None),  # of an event loop that stands still (gateway.gathering): virtual time does so anyway
         (jwt.api_jwt, "datetime", WallClock),
         (secrets, "token_bytes", lambda n=32: chance.randbytes(n)),
         (secrets, "token_hex", lambda n=32: chance.randbytes(n).hex()),

@@ -39,7 +39,7 @@ class World:
     async def measure(self, _: float) -> tuple[Measured, dict[str, float]]:
         return next(self._windows), dict(CORES)
 
-    async def steer(self, _: float) -> None:
+    async def steer(self, _: float, *, evenly: bool = False) -> None:
         """Whether they do is what the windows say."""
 
 

@@ -25,20 +25,26 @@ from perdure.wire.identifiers import player_key
 from perdure.wire.opcodes import Close, Notice, SnapshotFlag
 from tests.unit.gateway.cluster_double import cluster, eventually, settings_of, slow_socket
 from tests.unit.gateway.shard_double import SECRET, PlayerTruth
+from tests.unit.wire.naive_snapshot import TOY
 
 pytestmark = pytest.mark.asyncio
 
 
-async def test_messages_of_a_busy_gateway_gather_and_each_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("BUSY_HZ", 1.0), ("CALM_HZ", 0.0), ("EVERY_S", 0.05), ("EVERY_PART", 1.0)):
+async def test_a_busy_gateway_stands_still_now_and_then_and_takes_every_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("BUSY_HZ", 1.0), ("CALM_HZ", 0.0), ("EVERY_S", 1.0), ("EVERY_PART", 1.0)):
         monkeypatch.setattr(gathering, name, value)
-    async with cluster(commands_per_second=1000) as c, c.client("anna") as anna:
+    async with cluster(commands_per_second=1000) as c, c.client("anna") as anna, c.client("otto") as otto:
+        gathers = c.gateway.endpoint.gathering
+        assert gathers._every_s == 1.0 / TOY.tick_hz, "it knows how often the world has ticks"
         newest = 0
         while newest < 1000 and c.gateway.counters.rests < 5:
-            newest = await anna.command("steer", mx=1)
+            newest, _ = await asyncio.gather(anna.command("steer", mx=1), otto.command("steer", mx=1))
         assert c.gateway.counters.rests >= 5
-        assert [seq for seq, _, _ in c.player("anna").applied] == list(range(1, newest + 1))
-        assert anna.stats.closes == []
+        for name in ("anna", "otto"):
+            assert [seq for seq, _, _ in c.player(name).applied] == list(range(1, newest + 1))
+        assert anna.stats.closes == otto.stats.closes == []
+        assert gathers.gathers
+    assert not gathers.gathers, "it has stopped"
 
 
 # --- failover and the resend rule -----------------------------------------------------------------------------------

@@ -82,6 +82,7 @@ class ShardEnd:
 
     links: ShardLinks
     sink: Listener
+    hurried: list[bool]
     came: list[tuple[LinkType, bytes]] = field(default_factory=list)
     writer: asyncio.StreamWriter | None = None
 
@@ -100,8 +101,12 @@ class ShardEnd:
 async def linked(accept: bytes = pack_frame(LinkType.ACCEPT)) -> AsyncIterator[ShardEnd]:
     """A gateway's link to a shard that answers its hello so."""
     sink, ended = Listener(), asyncio.Event()
-    links = ShardLinks(number=1, own_name="gateway-1", secret=b"x" * 32, sink=sink, counters=GatewayCounters(), suspect=nobody)
-    end = ShardEnd(links, sink)
+    hurried: list[bool] = []
+    links = ShardLinks(
+        number=1, own_name="gateway-1", secret=b"x" * 32, sink=sink, counters=GatewayCounters(), suspect=nobody,
+        hurry=lambda: hurried.append(True),
+    )  # fmt: skip
+    end = ShardEnd(links, sink, hurried)
 
     async def shard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         end.writer = writer
@@ -126,6 +131,18 @@ async def linked(accept: bytes = pack_frame(LinkType.ACCEPT)) -> AsyncIterator[S
         await links.close()
         await ended.wait()
         server.close()
+
+
+async def test_the_rest_of_a_frame_is_waited_for_in_a_hurry() -> None:
+    async with linked() as shard:
+        shard.hurried.clear()
+        frame = pack_zone_pace(6, 80, 3, 4)
+        shard.say(frame + frame[:7])
+        await eventually(lambda: len(shard.sink.paces) == 1, "the first one")
+        assert shard.hurried == [True]
+        shard.say(frame[7:])
+        await eventually(lambda: len(shard.sink.paces) == 2, "the rest")
+        assert shard.hurried == [True]
 
 
 async def test_the_pace_that_a_shard_of_an_older_build_tells_breaks_no_link() -> None:
